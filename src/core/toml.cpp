@@ -1,0 +1,127 @@
+#include "core/toml.h"
+
+#define TOML_EXCEPTIONS 1
+#include <toml++/toml.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/error.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+
+json to_json(const toml::node& node) {
+  if (const auto* table = node.as_table()) {
+    json object = json::object();
+    for (const auto& [key, value] : *table) object[std::string(key.str())] = to_json(value);
+    return object;
+  }
+  if (const auto* array = node.as_array()) {
+    json list = json::array();
+    for (const auto& value : *array) list.push_back(to_json(value));
+    return list;
+  }
+  if (const auto* value = node.as_string()) return value->get();
+  if (const auto* value = node.as_integer()) return value->get();
+  if (const auto* value = node.as_floating_point()) return value->get();
+  if (const auto* value = node.as_boolean()) return value->get();
+  fail_usage("line {}: dates and times are not used in refract's settings",
+             node.source().begin.line);
+}
+
+std::string quote(const std::string& text) {
+  if (text.find('\\') != std::string::npos && text.find('\'') == std::string::npos &&
+      text.find('\n') == std::string::npos) {
+    return "'" + text + "'";  // regular expressions stay readable
+  }
+  return json(text).dump();  // JSON's escapes are TOML's
+}
+
+bool is_bare(std::string_view key) {
+  return !key.empty() && std::all_of(key.begin(), key.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '-';
+  });
+}
+
+std::string key_text(const std::string& key) { return is_bare(key) ? key : json(key).dump(); }
+
+bool is_table_array(const json& value) {
+  return value.is_array() && !value.empty() &&
+         std::all_of(value.begin(), value.end(), [](const json& v) { return v.is_object(); });
+}
+
+void write_table(const json& table, const std::string& prefix, std::string& out) {
+  for (const auto& [key, value] : table.items()) {
+    if (value.is_object() || is_table_array(value) || value.is_null()) continue;
+    out += key_text(key) + " = " + to_toml_value(value) + "\n";
+  }
+  for (const auto& [key, value] : table.items()) {
+    const std::string path = prefix.empty() ? key_text(key) : prefix + "." + key_text(key);
+    if (value.is_object()) {
+      out += "\n[" + path + "]\n";
+      write_table(value, path, out);
+    } else if (is_table_array(value)) {
+      for (const json& entry : value) {
+        out += "\n[[" + path + "]]\n";
+        write_table(entry, path, out);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+json parse_toml(std::string_view text, std::string_view where) {
+  try {
+    return to_json(toml::parse(text, where));
+  } catch (const toml::parse_error& error) {
+    fail_usage("{}, line {}, column {}: {}", where, error.source().begin.line,
+               error.source().begin.column, error.description());
+  }
+}
+
+json read_toml(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file)
+    fail_usage("can't read the recipe '{}': no such file, or no permission", path.string());
+  std::stringstream text;
+  text << file.rdbuf();
+  return parse_toml(text.str(), path.string());
+}
+
+std::string to_toml_value(const json& value) {
+  if (value.is_string()) return quote(value.get<std::string>());
+  if (value.is_number_float()) {
+    const double number = value.get<double>();
+    if (std::isnan(number)) return "nan";
+    if (std::isinf(number)) return number > 0 ? "inf" : "-inf";
+    std::string text = fmt::format("{}", number);
+    return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
+  }
+  if (value.is_array()) {
+    std::string out = "[";
+    for (const json& entry : value) out += (out.size() > 1 ? ", " : "") + to_toml_value(entry);
+    return out + "]";
+  }
+  if (value.is_object()) {
+    std::string out = "{";
+    for (const auto& [key, entry] : value.items()) {
+      out += (out.size() > 1 ? ", " : " ") + key_text(key) + " = " + to_toml_value(entry);
+    }
+    return out + " }";
+  }
+  return value.dump();
+}
+
+std::string to_toml(const json& tree) {
+  std::string out;
+  write_table(tree, "", out);
+  if (!out.empty() && out.front() == '\n') out.erase(0, 1);
+  return out;
+}
+
+}  // namespace refract
