@@ -1,0 +1,64 @@
+// A pre-norm decoder-only transformer. Shapes: B batch, T tokens, C hidden_size, V vocabulary.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "model/config.h"
+#include "model/parameters.h"
+#include "model/slots.h"
+
+namespace refract {
+
+// Weight (and bias) of one normalization.
+struct Norm {
+  Parameter *weight = nullptr, *bias = nullptr;
+  at::Tensor weight_leaf, bias_leaf;
+};
+
+class DecoderLayer;
+
+class Decoder {
+ public:
+  // Declares all parameters; allocates nothing. The factory fills the slots.
+  Decoder(const ModelConfig& config, const LayerFactory& factory);
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  // Allocates arena and buffers. compute_dtype is what the forward pass runs in; master_dtype what is kept.
+  void allocate(at::Device device, at::ScalarType compute_dtype, at::ScalarType master_dtype = at::kFloat);
+
+  // tokens [B, T] int32 or int64 -> final normalized hidden states [B, T, C].
+  at::Tensor hidden(const ForwardContext& context, const at::Tensor& tokens_BT);
+  // hidden [..., C] -> logits [..., V].
+  at::Tensor logits(const at::Tensor& hidden);
+  struct Loss {
+    at::Tensor sum;      // float scalar: cross-entropy in nats, summed over targets that are not -100
+    at::Tensor correct;  // int64 scalar: targets that are the argmax (without gradient only)
+  };
+  // The V-wide logits of the whole batch never exist.
+  Loss loss(const ForwardContext& context, const at::Tensor& tokens_BT, const at::Tensor& targets_BT);
+
+  // An empty cache for `batch` sequences of up to `max_length` tokens.
+  KvCache make_cache(int64_t batch, int64_t max_length) const;
+
+  const ModelConfig& config() const { return config_; }
+  ParameterArena& arena() { return arena_; }
+  const ParameterArena& arena() const { return arena_; }
+  BufferStore& buffers() { return buffers_; }
+  at::Device device() const { return arena_.master().device(); }
+
+ private:
+  ModelConfig config_;
+  ParameterArena arena_;
+  BufferStore buffers_;
+  Parameter *embed_tokens_ = nullptr, *embed_positions_ = nullptr, *lm_head_ = nullptr;
+  std::vector<std::unique_ptr<DecoderLayer>> layers_;
+  Norm final_norm_;
+  at::Tensor cos_, sin_;  // [max_position_embeddings, D / 2] float
+  at::Tensor embed_leaf_, position_leaf_, head_leaf_;
+};
+
+}  // namespace refract

@@ -1,0 +1,108 @@
+#include "model/dense.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
+
+#include "ops/fused/dropout.h"
+#include "core/random.h"
+
+namespace refract {
+namespace {
+
+// [B, K, T, D] -> [B, H, T, D]: each key/value head serves H / K query heads.
+at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
+  const int64_t groups = num_heads / x.size(1);
+  if (groups == 1) return x;
+  return x.unsqueeze(2).expand({-1, -1, groups, -1, -1}).reshape({x.size(0), num_heads, x.size(2), x.size(3)});
+}
+
+// true where query i (the last T of S positions) may see key j.
+at::Tensor causal_mask(int64_t queries, int64_t keys, at::Device device) {
+  return at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device)).tril(keys - queries);
+}
+
+}  // namespace
+
+ParameterSpec weight_spec(const LinearSpec& spec) {
+  return {spec.name + ".weight", {spec.out_features, spec.in_features}, Init::normal(spec.init_std)};
+}
+
+ParameterSpec bias_spec(const LinearSpec& spec) {
+  return {spec.name + ".bias", {spec.out_features}, Init::zeros()};
+}
+
+DenseLinear::DenseLinear(Build build, const LinearSpec& spec)
+    : weight_(build.arena.declare(weight_spec(spec))), arena_(build.arena) {}
+
+at::Tensor DenseLinear::forward(const ForwardContext&, const at::Tensor& x) {
+  return at::linear(x, arena_.leaf(weight_));
+}
+
+DenseProjections::DenseProjections(Build build, const ProjectionSpec& spec)
+    : activation_(spec.activation), arena_(build.arena) {
+  std::vector<ParameterSpec> weights, biases;
+  for (const LinearSpec& member : spec.members) {
+    weights.push_back(weight_spec(member));
+    if (member.bias) biases.push_back(bias_spec(member));
+  }
+  if (!biases.empty() && biases.size() != weights.size()) {
+    throw std::logic_error("a dense group has biases for all members or for none");
+  }
+  weights_ = build.arena.declare_group(weights);
+  biases_ = build.arena.declare_group(biases);
+}
+
+at::Tensor DenseProjections::forward(const ForwardContext&, const at::Tensor& x) {
+  if (!weight_.defined()) {
+    weight_ = arena_.joint_leaf(weights_);
+    if (!biases_.empty()) bias_ = arena_.joint_leaf(biases_);
+  }
+  if (activation_ == Activation::kNone) {  // the GEMM's own epilogue adds the bias
+    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+  }
+  return apply_epilogue(at::linear(x, weight_), bias_, activation_);
+}
+
+at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tensor& q_BTHD, const at::Tensor& k_BTKD,
+                                  const at::Tensor& v_BTKD) {
+  const at::Tensor q = q_BTHD.transpose(1, 2);
+  at::Tensor k, v;
+  if (context.cache) {
+    std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
+  } else {
+    k = k_BTKD.transpose(1, 2);
+    v = v_BTKD.transpose(1, 2);
+  }
+  const int64_t queries = q.size(2), keys = k.size(2);
+  const bool causal = queries == keys && queries > 1;
+  at::Tensor out;
+  if (context.training && spec_.dropout > 0) {
+    // Dropout on the probabilities draws from the run's own random streams, so they have to exist.
+    const at::Tensor kept = causal_mask(queries, keys, q.device());
+    const at::Tensor scores = at::matmul(q, repeat_heads(k, spec_.num_heads).transpose(2, 3)) * spec_.scale;
+    const at::Tensor probabilities =
+        at::softmax(scores.masked_fill(kept.logical_not(), -std::numeric_limits<double>::infinity()), -1);
+    const at::Tensor dropped = dropout(probabilities, spec_.dropout, static_cast<int64_t>(context.seed),
+                                       static_cast<int64_t>(stream_id(spec_.name + ".dropout")), context.clock);
+    out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
+  } else {
+    std::optional<at::Tensor> mask;
+    if (!causal && queries > 1) mask = causal_mask(queries, keys, q.device());
+    const bool grouped = spec_.num_heads != spec_.num_kv_heads;
+    out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.scale, grouped);
+  }
+  return out.transpose(1, 2).reshape({q.size(0), queries, spec_.num_heads * spec_.head_dim});
+}
+
+std::unique_ptr<Projections> DenseFactory::projections(Build build, const ProjectionSpec& spec) const {
+  return std::make_unique<DenseProjections>(build, spec);
+}
+
+std::unique_ptr<AttentionCore> DenseFactory::attention(Build, const AttentionSpec& spec) const {
+  return std::make_unique<SdpaAttention>(spec);
+}
+
+}  // namespace refract

@@ -1,0 +1,53 @@
+// The ordinary layers: one GEMM per group of dense linear layers, and scaled_dot_product_attention.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "model/slots.h"
+
+namespace refract {
+
+// Declares the weight of one linear layer, "<name>.weight" [out_features, in_features].
+ParameterSpec weight_spec(const LinearSpec& spec);
+ParameterSpec bias_spec(const LinearSpec& spec);
+
+class DenseLinear : public LinearLayer {
+ public:
+  DenseLinear(Build build, const LinearSpec& spec);
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
+
+ private:
+  Parameter* weight_;
+  ParameterArena& arena_;
+};
+
+// All members dense: one GEMM over their adjacent weights.
+class DenseProjections : public Projections {
+ public:
+  DenseProjections(Build build, const ProjectionSpec& spec);
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
+
+ private:
+  std::vector<Parameter*> weights_, biases_;
+  Activation activation_;
+  ParameterArena& arena_;
+  at::Tensor weight_, bias_;  // joint leaves, made at the first forward pass
+};
+
+class SdpaAttention : public AttentionCore {
+ public:
+  explicit SdpaAttention(const AttentionSpec& spec) : spec_(spec) {}
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD, const at::Tensor& k_BTKD,
+                     const at::Tensor& v_BTKD) override;
+
+ private:
+  AttentionSpec spec_;
+};
+
+class DenseFactory : public LayerFactory {
+ public:
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override;
+  std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override;
+};
+
+}  // namespace refract

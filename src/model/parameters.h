@@ -1,0 +1,116 @@
+// Where a model's numbers live: parameters in one contiguous arena, other persistent state beside it.
+//
+// Layers first declare what they need (cheap, no memory), then the arena is allocated once. Order in the arena:
+// trainable matrices, trainable vectors, frozen parameters, so that weight decay, the optimizer and a collective
+// each cover one range. Parameters declared as a group lie side by side without gaps, and joint() is one leaf
+// over all of them: the q, k, v weights are one [q + k + v, C] matrix to a GEMM and three tensors to a checkpoint.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace refract {
+
+struct Init {
+  enum class Kind { kZeros, kOnes, kNormal } kind = Kind::kZeros;
+  double std = 0;  // of kNormal
+  static Init zeros() { return {Kind::kZeros, 0}; }
+  static Init ones() { return {Kind::kOnes, 0}; }
+  static Init normal(double std) { return {Kind::kNormal, std}; }
+};
+
+struct Parameter {
+  std::string name;            // "model.layers.0.mlp.up_proj.weight"
+  std::vector<int64_t> shape;  // as a checkpoint sees it
+  Init init;
+  bool trainable = true;
+  int64_t padded_rows = 0;  // rows in the arena; those past shape[0] are zero and stay zero
+  bool joined = false;      // lies directly behind the parameter declared before it
+  int64_t offset = -1;      // elements from the arena's start
+
+  int64_t numel() const;         // of `shape`
+  int64_t stored_numel() const;  // with padding rows
+};
+
+struct ParameterSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  Init init;
+  bool trainable = true;
+};
+
+class ParameterArena {
+ public:
+  // One parameter; with `pad_rows_to` its rows are padded to a multiple (tensor cores want aligned sizes).
+  Parameter* declare(const ParameterSpec& spec, int64_t pad_rows_to = 1);
+  // Parameters that lie side by side: all matrices of equal width, or all vectors.
+  std::vector<Parameter*> declare_group(const std::vector<ParameterSpec>& specs);
+
+  // Allocates the buffers. Values are kept in `master_dtype`; the forward pass reads `compute_dtype`.
+  // A frozen parameter has no gradient and no optimizer state.
+  void allocate(at::Device device, at::ScalarType master_dtype, at::ScalarType compute_dtype);
+  bool allocated() const { return master_.defined(); }
+
+  // Draws every parameter from its own random stream (seed, name): the same on every device and world size.
+  void initialize(uint64_t seed);
+  // Copies master values to the compute arena after they were written from outside the optimizer.
+  void refresh_compute();
+
+  // The autograd leaf the forward pass uses, with padding rows: [padded_rows, ...], compute dtype. Its .grad is
+  // a view of grads().
+  at::Tensor leaf(const Parameter* parameter);
+  // One leaf over adjacent parameters, stacked on dimension 0. Fails if they are not adjacent.
+  at::Tensor joint_leaf(std::span<Parameter* const> parameters);
+  bool adjacent(std::span<Parameter* const> parameters) const;
+
+  // Views without padding rows, for checkpoints and tests: master values and compute-dtype gradients.
+  at::Tensor value(const Parameter* parameter) const;
+  at::Tensor gradient(const Parameter* parameter) const;
+
+  // Whole buffers. grads() covers the trainable part, which comes first; decayed() elements of it are matrices.
+  const at::Tensor& master() const { return master_; }
+  const at::Tensor& compute() const { return compute_; }
+  const at::Tensor& grads() const { return grads_; }
+  int64_t trainable_size() const { return trainable_size_; }
+  int64_t matrix_size() const { return matrix_size_; }
+
+  std::deque<Parameter>& parameters() { return parameters_; }
+  const std::deque<Parameter>& parameters() const { return parameters_; }
+  Parameter* find(std::string_view name);
+  int64_t count() const;            // parameters without padding
+  int64_t trainable_count() const;  // of those, the trainable ones
+  // A line per parameter (name, shape, place): equal for two arenas whose flat buffers mean the same.
+  std::string layout() const;
+
+ private:
+  void place();
+  at::Tensor view(const at::Tensor& flat, const Parameter* parameter) const;
+
+  std::deque<Parameter> parameters_;  // stable addresses
+  std::vector<std::pair<std::string, at::Tensor>> leaves_;
+  at::Tensor master_, compute_, grads_;
+  int64_t size_ = 0, trainable_size_ = 0, matrix_size_ = 0;
+};
+
+// Persistent state that is not a parameter: running ranges, counters. Saved with every checkpoint, moved with the model.
+class BufferStore {
+ public:
+  struct Buffer {
+    std::string name;
+    at::Tensor tensor;
+  };
+  // The tensor gives shape, dtype and starting value.
+  Buffer* declare(std::string name, at::Tensor start);
+  void to(at::Device device);
+  std::deque<Buffer>& all() { return buffers_; }
+
+ private:
+  std::deque<Buffer> buffers_;
+};
+
+}  // namespace refract

@@ -1,0 +1,14 @@
+// Rotary position tables (Su et al., arXiv 2104.09864) with the scalings of Hugging Face's configurations.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+
+#include "model/config.h"
+
+namespace refract {
+
+// cos and sin of every position's angles, each [max_position_embeddings, head_dim / 2], float on the CPU.
+std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& config);
+
+}  // namespace refract

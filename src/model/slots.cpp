@@ -1,0 +1,61 @@
+#include "model/slots.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
+
+#include "core/error.h"
+#include "model/dense.h"
+#include "ops/fused/activation.h"
+
+namespace refract {
+
+at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation) {
+  const std::optional<at::Tensor> maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+  switch (activation) {
+    case Activation::kNone:
+      return bias.defined() ? y + bias : y;
+    case Activation::kGelu:
+      return bias_gelu(y, maybe_bias, false);
+    case Activation::kGeluTanh:
+      return bias_gelu(y, maybe_bias, true);
+    case Activation::kSwiglu:
+      return swiglu(y, maybe_bias);
+  }
+  throw std::logic_error("unknown activation");
+}
+
+ComposedProjections::ComposedProjections(Build build, const ProjectionSpec& spec,
+                                         std::vector<std::unique_ptr<LinearLayer>> layers)
+    : layers_(std::move(layers)), activation_(spec.activation), arena_(build.arena) {
+  for (const LinearSpec& member : spec.members) {
+    out_features_.push_back(member.out_features);
+    biases_.push_back(member.bias ? build.arena.declare(bias_spec(member)) : nullptr);
+    any_bias_ |= member.bias;
+  }
+}
+
+at::Tensor ComposedProjections::forward(const ForwardContext& context, const at::Tensor& x) {
+  std::vector<at::Tensor> outputs, biases;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    outputs.push_back(layers_[i]->forward(context, x));
+    if (!any_bias_) continue;
+    biases.push_back(biases_[i] ? arena_.leaf(biases_[i]) : at::zeros({out_features_[i]}, x.options()));
+  }
+  const at::Tensor y = outputs.size() == 1 ? outputs[0] : at::cat(outputs, -1);
+  const at::Tensor bias = !any_bias_ ? at::Tensor() : biases.size() == 1 ? biases[0] : at::cat(biases);
+  return apply_epilogue(y, bias, activation_);
+}
+
+std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer, const at::Tensor& k_BTKD,
+                                                  const at::Tensor& v_BTKD) {
+  const int64_t begin = cache.length, count = k_BTKD.size(1);
+  at::Tensor &keys = cache.keys.at(layer), &values = cache.values.at(layer);
+  if (begin + count > keys.size(2)) {
+    fail("the KV cache holds {} tokens and {} more do not fit; ask for fewer tokens", begin, count);
+  }
+  keys.narrow(2, begin, count).copy_(k_BTKD.transpose(1, 2));
+  values.narrow(2, begin, count).copy_(v_BTKD.transpose(1, 2));
+  return {keys.narrow(2, 0, begin + count), values.narrow(2, 0, begin + count)};
+}
+
+}  // namespace refract

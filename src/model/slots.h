@@ -1,0 +1,118 @@
+// The slots: what a decoder layer multiplies by, it gets from a LayerFactory at construction.
+//
+// A new compute paradigm implements LinearLayer (one forward function) or AttentionCore, and a LayerFactory that
+// hands them out; everything else composes. A fused form overrides Projections where it pays.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/parameters.h"
+
+namespace refract {
+
+// Keys and values of the tokens so far, for decoding. Preallocated: [batch, kv heads, max length, head_dim] per layer.
+struct KvCache {
+  std::vector<at::Tensor> keys, values;  // one per layer
+  int64_t length = 0;                    // tokens held by every layer before this call
+};
+
+// What a forward pass needs to know beside its input.
+struct ForwardContext {
+  bool training = false;
+  uint64_t seed = 0;   // of the run, for noise and dropout
+  at::Tensor clock;    // int64 [2] on the device: optimizer step, first sequence of the micro-batch in the global batch.
+                       // Defined while training; on the device, so that a captured graph can advance it.
+  KvCache* cache = nullptr;
+};
+
+enum class Activation { kNone, kGelu, kGeluTanh, kSwiglu };
+
+// One linear layer in_features -> out_features.
+struct LinearSpec {
+  std::string name;  // "model.layers.3.mlp.up_proj"
+  int64_t in_features = 0, out_features = 0;
+  bool bias = false;
+  double init_std = 0.02;
+};
+
+// The linear layers that share one input, applied together: {q, k, v}, {o}, {gate, up} or {up}, {down}.
+struct ProjectionSpec {
+  std::vector<LinearSpec> members;
+  Activation activation = Activation::kNone;  // after the bias; kSwiglu takes members {gate, up}
+};
+
+// Scaled dot-product attention of one layer.
+struct AttentionSpec {
+  std::string name;  // "model.layers.3.self_attn"
+  int64_t layer = 0;
+  int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  double scale = 1;  // of the scores
+  double dropout = 0;
+};
+
+// Everything a layer declares its state in while a model is built.
+struct Build {
+  ParameterArena& arena;
+  BufferStore& buffers;
+};
+
+// One linear layer of some kind: the product without its bias.
+class LinearLayer {
+ public:
+  virtual ~LinearLayer() = default;
+  // x [..., in_features] -> [..., out_features], compute dtype.
+  virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& x) = 0;
+};
+
+class Projections {
+ public:
+  virtual ~Projections() = default;
+  // x [..., in_features] -> the members' outputs side by side on the last dimension, bias and activation applied:
+  // [..., sum of out_features], with kSwiglu [..., out_features of one].
+  virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& x) = 0;
+};
+
+class AttentionCore {
+ public:
+  virtual ~AttentionCore() = default;
+  // q [B, T, H, D], k and v [B, T, K, D], positions already applied -> [B, T, H * D]. Causal.
+  // With a cache, k and v are appended to it and all of it is attended to.
+  virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD, const at::Tensor& k_BTKD,
+                             const at::Tensor& v_BTKD) = 0;
+};
+
+class LayerFactory {
+ public:
+  virtual ~LayerFactory() = default;
+  virtual std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const = 0;
+  virtual std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const = 0;
+};
+
+// Projections of any members by composition: each layer in its turn, then bias and activation.
+class ComposedProjections : public Projections {
+ public:
+  ComposedProjections(Build build, const ProjectionSpec& spec, std::vector<std::unique_ptr<LinearLayer>> layers);
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
+
+ private:
+  std::vector<std::unique_ptr<LinearLayer>> layers_;
+  std::vector<int64_t> out_features_;
+  std::vector<Parameter*> biases_;  // null for a member without one
+  bool any_bias_ = false;
+  Activation activation_;
+  ParameterArena& arena_;
+};
+
+// y [..., n] -> activation(y + bias); `bias` may be undefined.
+at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation);
+
+// Appends k, v [B, T, K, D] of `layer` to the cache and returns all keys and values so far, [B, K, length + T, D].
+std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer, const at::Tensor& k_BTKD,
+                                                  const at::Tensor& v_BTKD);
+
+}  // namespace refract
