@@ -20,7 +20,7 @@ set(REFRACT_TORCH_LIB ${REFRACT_TORCH}/lib)
 add_library(libtorch::headers INTERFACE IMPORTED)
 target_include_directories(libtorch::headers SYSTEM INTERFACE
   ${REFRACT_TORCH}/include ${REFRACT_TORCH}/include/torch/csrc/api/include)
-target_compile_definitions(libtorch::headers INTERFACE C10_USE_GLOG=0 _GLIBCXX_USE_CXX11_ABI=1 C10_USING_CUSTOM_GENERATED_MACROS)
+target_compile_definitions(libtorch::headers INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
 
 # The wheel's libraries find their NVIDIA neighbours by their own RPATH; only the linker must be told.
 add_library(libtorch::cpu INTERFACE IMPORTED)
