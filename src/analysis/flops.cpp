@@ -1,0 +1,106 @@
+#include "analysis/flops.h"
+
+#include <numeric>
+
+#include "core/error.h"
+#include "model/config.h"
+
+namespace refract {
+namespace {
+
+constexpr double kFlopsPerMultiplication = 2;
+constexpr double kTrainingFactor = 3;  // forward 1, gradients of inputs 1, of weights 1
+
+int64_t kv_heads(const DecoderShape& s) {
+  return s.num_kv_heads > 0 ? s.num_kv_heads : s.num_heads;
+}
+
+int64_t head_dim(const DecoderShape& s) {
+  return s.head_dim > 0 ? s.head_dim : s.hidden_size / s.num_heads;
+}
+
+void check(const DecoderShape& s) {
+  const auto require = [](int64_t value, const char* name) {
+    if (value <= 0) fail("can't count operations: the decoder's {} is {}", name, value);
+  };
+  require(s.hidden_size, "hidden_size");
+  require(s.num_layers, "num_layers");
+  require(s.num_heads, "num_heads");
+  require(s.intermediate_size, "intermediate_size");
+  require(s.vocab_size, "vocab_size");
+  require(s.context, "context");
+  const auto given = static_cast<int64_t>(s.ffn_multiplications.size());
+  if (given > 0 && given != s.num_layers) {
+    fail("can't count operations: {} feed-forward counts for {} layers", given, s.num_layers);
+  }
+}
+
+// q and o are [H D, C], k and v are [K D, C].
+int64_t attention_matrix_elements(const DecoderShape& s) {
+  return 2 * (s.num_heads + kv_heads(s)) * head_dim(s) * s.hidden_size;
+}
+
+// Of all layers.
+double ffn_multiplications(const DecoderShape& s) {
+  if (s.ffn_multiplications.empty()) {
+    return dense_ffn_multiplications(s) * static_cast<double>(s.num_layers);
+  }
+  return std::accumulate(s.ffn_multiplications.begin(), s.ffn_multiplications.end(), 0.0);
+}
+
+}  // namespace
+
+double dense_ffn_multiplications(const DecoderShape& shape) {
+  return static_cast<double>((shape.gated ? 3 : 2) * shape.hidden_size * shape.intermediate_size);
+}
+
+Flops Flops::operator*(double factor) const {
+  return {attention_projections * factor, attention_products * factor, ffn * factor, head * factor};
+}
+
+Flops forward_flops_per_token(const DecoderShape& shape, AttentionCount attention) {
+  check(shape);
+  const auto layers = static_cast<double>(shape.num_layers);
+  const auto context = static_cast<double>(shape.context);
+  const double keys = attention == AttentionCount::kFull ? context : (context + 1) / 2;
+  const auto width = static_cast<double>(shape.num_heads * head_dim(shape));
+  Flops multiplications;
+  multiplications.attention_projections =
+      layers * static_cast<double>(attention_matrix_elements(shape));
+  multiplications.attention_products = layers * 2 * keys * width;
+  multiplications.ffn = ffn_multiplications(shape);
+  multiplications.head = static_cast<double>(shape.hidden_size * shape.vocab_size);
+  return multiplications * kFlopsPerMultiplication;
+}
+
+Flops training_flops_per_token(const DecoderShape& shape, AttentionCount attention) {
+  return forward_flops_per_token(shape, attention) * kTrainingFactor;
+}
+
+MatrixParameters matrix_parameters(const DecoderShape& shape) {
+  check(shape);
+  MatrixParameters count;
+  count.token_embedding = shape.vocab_size * shape.hidden_size;
+  count.attention = shape.num_layers * attention_matrix_elements(shape);
+  // Every factor of a feed-forward multiplies each of its elements once per token.
+  count.ffn = static_cast<int64_t>(ffn_multiplications(shape));
+  count.head = shape.tied ? 0 : count.token_embedding;
+  return count;
+}
+
+DecoderShape shape_of(const ModelConfig& config, int64_t context) {
+  DecoderShape shape;
+  shape.hidden_size = config.hidden_size;
+  shape.num_layers = config.num_hidden_layers;
+  shape.num_heads = config.num_attention_heads;
+  shape.num_kv_heads = config.num_key_value_heads;
+  shape.head_dim = config.head_dim;
+  shape.intermediate_size = config.intermediate_size;
+  shape.vocab_size = config.vocab_size;
+  shape.context = context > 0 ? context : config.max_position_embeddings;
+  shape.gated = config.gated();
+  shape.tied = config.tie_word_embeddings;
+  return shape;
+}
+
+}  // namespace refract
