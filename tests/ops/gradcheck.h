@@ -1,10 +1,8 @@
 // Compares an op's gradients with central differences in float64.
 #pragma once
-#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/rand.h>
-#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -20,8 +18,8 @@ using Tensors = std::vector<at::Tensor>;
 inline at::Tensor weighted_sum(const Tensors& outputs, const Tensors& weights) {
   at::Tensor total;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const at::Tensor part = (outputs[i] * weights[i]).sum();
-    total = total.defined() ? total + part : part;
+    const at::Tensor part = outputs[i].mul(weights[i]).sum();
+    total = total.defined() ? total.add(part) : part;
   }
   return total;
 }
@@ -47,11 +45,11 @@ inline void expect_gradients(const std::function<Tensors(const Tensors&)>& f, Te
     at::Tensor flat = inputs[i].detach().view(-1);
     for (int64_t j = 0; j < flat.numel(); ++j) {
       const double kept = flat[j].item<double>();
-      flat[j] = kept + h;
+      flat[j].fill_(kept + h);
       const double up = weighted_sum(f(inputs), weights).item<double>();
-      flat[j] = kept - h;
+      flat[j].fill_(kept - h);
       const double down = weighted_sum(f(inputs), weights).item<double>();
-      flat[j] = kept;
+      flat[j].fill_(kept);
       const double expected = (up - down) / (2 * h);
       EXPECT_NEAR(gradient.data_ptr<double>()[j], expected,
                   tolerance * std::max(1.0, std::abs(expected)))

@@ -1,10 +1,7 @@
 // The one table of how closely two forms of an op agree, per device and element type, and the
 // comparison that uses it. A test that needs more names its own factor and says why.
 #pragma once
-#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/abs.h>
-#include <ATen/ops/isnan.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -43,9 +40,9 @@ inline void expect_close(const at::Tensor& actual, const at::Tensor& expected,
   const at::Tensor e = expected.detach().to(at::kCPU, at::kDouble);
   ASSERT_EQ(a.isnan().sum().item<int64_t>(), e.isnan().sum().item<int64_t>()) << what << ": NaNs";
   const double scale = std::max(1.0, e.abs().max().item<double>());
-  const at::Tensor limit = (e.abs() * allowed.relative + allowed.absolute * scale) * factor;
-  const at::Tensor difference = (a - e).abs();
-  const at::Tensor excess = difference - limit;
+  const at::Tensor limit = e.abs().mul(allowed.relative).add(allowed.absolute * scale).mul(factor);
+  const at::Tensor difference = a.sub(e).abs();
+  const at::Tensor excess = difference.sub(limit);
   const int64_t worst = excess.argmax().item<int64_t>();
   EXPECT_LE(excess.max().item<double>(), 0.0)
       << what << ": element " << worst << " of " << e.numel() << " is "
