@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: the repository's root, one-line errors, logged steps.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -40,7 +41,7 @@ diagnose() {
   elif grep -qiE 'killed signal|out of memory|cannot allocate memory' "$out"; then
     echo "memory ran out. Run again with REFRACT_JOBS=1."
   else
-    echo "$(grep -iE 'error|fatal|^E:' "$out" | tail -n 1 | cut -c 1-200)"
+    grep -iE 'error|fatal|^E:' "$out" | tail -n 1 | cut -c 1-200
   fi
 }
 

@@ -1,0 +1,71 @@
+"""scripts/check-includes accepts this tree and refuses every kind of planted violation."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def check(root):
+    return subprocess.run([sys.executable, ROOT / "scripts/check-includes", "--root", root], capture_output=True, text=True)
+
+
+def plant(root, path, line):
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"// planted\n{line}\n")
+
+
+def test_this_tree_passes():
+    result = check(ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "path, line",
+    [
+        ("src/cli/train.cpp", '#include "train/trainer.h"'),
+        ("src/model/decoder.h", '#include "model/layer.h"'),
+        ("src/model/decoder.cpp", '#include "ops/common/philox.h"'),
+        ("src/core/toml.cpp", "#include <toml++/toml.h>"),
+        ("src/report/json.h", "#include <nlohmann/json_fwd.hpp>"),
+        ("ops/fused/loss.cpp", "#include <ATen/ops/add.h>"),
+        ("ops/fused/loss_kernel.cu", '#include "ops/common/philox.h"'),
+        ("tests/core/test_toml.cpp", '#include "train/trainer.h"'),
+    ],
+)
+def test_allowed(tmp_path, path, line):
+    plant(tmp_path, path, line)
+    result = check(tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "path, line, why",
+    [
+        ("src/core/toml.cpp", '#include "text/tokenizer.h"', "core/ comes before text/"),
+        ("src/model/decoder.h", "#  include <train/trainer.h>", "model/ comes before train/"),
+        ("src/extra/x.cpp", "", "no place in the order"),
+        ("src/x.cpp", "", "no place in the order"),
+        ("src/train/trainer.cpp", '#include "../core/toml.h"', "instead of"),
+        ("src/core/config.h", "#include <toml++/toml.h>", "slow to parse"),
+        ("ops/fused/loss.cpp", '#include "core/error.h"', "ops/ uses nothing of src/"),
+        ("ops/fused/loss_kernel.cu", "#include <ATen/core/Tensor.h>", "no torch header"),
+        ("ops/common/launch.cuh", "#include <c10/cuda/CUDAStream.h>", "no torch header"),
+        ("tests/core/test_toml.cpp", "#include <torch/torch.h>", "ATen/ops"),
+        ("src/model/decoder.cpp", "#include <ATen/ATen.h>", "ATen/ops"),
+        ("src/model/decoder.cpp", "#include <torch/nn/module.h>", "ATen/ops"),
+    ],
+)
+def test_refused(tmp_path, path, line, why):
+    plant(tmp_path, path, line)
+    result = check(tmp_path)
+    assert result.returncode == 1
+    assert path in result.stderr and why in result.stderr
+
+
+def test_an_empty_tree_is_no_success(tmp_path):
+    assert check(tmp_path).returncode == 1
