@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "ops/common/dispatch.h"
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define REFRACT_SIMD __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
@@ -20,30 +22,16 @@
 
 namespace refract::simd {
 
-// Independent partial sums of a reduction: enough for one AVX-512 register of floats.
-inline constexpr int kLanes = 16;
-
-// Adds the lanes in a fixed tree.
-template <class T>
-REFRACT_INLINE T add_lanes(T (&lane)[kLanes]) {
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
-}
-
-// Half types are widened to float in blocks that stay in the first-level cache.
-template <class T>
-REFRACT_INLINE float widen(T x) {
-  return static_cast<float>(x);
-}
-template <>
+// Half types are computed in float: widen when read, narrow when written.
+REFRACT_INLINE double widen(double x) { return x; }
+REFRACT_INLINE float widen(float x) { return x; }
 REFRACT_INLINE float widen(at::BFloat16 x) {
   return std::bit_cast<float>(static_cast<uint32_t>(x.x) << 16);
 }
+REFRACT_INLINE float widen(at::Half x) { return static_cast<float>(x); }
 
 template <class T>
-REFRACT_INLINE T narrow(float x) {
+REFRACT_INLINE T narrow(Accumulate<T> x) {
   return static_cast<T>(x);
 }
 // Round to nearest, ties to even; a NaN stays one.
