@@ -1,0 +1,57 @@
+// Added tokens: strings that are found in a text before it is pre-tokenized.
+#pragma once
+#include <array>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace refract {
+
+// The fields of `added_tokens` in a tokenizer.json.
+struct AddedToken {
+  std::string content;
+  TokenId id = 0;
+  bool single_word = false;  // only where no word character stands beside it
+  bool lstrip = false;       // takes the white space before it
+  bool rstrip = false;       // takes the white space after it
+  bool normalized = false;   // looked for in the normalized text
+  bool special = false;
+};
+
+// Finds a set of added tokens: the leftmost match, and of those the longest.
+class AddedTokenFinder {
+ public:
+  AddedTokenFinder();
+  ~AddedTokenFinder();
+  // `pattern` is what is looked for: the content, normalized for a normalized token.
+  void add(std::string pattern, AddedToken token);
+  bool empty() const { return patterns_.empty(); }
+
+  // A part of the text: plain text (token is null) or a token.
+  struct Part {
+    std::string_view text;
+    const AddedToken* token;
+  };
+
+  // Cuts well-formed `text` into parts, appended to `parts`. Without `parse_special` special tokens
+  // stay in the plain text.
+  void split(std::string_view text, bool parse_special, std::vector<Part>& parts) const;
+
+ private:
+  struct Pattern {
+    std::string text;
+    AddedToken token;
+  };
+  const Pattern* match_at(std::string_view text, size_t position) const;
+  size_t next_candidate(std::string_view text, size_t position) const;
+  bool stands_alone(std::string_view text, size_t begin, size_t end) const;
+
+  std::vector<Pattern> patterns_;        // longest first
+  std::array<bool, 256> first_bytes_{};  // of all patterns
+  int only_first_byte_ = -1;             // where they all begin alike: memchr
+};
+
+}  // namespace refract

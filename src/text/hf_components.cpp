@@ -1,0 +1,186 @@
+#include "text/hf_components.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "text/byte_level.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+
+std::string type_of(const json& component, const char* what, const std::string& where) {
+  if (!component.is_object() || !component.contains("type")) {
+    fail("{}: the {} has no 'type'", where, what);
+  }
+  return component.at("type").get<std::string>();
+}
+
+bool is_absent(const json& object, const char* key) {
+  return !object.contains(key) || object.at(key).is_null();
+}
+
+SplitBehavior read_behavior(const std::string& name, const std::string& where) {
+  if (name == "Isolated") return SplitBehavior::kIsolated;
+  if (name == "Removed") return SplitBehavior::kRemoved;
+  if (name == "Contiguous") return SplitBehavior::kContiguous;
+  if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
+  if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
+  fail("{}: unknown behavior '{}' of the pre-tokenizer Split", where, name);
+}
+
+// `done` is set by ByteLevel, after which the text consists of byte characters and nothing may
+// follow.
+void append_pre_tokenizer(const json& part, const std::string& where, PreTokenizer& out,
+                          bool& done) {
+  const std::string type = type_of(part, "pre-tokenizer", where);
+  if (type == "Sequence") {
+    for (const json& member : part.at("pretokenizers"))
+      append_pre_tokenizer(member, where, out, done);
+    return;
+  }
+  if (done) fail("{}: the pre-tokenizer {} after ByteLevel is not supported", where, type);
+  if (type == "ByteLevel") {
+    if (part.value("add_prefix_space", true)) out.add_prefix_space();
+    if (part.value("use_regex", true)) out.add_split(Regex(kGpt2Pattern), SplitBehavior::kIsolated);
+    done = true;
+  } else if (type == "Split") {
+    const json& pattern = part.at("pattern");
+    const bool literal = pattern.contains("String");
+    const std::string text = pattern.at(literal ? "String" : "Regex").get<std::string>();
+    out.add_split(Regex(text, literal), read_behavior(part.at("behavior"), where),
+                  part.value("invert", false));
+  } else if (type == "Digits") {
+    out.add_split(Regex(R"(\p{N})"), part.value("individual_digits", false)
+                                         ? SplitBehavior::kIsolated
+                                         : SplitBehavior::kContiguous);
+  } else {
+    fail("{}: the pre-tokenizer {} is not supported (ByteLevel, Split, Digits and Sequence are)",
+         where, type);
+  }
+}
+
+// "a b" or ["a", "b"].
+std::pair<std::string, std::string> read_merge(const json& merge, const std::string& where) {
+  if (merge.is_array() && merge.size() == 2) return {merge[0], merge[1]};
+  if (merge.is_string()) {
+    const auto& text = merge.get_ref<const std::string&>();
+    const size_t space = text.find(' ');
+    if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
+      return {text.substr(0, space), text.substr(space + 1)};
+    }
+  }
+  fail("{}: {} is not a merge of two tokens", where, merge.dump());
+}
+
+void check_bpe_settings(const json& model, const std::string& where) {
+  const std::string type = model.value("type", "BPE");
+  if (type != "BPE") fail("{}: the model {} is not supported (BPE is)", where, type);
+  if (!model.contains("merges") || !model.contains("vocab")) {
+    fail("{}: the model lacks 'vocab' or 'merges'", where);
+  }
+  if (!is_absent(model, "dropout") && model.at("dropout").get<double>() > 0) {
+    fail("{}: BPE dropout is not supported; set model.dropout to null", where);
+  }
+  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (!is_absent(model, key) && !model.at(key).get_ref<const std::string&>().empty()) {
+      fail("{}: model.{} is not supported", where, key);
+    }
+  }
+  if (model.value("byte_fallback", false)) {
+    fail("{}: model.byte_fallback is not supported; for such a tokenizer open its tokenizer.model",
+         where);
+  }
+}
+
+}  // namespace
+
+bool read_normalizer(const json& normalizer, const std::string& where) {
+  if (normalizer.is_null()) return false;
+  const std::string type = type_of(normalizer, "normalizer", where);
+  if (type == "NFC") return true;
+  if (type != "Sequence") {
+    fail("{}: the normalizer {} is not supported (NFC and none are)", where, type);
+  }
+  bool nfc = false;
+  for (const json& member : normalizer.at("normalizers")) nfc |= read_normalizer(member, where);
+  return nfc;
+}
+
+PreTokenizer read_pre_tokenizer(const json& pre_tokenizer, const std::string& where) {
+  PreTokenizer out;
+  bool done = false;
+  if (!pre_tokenizer.is_null()) append_pre_tokenizer(pre_tokenizer, where, out, done);
+  if (!done) fail("{}: only byte-level BPE is supported, and no pre-tokenizer is ByteLevel", where);
+  return out;
+}
+
+void check_decoder(const json& decoder, const std::string& where) {
+  if (decoder.is_null()) return;
+  const std::string type = type_of(decoder, "decoder", where);
+  if (type != "ByteLevel") fail("{}: the decoder {} is not supported (ByteLevel is)", where, type);
+}
+
+BpeParts read_bpe(const json& model, const std::string& where) {
+  check_bpe_settings(model, where);
+  BpeParts parts;
+  for (const auto& [token, id] : model.at("vocab").items()) {
+    const auto value = id.get<int64_t>();
+    if (value < 0 || value > INT32_MAX) fail("{}: token '{}' has the id {}", where, token, value);
+    parts.vocabulary.emplace(token, static_cast<TokenId>(value));
+    if (auto bytes = characters_to_bytes(token)) {
+      parts.byte_vocabulary.emplace(std::move(*bytes), static_cast<TokenId>(value));
+    }
+  }
+  const auto id_of = [&](const std::string& token) {
+    const auto found = parts.vocabulary.find(token);
+    if (found == parts.vocabulary.end()) {
+      fail("{}: the token '{}' of the merges is not in the vocabulary", where, token);
+    }
+    return found->second;
+  };
+  for (const json& merge : model.at("merges")) {
+    const auto [left, right] = read_merge(merge, where);
+    parts.merges.push_back({id_of(left), id_of(right), id_of(left + right)});
+  }
+  parts.options.ignore_merges = model.value("ignore_merges", false);
+  parts.options.fuse_unknown = model.value("fuse_unk", false);
+  if (!is_absent(model, "unk_token")) {
+    // Named but not in the vocabulary: `tokenizers` fails once it needs it, which a full alphabet
+    // never does.
+    const auto found = parts.vocabulary.find(model.at("unk_token").get<std::string>());
+    if (found != parts.vocabulary.end()) parts.options.unknown = found->second;
+  }
+  return parts;
+}
+
+std::vector<AddedToken> read_added_tokens(
+    const json& added_tokens, const std::unordered_map<std::string, TokenId>& vocabulary,
+    const std::string& where) {
+  std::vector<AddedToken> tokens;
+  const auto size = static_cast<TokenId>(vocabulary.size());
+  TokenId next = size;
+  for (const json& entry : added_tokens) {
+    AddedToken token;
+    token.content = entry.at("content").get<std::string>();
+    if (token.content.empty()) continue;
+    token.single_word = entry.value("single_word", false);
+    token.lstrip = entry.value("lstrip", false);
+    token.rstrip = entry.value("rstrip", false);
+    token.special = entry.value("special", false);
+    token.normalized = entry.value("normalized", !token.special);
+    const auto same = [&](const AddedToken& other) { return other.content == token.content; };
+    if (std::any_of(tokens.begin(), tokens.end(), same)) {
+      fail("{}: the added token '{}' is listed twice", where, token.content);
+    }
+    const auto known = vocabulary.find(token.content);
+    token.id = known != vocabulary.end() ? known->second : next;
+    next = std::max(next, token.id >= size ? token.id + 1 : next);
+    tokens.push_back(std::move(token));
+  }
+  return tokens;
+}
+
+}  // namespace refract

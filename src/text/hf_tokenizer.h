@@ -1,0 +1,23 @@
+// Byte-level BPE from a Hugging Face tokenizer.json or from GPT-2's own files.
+#pragma once
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "text/tokenizer.h"
+
+namespace refract {
+
+// `files` are written as they are by save(), name to bytes; among them "tokenizer.json", which is
+// read, and perhaps "tokenizer_config.json", whose eos_token is the end-of-text token. `where`
+// names them in errors.
+std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> files,
+                                             const std::string& where);
+
+// A tokenizer.json with the same vocabulary and merges as GPT-2's vocab.json and merges.txt.
+std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view merges_txt,
+                                const std::string& where);
+
+}  // namespace refract

@@ -1,0 +1,141 @@
+#include "core/error.h"
+#include "text/regex.h"
+
+namespace refract {
+namespace {
+
+// \s of PCRE2 also holds U+180E; \w of PCRE2 10.42 lacks marks and connectors; its \h is horizontal
+// space.
+constexpr std::string_view kSpace = R"(\x{09}-\x{0D}\x{20}\x{85}\p{Z})";
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kHex = "0-9A-Fa-f";
+
+class Translator {
+ public:
+  explicit Translator(std::string_view pattern) : in_(pattern) {}
+
+  std::string run() {
+    while (position_ < in_.size()) step();
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view what) const {
+    fail(
+        "regular expression '{}': {} at offset {} is not supported, because PCRE2 reads it "
+        "differently from `tokenizers`",
+        in_, what, position_);
+  }
+
+  char at(size_t i) const { return i < in_.size() ? in_[i] : '\0'; }
+
+  void step() {
+    const char c = in_[position_];
+    if (c == '\\') {
+      escape();
+    } else if (in_class_) {
+      class_character(c);
+    } else if (c == '[') {
+      open_class();
+    } else {
+      // In Oniguruma x{1,3}+ repeats the repetition; in PCRE2 it is possessive.
+      if (c == '}' && at(position_ + 1) == '+') refuse("'}+'");
+      out_ += c;
+      ++position_;
+    }
+  }
+
+  void open_class() {
+    in_class_ = true;
+    out_ += '[';
+    ++position_;
+    if (at(position_) == '^') {
+      out_ += '^';
+      ++position_;
+    }
+    if (at(position_) == ']') refuse("']' first in a character class");
+  }
+
+  void class_character(char c) {
+    if (c == '[' && at(position_ + 1) == ':') {
+      const size_t end = in_.find(":]", position_ + 2);
+      if (end == std::string_view::npos) refuse("'[:'");
+      out_ += in_.substr(position_, end + 2 - position_);
+      position_ = end + 2;
+      return;
+    }
+    if (c == '[') refuse("a class inside a character class");
+    if (c == '&' && at(position_ + 1) == '&') refuse("'&&'");
+    if (c == ']') in_class_ = false;
+    out_ += c;
+    ++position_;
+  }
+
+  // A set of characters, inside or outside a class.
+  void set(std::string_view members, bool negated, std::string_view name) {
+    if (in_class_ && negated) refuse(name);
+    if (!in_class_) out_ += negated ? "[^" : "[";
+    out_ += members;
+    if (!in_class_) out_ += ']';
+  }
+
+  // A word boundary (or its absence) in terms of kWord.
+  void boundary(bool negated) {
+    const std::string word = "[" + std::string(kWord) + "]";
+    const std::string after = "(?<=" + word + ")", not_after = "(?<!" + word + ")";
+    const std::string before = "(?=" + word + ")", not_before = "(?!" + word + ")";
+    out_ += "(?:" + after + (negated ? before : not_before) + "|" + not_after +
+            (negated ? not_before : before) + ")";
+  }
+
+  void escape() {
+    const char c = at(position_ + 1);
+    if (c == '\0') refuse("a backslash at the end");
+    switch (c) {
+      case 'u':  // four hexadecimal digits
+        out_ += "\\x{" + std::string(in_.substr(position_ + 2, 4)) + "}";
+        position_ += 4;
+        break;
+      case 's':
+        set(kSpace, false, "\\s");
+        break;
+      case 'S':
+        set(kSpace, true, "\\S in a character class");
+        break;
+      case 'w':
+        set(kWord, false, "\\w");
+        break;
+      case 'W':
+        set(kWord, true, "\\W in a character class");
+        break;
+      case 'h':
+        set(kHex, false, "\\h");
+        break;
+      case 'H':
+        set(kHex, true, "\\H in a character class");
+        break;
+      case 'b':
+      case 'B':
+        if (in_class_) {
+          out_ += in_.substr(position_, 2);
+        } else {
+          boundary(c == 'B');
+        }
+        break;
+      default:
+        out_ += in_.substr(position_, 2);
+    }
+    position_ += 2;
+  }
+
+  std::string_view in_;
+  std::string out_;
+  size_t position_ = 0;
+  bool in_class_ = false;
+};
+
+}  // namespace
+
+std::string to_pcre2_dialect(std::string_view pattern) { return Translator(pattern).run(); }
+
+}  // namespace refract
