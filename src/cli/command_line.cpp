@@ -1,0 +1,100 @@
+#include "cli/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <map>
+
+#include "core/error.h"
+#include "core/progress.h"
+
+namespace refract {
+namespace {
+
+constexpr const char* kVersion = "refract 0.1.0";
+
+int report(const std::string& message, ExitCode code) {
+  clear_progress_line();
+  std::fprintf(stderr, "refract: %s\n", message.c_str());
+  return static_cast<int>(code);
+}
+
+// The app a command's name leads to: "tokenizer train" makes the group "tokenizer" first.
+CLI::App* app_for(CLI::App& root, const Command& command, std::map<std::string, CLI::App*>& groups) {
+  const std::string name = command.name();
+  const size_t space = name.find(' ');
+  if (space == std::string::npos) return root.add_subcommand(name, command.summary());
+  CLI::App*& group = groups[name.substr(0, space)];
+  if (!group) {
+    group = root.add_subcommand(name.substr(0, space), "see refract " + name.substr(0, space) + " --help");
+    group->require_subcommand(1);
+  }
+  return group->add_subcommand(name.substr(space + 1), command.summary());
+}
+
+int run_command(Command& command) {
+  try {
+    return command.run();
+  } catch (const Error& error) {
+    return report(error.what(), error.code());
+  } catch (const std::bad_alloc&) {
+    return report("out of memory; a smaller train.batch, train.micro_batch or model may fit", ExitCode::kFailed);
+  } catch (const std::exception& error) {
+    const std::string text = error.what();  // torch puts a stack trace behind the first line
+    return report(text.substr(0, text.find('\n')), ExitCode::kFailed);
+  }
+}
+
+}  // namespace
+
+void CommandLine::positional(const std::string& name, std::string& value, const std::string& help, bool required) {
+  app_.add_option(name, value, help)->required(required);
+}
+void CommandLine::positional(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required) {
+  app_.add_option(name, values, help)->required(required);
+}
+void CommandLine::option(const std::string& name, std::string& value, const std::string& help, bool required) {
+  auto* option = app_.add_option(name, value, help)->required(required);
+  if (!value.empty()) option->capture_default_str();
+}
+void CommandLine::option(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required) {
+  app_.add_option(name, values, help)->required(required);
+}
+void CommandLine::option(const std::string& name, int64_t& value, const std::string& help) {
+  app_.add_option(name, value, help)->capture_default_str();
+}
+void CommandLine::option(const std::string& name, double& value, const std::string& help) {
+  app_.add_option(name, value, help)->capture_default_str();
+}
+void CommandLine::flag(const std::string& name, bool& value, const std::string& help) {
+  app_.add_flag(name, value, help);
+}
+
+int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands) {
+  CLI::App root("Train, fine-tune and study transformer language models whose compute is transformed.\n"
+                "Start with: refract train recipes/demo.toml", "refract");
+  root.set_version_flag("--version", kVersion);
+  root.require_subcommand(1);
+  root.footer("Each command has --help with a working example.");
+  std::map<std::string, CLI::App*> groups;
+  std::vector<std::pair<CLI::App*, Command*>> apps;
+  for (const auto& command : commands) {
+    CLI::App* app = app_for(root, *command, groups);
+    app->footer("Example:\n  " + command->example());
+    CommandLine line(*app);
+    command->declare(line);
+    apps.emplace_back(app, command.get());
+  }
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return root.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    return report(std::string(error.what()) + " (see refract --help)", ExitCode::kUsage);
+  }
+  for (const auto& [app, command] : apps) {
+    if (app->parsed()) return run_command(*command);
+  }
+  return static_cast<int>(ExitCode::kUsage);
+}
+
+}  // namespace refract

@@ -1,0 +1,43 @@
+// A thin layer over the command line parser: only its .cpp pays for the parser's headers.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace refract {
+
+// Declares one command's arguments. The variables are set before the command runs.
+class CommandLine {
+ public:
+  explicit CommandLine(CLI::App& app) : app_(app) {}
+  void positional(const std::string& name, std::string& value, const std::string& help, bool required = true);
+  void positional(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required = false);
+  void option(const std::string& name, std::string& value, const std::string& help, bool required = false);
+  void option(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required = false);
+  void option(const std::string& name, int64_t& value, const std::string& help);
+  void option(const std::string& name, double& value, const std::string& help);
+  void flag(const std::string& name, bool& value, const std::string& help);
+
+ private:
+  CLI::App& app_;
+};
+
+struct Command {
+  virtual ~Command() = default;
+  virtual std::string name() const = 0;     // "train", or "tokenizer train" for a command of a group
+  virtual std::string summary() const = 0;  // one line
+  virtual std::string example() const = 0;  // works as it stands in a fresh checkout, or says what it needs
+  virtual void declare(CommandLine& line) = 0;
+  virtual int run() = 0;  // the exit code
+};
+
+// Parses and runs; prints one line for an error and returns the exit code.
+int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands);
+
+}  // namespace refract

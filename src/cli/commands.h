@@ -1,0 +1,18 @@
+// The commands of the program, one file each.
+#pragma once
+#include <memory>
+
+#include "cli/command_line.h"
+
+namespace refract {
+
+std::unique_ptr<Command> make_train_command();
+std::unique_ptr<Command> make_eval_command();
+std::unique_ptr<Command> make_generate_command();
+std::unique_ptr<Command> make_inspect_command();
+std::unique_ptr<Command> make_export_command();
+std::unique_ptr<Command> make_data_stories_command();
+std::unique_ptr<Command> make_tokenize_command();
+std::unique_ptr<Command> make_tokenizer_train_command();
+
+}  // namespace refract

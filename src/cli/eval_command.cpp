@@ -1,0 +1,60 @@
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "core/error.h"
+#include "data/dataset.h"
+#include "train/evaluate.h"
+
+namespace refract {
+namespace {
+
+class EvalCommand : public Command {
+ public:
+  std::string name() const override { return "eval"; }
+  std::string summary() const override { return "Loss, perplexity and accuracy of a model on a corpus"; }
+  std::string example() const override { return "refract eval runs/demo --data stories:1MB   (after make demo)"; }
+  void declare(CommandLine& line) override {
+    line.positional("model", model_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional("overrides", overrides_, "key=value settings");
+    line.option("--data", data_, "corpus: files, folders, globs, shards, or stories:SIZE");
+    line.flag("--json", json_, "print one JSON object");
+  }
+  int run() override;
+
+ private:
+  std::string model_;
+  std::vector<std::string> data_, overrides_;
+  bool json_ = false;
+};
+
+int EvalCommand::run() {
+  LoadedModel loaded = load_model(model_, overrides_);
+  std::shared_ptr<TokenStream> stream;
+  if (data_.empty()) {  // a run is evaluated on its own validation split
+    stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
+    if (!stream) fail_usage("'{}' names no corpus to evaluate on; give --data", model_);
+  } else {
+    loaded.config.data.path = data_;
+    stream = open_corpus(loaded.config.data, loaded.tokenizer);
+  }
+  check_tokens(*stream, loaded.config.model.vocab_size, "the corpus");
+  const Evaluation result = evaluate(*loaded.model, *stream, loaded.config.data.context);
+  if (json_) {
+    const nlohmann::json out = {{"loss", result.loss},
+                                {"perplexity", result.perplexity()},
+                                {"accuracy", result.accuracy},
+                                {"tokens", result.tokens}};
+    fmt::print("{}\n", out.dump());
+  } else {
+    fmt::print("loss        {:.4f} nats per token\nperplexity  {:.3f}\naccuracy    {:.2f}%\ntokens      {}\n", result.loss,
+               result.perplexity(), 100 * result.accuracy, result.tokens);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_eval_command() { return std::make_unique<EvalCommand>(); }
+
+}  // namespace refract

@@ -1,0 +1,14 @@
+#include "cli/commands.h"
+
+int main(int argc, char** argv) {
+  std::vector<std::unique_ptr<refract::Command>> commands;
+  commands.push_back(refract::make_train_command());
+  commands.push_back(refract::make_eval_command());
+  commands.push_back(refract::make_generate_command());
+  commands.push_back(refract::make_inspect_command());
+  commands.push_back(refract::make_export_command());
+  commands.push_back(refract::make_data_stories_command());
+  commands.push_back(refract::make_tokenize_command());
+  commands.push_back(refract::make_tokenizer_train_command());
+  return refract::run_program(argc, argv, commands);
+}

@@ -1,0 +1,45 @@
+// Turns what happens in a run into its files and into what a person sees.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/progress.h"
+#include "report/metrics.h"
+#include "report/tensorboard.h"
+#include "train/trainer.h"
+
+namespace refract {
+
+class RunReporter : public Observer {
+ public:
+  struct Options {
+    std::filesystem::path folder;
+    int64_t steps = 0;
+    std::optional<int64_t> resumed_from;
+    double flops_per_token = 0;  // of training: forward and backward
+    double peak_flops = 0;       // of the device; 0: unknown, no utilisation is reported
+  };
+  explicit RunReporter(const Options& options);
+
+  void on_step(int64_t step) override;
+  void on_log(const LogPoint& point) override;
+  void on_evaluation(int64_t step, const Evaluation& evaluation) override;
+  void on_sample(int64_t step, const std::string& text) override;
+  void on_checkpoint(int64_t step, const std::filesystem::path& path) override;
+  void finish() { progress_.finish(); }
+
+ private:
+  using Value = std::pair<std::string_view, double>;
+  void write(int64_t step, std::vector<Value> values);
+  Options options_;
+  MetricsLog metrics_;
+  TensorBoardWriter events_;
+  Progress progress_;
+  std::string note_;
+  std::chrono::steady_clock::time_point last_line_{};
+};
+
+}  // namespace refract

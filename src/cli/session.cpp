@@ -1,0 +1,99 @@
+#include "cli/session.h"
+
+#include <ATen/Parallel.h>
+
+#include "core/error.h"
+#include "core/toml.h"
+#include "model/checkpoint.h"
+#include "model/dense.h"
+#include "ops/common/cuda_runtime.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A run's checkpoint holds the settings it was trained with.
+nlohmann::json saved_settings(const fs::path& folder) {
+  return fs::exists(folder / "config.toml") ? read_toml(folder / "config.toml") : nlohmann::json::object();
+}
+
+}  // namespace
+
+at::Device open_device(const RunConfig& config) {
+  if (config.train.threads > 0) at::set_num_threads(static_cast<int>(config.train.threads));
+  const CudaRuntime* cuda = config.train.device == "cpu" ? nullptr : cuda_runtime();
+  if (!cuda) {
+    if (config.train.device == "cuda") fail("train.device = \"cuda\", but {}", cuda_unavailable_reason());
+    return at::Device(at::kCPU);
+  }
+  cuda->set_deterministic(config.train.deterministic);
+  cuda->use_side_stream();
+  return at::Device(at::kCUDA, 0);
+}
+
+std::string device_name(at::Device device) {
+  return device.is_cuda() ? cuda_runtime()->device_name() : fmt::format("CPU ({} threads)", at::get_num_threads());
+}
+
+at::ScalarType compute_dtype(const RunConfig& config) {
+  return config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+Recipe open_recipe(const std::string& path, const std::vector<std::string>& overrides) {
+  const nlohmann::json tree = read_recipe(path, overrides);
+  Recipe recipe;
+  recipe.names_tokenizer = sets_key(tree, "data.tokenizer");
+  std::string from = "random";
+  if (sets_key(tree, "init.from") && tree["init"]["from"].is_string()) from = tree["init"]["from"].get<std::string>();
+  if (from == "random") {
+    recipe.config = make_run_config(tree, path);
+  } else {
+    recipe.source = resolve_model_path(from);
+    const ModelConfig base = read_model_config(recipe.source);
+    recipe.config = make_run_config(tree, path, &base);
+  }
+  check_transforms(recipe.config);
+  return recipe;
+}
+
+std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
+  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model", "chars.json", "bytes.json"}) {
+    if (fs::exists(folder / name)) return open_tokenizer(folder.string());
+  }
+  return nullptr;
+}
+
+LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides) {
+  LoadedModel loaded;
+  loaded.folder = resolve_model_path(specification);
+  nlohmann::json tree = saved_settings(loaded.folder);
+  // The folder's config.json describes the model; the settings of its training stay where they say how to run it.
+  tree.erase("model");
+  tree.erase("init");
+  tree.merge_patch(overrides_tree(overrides));
+  const bool context_given = sets_key(tree, "data.context");
+  const ModelConfig base = read_model_config(loaded.folder);
+  loaded.config = make_run_config(tree, specification, &base);
+  check_transforms(loaded.config);
+  if (!context_given) loaded.config.data.context = loaded.config.model.max_position_embeddings;
+  if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
+    loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
+  } else {
+    loaded.tokenizer = folder_tokenizer(loaded.folder);
+  }
+  resolve(loaded.config.model, 0, loaded.config.data.context);
+  const at::Device device = open_device(loaded.config);
+  loaded.model = std::make_unique<Decoder>(loaded.config.model, DenseFactory());
+  loaded.model->allocate(device, compute_dtype(loaded.config));
+  load_weights(*loaded.model, loaded.folder);
+  return loaded;
+}
+
+void check_transforms(const RunConfig& config) {
+  if (!config.transform.is_null() && !config.transform.empty()) {
+    fail_usage("[[transform]]: this build has no transform kinds; remove the rules");
+  }
+}
+
+}  // namespace refract

@@ -1,0 +1,46 @@
+// What several commands do first: settings, device, tokenizer, model.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/decoder.h"
+#include "text/tokenizer.h"
+#include "train/run_config.h"
+
+namespace refract {
+
+// Sets CPU threads and determinism, and picks the device of train.device. Called before anything asks torch for CUDA.
+at::Device open_device(const RunConfig& config);
+std::string device_name(at::Device device);
+
+// float32, or bfloat16 for train.precision = "bf16".
+at::ScalarType compute_dtype(const RunConfig& config);
+
+// The settings of a recipe; with init.from the model's come from there. `source` is that folder, or empty.
+struct Recipe {
+  RunConfig config;
+  std::filesystem::path source;
+  bool names_tokenizer = false;  // data.tokenizer stands in the recipe itself
+};
+Recipe open_recipe(const std::string& path, const std::vector<std::string>& overrides);
+
+// Opens a folder's tokenizer; null if it has none.
+std::shared_ptr<const Tokenizer> folder_tokenizer(const std::filesystem::path& folder);
+
+// A trained model ready to run: from a run, a checkpoint, a Hugging Face folder or a Hub id in the cache.
+struct LoadedModel {
+  std::filesystem::path folder;
+  RunConfig config;  // model settings from the folder, the rest from the overrides
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<Decoder> model;
+};
+LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides);
+
+// Refuses transform rules that this build can't follow.
+void check_transforms(const RunConfig& config);
+
+}  // namespace refract

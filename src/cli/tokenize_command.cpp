@@ -1,0 +1,95 @@
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "data/source.h"
+#include "data/tokenize.h"
+#include "text/bpe_trainer.h"
+
+namespace refract {
+namespace {
+
+class TokenizeCommand : public Command {
+ public:
+  std::string name() const override { return "tokenize"; }
+  std::string summary() const override { return "Turn a corpus into token shards"; }
+  std::string example() const override { return "refract tokenize stories:5MB --tokenizer bytes --out shards"; }
+  void declare(CommandLine& line) override {
+    line.positional("corpus", config_.path, "files, folders, globs, or stories:SIZE", true);
+    line.option("--tokenizer", config_.tokenizer, "chars, bytes, or a tokenizer's folder or file");
+    line.option("--out", out_, "folder for the shards and the tokenizer", true);
+    line.option("--text-field", config_.text_field, "field of .jsonl documents");
+    line.option("--split", config_.split, "documents or characters");
+    line.option("--validation-fraction", config_.validation_fraction, "share held out; 0: none");
+    line.option("--seed", config_.seed, "of the split and of generated stories");
+    line.flag("--json", json_, "print one JSON object");
+  }
+  int run() override {
+    const auto tokenizer = make_tokenizer(config_);
+    const TokenizedCorpus corpus = tokenize_corpus(config_, *tokenizer, out_);
+    tokenizer->save(out_);
+    if (json_) {
+      const nlohmann::json out = {{"folder", out_},
+                                  {"documents", corpus.documents},
+                                  {"train_tokens", corpus.train_tokens},
+                                  {"validation_tokens", corpus.validation_tokens}};
+      fmt::print("{}\n", out.dump());
+    } else {
+      log_info("{} documents, {} + {} tokens ({}) in {}", corpus.documents, corpus.train_tokens, corpus.validation_tokens,
+               tokenizer->description(), out_);
+    }
+    return 0;
+  }
+
+ private:
+  DataConfig config_;
+  std::string out_;
+  bool json_ = false;
+};
+
+class TokenizerTrainCommand : public Command {
+ public:
+  std::string name() const override { return "tokenizer train"; }
+  std::string summary() const override { return "Train a byte-level BPE tokenizer on a corpus"; }
+  std::string example() const override {
+    return "refract tokenizer train stories:5MB --vocab-size 2048 --out my-tokenizer/tokenizer.json";
+  }
+  void declare(CommandLine& line) override {
+    line.positional("corpus", corpus_, "files, folders, globs, or stories:SIZE", true);
+    line.option("--vocab-size", options_.vocab_size, "ids of the result: special tokens, 256 bytes, merges");
+    line.option("--min-frequency", options_.min_frequency, "pairs that occur less often are not merged");
+    line.option("--pre-tokenizer", options_.pre_tokenizer, "gpt2, digits or llama3");
+    line.option("--text-field", source_.text_field, "field of .jsonl documents");
+    line.option("--out", out_, "the tokenizer.json to write", true);
+  }
+  int run() override {
+    BpeTrainer trainer(options_);
+    const auto source = open_source(corpus_, source_);
+    Progress progress("count words", source->total_bytes());
+    while (const auto document = source->next()) {
+      trainer.add(document->text);
+      progress.update(source->bytes_read());
+    }
+    progress.finish();
+    const std::filesystem::path path = out_;
+    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
+    write_file_atomically(path, trainer.finish());
+    log_info("{}: {}", out_, open_tokenizer(out_)->description());
+    return 0;
+  }
+
+ private:
+  std::vector<std::string> corpus_;
+  BpeTrainingOptions options_;
+  SourceOptions source_;
+  std::string out_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_tokenize_command() { return std::make_unique<TokenizeCommand>(); }
+std::unique_ptr<Command> make_tokenizer_train_command() { return std::make_unique<TokenizerTrainCommand>(); }
+
+}  // namespace refract

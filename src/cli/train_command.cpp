@@ -1,0 +1,140 @@
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "analysis/flops.h"
+#include "analysis/peak.h"
+#include "cli/commands.h"
+#include "cli/reporter.h"
+#include "cli/session.h"
+#include "core/config.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "model/checkpoint.h"
+#include "model/dense.h"
+#include "train/trainer.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+Arithmetic arithmetic(const RunConfig& config) {
+  return config.train.precision == "bf16" ? Arithmetic::kBf16 : Arithmetic::kFp32;
+}
+
+class TrainCommand : public Command {
+ public:
+  std::string name() const override { return "train"; }
+  std::string summary() const override { return "Train a model from scratch, or go on from a checkpoint"; }
+  std::string example() const override { return "refract train recipes/demo.toml train.steps=200 run.dir=runs/first"; }
+  void declare(CommandLine& line) override {
+    line.positional("recipe", recipe_, "TOML file with the settings", false);
+    line.positional("overrides", overrides_, "key=value settings that replace the recipe's");
+    line.flag("--resume", resume_, "go on with the run in run.dir from its newest checkpoint");
+    line.flag("--help-keys", help_keys_, "list every setting with type, limits and default");
+    line.flag("--json", json_, "print the outcome as one JSON object");
+  }
+  int run() override;
+
+ private:
+  void prepare_folder() const;
+  void open_model(const Recipe& recipe, at::Device device);
+  int report(const RunResult& result) const;
+
+  std::string recipe_;
+  std::vector<std::string> overrides_;
+  bool resume_ = false, help_keys_ = false, json_ = false;
+  RunConfig config_;
+  Dataset data_;
+  std::unique_ptr<Decoder> model_;
+  int64_t steps_ = 0;
+};
+
+void TrainCommand::prepare_folder() const {
+  const fs::path folder = config_.run.dir;
+  if (fs::exists(folder / "config.toml") && !resume_) {
+    fail_usage("'{}' already holds a run; go on with it by --resume, or choose another run.dir", folder.string());
+  }
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) fail("can't make the run folder '{}': {}", folder.string(), error.message());
+}
+
+void TrainCommand::open_model(const Recipe& recipe, at::Device device) {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!recipe.source.empty() && !recipe.names_tokenizer) tokenizer = folder_tokenizer(recipe.source);
+  data_ = open_dataset(config_.data, tokenizer);
+  log_info("data: {}", data_.description);
+  resolve(config_.model, data_.tokenizer ? data_.tokenizer->vocab_size() : 0, config_.data.context);
+  check_tokens(*data_.train, config_.model.vocab_size, "the training tokens");
+  if (data_.validation) check_tokens(*data_.validation, config_.model.vocab_size, "the validation tokens");
+  model_ = std::make_unique<Decoder>(config_.model, DenseFactory());
+  steps_ = resolve_steps(config_, model_->arena().count());
+  if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", recipe_);
+  model_->allocate(device, compute_dtype(config_));
+  if (recipe.source.empty()) {
+    model_->arena().initialize(static_cast<uint64_t>(config_.run.seed));
+  } else {
+    load_weights(*model_, recipe.source);
+  }
+}
+
+int TrainCommand::run() {
+  if (help_keys_) {
+    Fields fields;
+    RunConfig defaults;
+    describe(fields, defaults);
+    std::fputs(fields.help_text().c_str(), stdout);
+    return 0;
+  }
+  if (recipe_.empty()) fail_usage("train needs a recipe, e.g. refract train recipes/demo.toml");
+  Recipe recipe = open_recipe(recipe_, overrides_);
+  config_ = recipe.config;
+  prepare_folder();
+  const at::Device device = open_device(config_);
+  log_to_file(fs::path(config_.run.dir) / "log.txt");
+  open_model(recipe, device);
+  write_file_atomically(fs::path(config_.run.dir) / "config.toml", to_toml(config_));
+
+  RunReporter::Options options;
+  options.folder = config_.run.dir;
+  options.steps = steps_;
+  options.flops_per_token = training_flops_per_token(shape_of(config_.model, config_.data.context)).total();
+  options.peak_flops = peak_flops(device_name(device), arithmetic(config_)).value_or(0);
+  if (resume_) options.resumed_from = Checkpoints(config_.run.dir).newest();
+  RunReporter reporter(options);
+  Trainer trainer(config_, *model_, data_, steps_, reporter);
+  if (options.resumed_from) trainer.resume();
+  log_info("model: {} parameters, {} steps of {} x {} tokens on {}, {}", format_count(static_cast<double>(model_->arena().count())),
+           steps_, config_.train.batch, config_.data.context, device_name(device), config_.train.precision);
+  if (trainer.position() > 0) log_info("resuming from step {}", trainer.position());
+  const RunResult result = trainer.run();
+  reporter.finish();
+  return report(result);
+}
+
+int TrainCommand::report(const RunResult& result) const {
+  if (json_) {
+    nlohmann::json out = {{"run", config_.run.dir}, {"step", result.step}, {"finished", result.finished}, {"loss", result.loss}};
+    if (result.evaluation) {
+      out["validation"] = {{"loss", result.evaluation->loss},
+                           {"perplexity", result.evaluation->perplexity()},
+                           {"accuracy", result.evaluation->accuracy},
+                           {"tokens", result.evaluation->tokens}};
+    }
+    fmt::print("{}\n", out.dump());
+  }
+  if (result.finished) {
+    log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", config_.run.dir, config_.run.dir);
+    return static_cast<int>(ExitCode::kOk);
+  }
+  log_info("stopped by a signal at step {}; the run is saved, go on with: refract train {} --resume", result.step, recipe_);
+  return static_cast<int>(ExitCode::kFailed);
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_train_command() { return std::make_unique<TrainCommand>(); }
+
+}  // namespace refract

@@ -1,0 +1,125 @@
+#include "train/checkpoints.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "model/checkpoint.h"
+#include "model/safetensors.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kStateFile = "train_state.safetensors";
+constexpr const char* kUnfinished = ".unfinished";
+
+// "step-00001000" -> 1000; nothing for other names, unfinished ones among them.
+std::optional<int64_t> step_of(const std::string& name) {
+  if (!name.starts_with("step-")) return std::nullopt;
+  int64_t step = 0;
+  const char *begin = name.data() + 5, *end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(begin, end, step);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return step;
+}
+
+int64_t number(const std::map<std::string, std::string>& metadata, const std::string& key, const fs::path& file) {
+  const auto found = metadata.find(key);
+  int64_t value = 0;
+  if (found != metadata.end()) {
+    const std::string& text = found->second;
+    if (std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc()) return value;
+  }
+  fail("'{}' lacks '{}'; it is not a train state of this program", file.string(), key);
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(fs::path run_folder) : folder_(std::move(run_folder) / "checkpoints") {}
+
+fs::path Checkpoints::path(int64_t step) const { return folder_ / fmt::format("step-{:08}", step); }
+
+fs::path Checkpoints::save(Decoder& model, const OptimizerState& state, const TrainPosition& position,
+                           const std::function<void(const fs::path&)>& extra) {
+  const fs::path final_path = path(position.step);
+  fs::path partial = final_path;
+  partial += kUnfinished;
+  try {
+    fs::remove_all(partial);
+    fs::create_directories(partial);
+    save_model(model, partial);
+    extra(partial);
+    // Last, because a checkpoint without it is never taken for a complete one.
+    save_safetensors(partial / kStateFile,
+                     {{"exp_avg", state.exp_avg}, {"exp_avg_sq", state.exp_avg_sq}},
+                     {{"step", std::to_string(position.step)},
+                      {"sequences", std::to_string(position.sequences)},
+                      {"seed", std::to_string(position.seed)},
+                      {"layout", model.arena().layout()}});
+    sync_path(partial);
+    fs::remove_all(final_path);  // of an earlier, longer run that was resumed from before this step
+    fs::rename(partial, final_path);
+    sync_path(folder_);
+  } catch (const fs::filesystem_error& error) {
+    std::error_code ignored;
+    fs::remove_all(partial, ignored);
+    fail("can't save the checkpoint '{}': {}; earlier checkpoints are untouched", final_path.string(), error.code().message());
+  } catch (const Error& error) {
+    std::error_code ignored;
+    fs::remove_all(partial, ignored);
+    fail("can't save the checkpoint '{}': {}; earlier checkpoints are untouched", final_path.string(), error.what());
+  }
+  return final_path;
+}
+
+std::vector<int64_t> Checkpoints::steps() const {
+  std::vector<int64_t> found;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    const std::optional<int64_t> step = step_of(entry.path().filename().string());
+    if (step && fs::exists(entry.path() / kStateFile)) found.push_back(*step);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::optional<int64_t> Checkpoints::newest() const {
+  const std::vector<int64_t> all = steps();
+  return all.empty() ? std::nullopt : std::optional(all.back());
+}
+
+TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& state) const {
+  const fs::path file = path(step) / kStateFile;
+  const SafetensorsFile saved(file);
+  const auto& metadata = saved.metadata();
+  const auto layout = metadata.find("layout");
+  if (layout == metadata.end() || layout->second != model.arena().layout()) {
+    fail_usage("'{}' belongs to a model with other parameters; resume with the model settings it was trained with",
+               path(step).string());
+  }
+  load_weights(model, path(step));
+  state.exp_avg.copy_(saved.tensor("exp_avg"));
+  state.exp_avg_sq.copy_(saved.tensor("exp_avg_sq"));
+  return {number(metadata, "step", file), number(metadata, "sequences", file), number(metadata, "seed", file)};
+}
+
+void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) const {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    if (entry.path().string().ends_with(kUnfinished)) fs::remove_all(entry.path(), ignored);
+  }
+  if (keep == 0) return;
+  std::vector<int64_t> removable;
+  for (int64_t step : steps()) {
+    if (std::find(permanent.begin(), permanent.end(), step) == permanent.end()) removable.push_back(step);
+  }
+  const auto excess = static_cast<int64_t>(removable.size()) - keep;
+  for (int64_t i = 0; i < excess; ++i) fs::remove_all(path(removable[i]), ignored);
+}
+
+}  // namespace refract

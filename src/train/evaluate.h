@@ -1,0 +1,23 @@
+// Loss of a model on a token stream, every token but the first predicted exactly once.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "data/tokens.h"
+#include "model/decoder.h"
+
+namespace refract {
+
+struct Evaluation {
+  double loss = 0;      // mean cross-entropy in nats over predicted tokens
+  double accuracy = 0;  // share of them whose argmax is right
+  int64_t tokens = 0;   // predicted tokens
+  double perplexity() const;
+};
+
+// Windows of context + 1 tokens that overlap by one; the last, shorter one counts. At most `max_batches` batches of
+// `batch` windows from the start of the stream (0: all). Batches larger than that are used where it doesn't matter.
+Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, int64_t max_windows = 0);
+
+}  // namespace refract

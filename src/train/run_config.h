@@ -1,0 +1,93 @@
+// All settings of a run: what a recipe holds.
+#pragma once
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "data/config.h"
+#include "model/config.h"
+
+namespace refract {
+
+class Fields;
+
+struct RunConfig {
+  struct Run {
+    std::string dir = "runs/unnamed";
+    int64_t seed = 1;
+  } run;
+  DataConfig data;
+  ModelConfig model;
+  struct Init {
+    std::string from = "random";
+  } init;
+  struct Optimizer {
+    std::string name = "adamw";
+    double lr = 6e-4;
+    std::vector<double> betas = {0.9, 0.95};
+    double eps = 1e-8;
+    double weight_decay = 0.1;
+    std::string decay = "matrices";
+    double clip = 1.0;
+  } optimizer;
+  struct Schedule {
+    std::string kind = "cosine";
+    double warmup = 0.02;
+    double start = 0;
+    double final = 0.1;
+  } schedule;
+  struct Train {
+    int64_t steps = 0;
+    std::string tokens;
+    int64_t batch = 32;
+    int64_t micro_batch = 0;
+    std::string precision = "fp32";
+    std::string device = "auto";
+    std::string cuda_graph = "auto";
+    bool deterministic = false;
+    int64_t threads = 0;
+  } train;
+  struct Eval {
+    int64_t every = 500;
+    std::string batches = "all";
+    int64_t samples = 1;
+    int64_t sample_tokens = 100;
+    std::string prompt;
+    double temperature = 0.8;
+  } eval;
+  struct Checkpoint {
+    int64_t every = 1000;
+    int64_t keep = 2;
+    std::vector<int64_t> permanent;
+  } checkpoint;
+  struct Log {
+    int64_t every = 10;
+  } log;
+  nlohmann::json transform;  // [[transform]], as given
+};
+
+void describe(Fields& fields, RunConfig& config);
+
+// A recipe as read: the file's tree with the overrides ("key=value") merged in.
+nlohmann::json read_recipe(const std::string& path, const std::vector<std::string>& overrides);
+// The same without a file.
+nlohmann::json overrides_tree(const std::vector<std::string>& overrides);
+
+// Whether the tree sets a dotted key itself.
+bool sets_key(const nlohmann::json& tree, const std::string& key);
+
+// Settings from a tree: defaults, then the model's preset or `base_model` (a checkpoint's), then the tree's own
+// keys. `where` names the source in errors.
+RunConfig make_run_config(const nlohmann::json& tree, const std::string& where, const ModelConfig* base_model = nullptr);
+
+// The resolved settings as TOML.
+std::string to_toml(RunConfig config);
+
+// Optimizer steps of the run: train.steps, or train.tokens over the tokens of a step, where N is the parameter count.
+int64_t resolve_steps(const RunConfig& config, int64_t parameter_count);
+
+// Checks that keys agree with each other (batch and micro_batch, steps and tokens, ...).
+void check_run_config(const RunConfig& config);
+
+}  // namespace refract

@@ -1,0 +1,18 @@
+// SIGINT and SIGTERM ask a run to save and stop; a second one stops it at once.
+#pragma once
+
+namespace refract {
+
+// Installs the handlers for as long as the object lives.
+class StopSignals {
+ public:
+  StopSignals();
+  ~StopSignals();
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+  // The signal that was received, or 0.
+  static int received();
+};
+
+}  // namespace refract

@@ -1,0 +1,147 @@
+#include "train/step.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "ops/fused/optimizer.h"
+#include "train/schedule.h"
+
+namespace refract {
+
+TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream, int64_t steps)
+    : model_(model),
+      config_(config),
+      cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
+      stream_(std::move(stream)),
+      order_(stream_->size(), config.data.context, static_cast<uint64_t>(config.run.seed)),
+      steps_(steps),
+      micro_batch_(config.train.micro_batch > 0 ? config.train.micro_batch : config.train.batch),
+      context_(config.data.context) {
+  micro_batches_ = config.train.batch / micro_batch_;
+  const auto device = at::TensorOptions().device(model.device());
+  const int64_t n = model.arena().trainable_size();
+  state_.exp_avg = at::zeros({n}, device.dtype(at::kFloat));
+  state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
+  if (micro_batches_ > 1 && model.arena().grads().scalar_type() != at::kFloat) {
+    accumulated_ = at::zeros({n}, device.dtype(at::kFloat));
+  }
+  tokens_ = at::zeros({micro_batches_, micro_batch_, context_ + 1}, device.dtype(at::kInt));
+  longs_ = at::zeros({2 * micro_batches_ + 2}, device.dtype(at::kLong));
+  floats_ = at::zeros({4}, device.dtype(at::kFloat));
+  control_ = at::zeros({4}, device.dtype(at::kFloat));
+  history_ = at::zeros({kHistory, 2}, device.dtype(at::kFloat));
+  loss_ = at::zeros({}, device.dtype(at::kFloat));
+  for (Staging& staging : staging_) {
+    const auto host = at::TensorOptions().pinned_memory(cuda_ != nullptr);
+    staging.tokens = at::empty(tokens_.sizes(), host.dtype(at::kInt));
+    staging.longs = at::empty(longs_.sizes(), host.dtype(at::kLong));
+    staging.floats = at::zeros(floats_.sizes(), host.dtype(at::kFloat));
+  }
+}
+
+TrainStep::~TrainStep() = default;
+
+void TrainStep::fill(Staging& staging, int64_t step, int64_t first_sequence) {
+  int32_t* tokens = staging.tokens.mutable_data_ptr<int32_t>();
+  const int64_t length = context_ + 1;
+  for (int64_t i = 0; i < config_.train.batch; ++i) {
+    stream_->read(order_.start(first_sequence + i), {tokens + i * length, static_cast<size_t>(length)});
+  }
+  int64_t* longs = staging.longs.mutable_data_ptr<int64_t>();
+  for (int64_t m = 0; m < micro_batches_; ++m) {
+    longs[2 * m] = step;
+    longs[2 * m + 1] = m * micro_batch_;
+  }
+  longs[2 * micro_batches_] = step;
+  longs[2 * micro_batches_ + 1] = step % kHistory;
+  float* floats = staging.floats.mutable_data_ptr<float>();
+  const double t = static_cast<double>(step + 1);
+  floats[0] = static_cast<float>(learning_rate(config_, step, steps_));
+  floats[1] = static_cast<float>(1 - std::pow(config_.optimizer.betas[0], t));
+  floats[2] = static_cast<float>(1 - std::pow(config_.optimizer.betas[1], t));
+}
+
+void TrainStep::upload(const Staging& staging) {
+  tokens_.copy_(staging.tokens, /*non_blocking=*/true);
+  longs_.copy_(staging.longs, true);
+  floats_.copy_(staging.floats, true);
+}
+
+bool TrainStep::wants_graph() const { return cuda_ && config_.train.cuda_graph != "off"; }
+
+void TrainStep::run(int64_t step, int64_t first_sequence) {
+  if (static_cast<int64_t>(pending_.size()) >= kHistory) throw std::logic_error("step records were not taken in time");
+  const auto slot = static_cast<size_t>(step % kStagingSlots);
+  Staging& staging = staging_[slot];
+  if (cuda_) cuda_->wait_for_mark(static_cast<int>(slot));
+  fill(staging, step, first_sequence);
+  upload(staging);
+  if (cuda_) cuda_->mark(static_cast<int>(slot));
+  if (graph_) {
+    graph_->replay();
+  } else if (wants_graph() && eager_steps_ >= kEagerSteps) {
+    graph_ = cuda_->capture([this] { compute(); });
+    graph_->replay();
+  } else {
+    compute();
+    ++eager_steps_;
+  }
+  pending_.push_back(step);
+}
+
+void TrainStep::compute() {
+  ParameterArena& arena = model_.arena();
+  const RunConfig::Optimizer& o = config_.optimizer;
+  const double per_token = 1.0 / static_cast<double>(config_.train.batch * context_);
+  loss_.zero_();
+  for (int64_t m = 0; m < micro_batches_; ++m) {
+    ForwardContext context;
+    context.training = true;
+    context.seed = static_cast<uint64_t>(config_.run.seed);
+    context.clock = longs_.narrow(0, 2 * m, 2);
+    const at::Tensor batch = tokens_.select(0, m);
+    const Decoder::Loss loss =
+        model_.loss(context, batch.narrow(1, 0, context_).contiguous(), batch.narrow(1, 1, context_).contiguous());
+    const at::Tensor mean = loss.sum * per_token;
+    mean.backward();
+    loss_.add_(mean.detach());
+    if (accumulated_.defined()) accumulate_(accumulated_, arena.grads());
+  }
+  at::Tensor grads = accumulated_.defined() ? accumulated_ : arena.grads();
+  const at::Tensor norm = global_norm(grads);
+  const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
+  step_control_(control_, norm, loss_, o.clip, step);
+  history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1), at::stack({loss_, norm}).unsqueeze(0));
+  const std::optional<at::Tensor> compute =
+      arena.compute().is_same(arena.master()) ? std::nullopt : std::optional(arena.compute().narrow(0, 0, arena.trainable_size()));
+  AdamW settings;
+  settings.beta1 = o.betas[0];
+  settings.beta2 = o.betas[1];
+  settings.eps = o.eps;
+  settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
+  settings.n_decay = o.decay == "all" ? arena.trainable_size() : arena.matrix_size();
+  settings.zero_grads = true;
+  adamw_(arena.master().narrow(0, 0, arena.trainable_size()), compute, grads, state_.exp_avg, state_.exp_avg_sq,
+         floats_, control_, settings);
+}
+
+std::vector<StepRecord> TrainStep::take_records(std::optional<int64_t>& bad_step) {
+  const at::Tensor history = history_.cpu(), control = control_.cpu();
+  const float* values = history.const_data_ptr<float>();
+  std::vector<StepRecord> records;
+  for (int64_t step : pending_) {
+    const float* row = values + 2 * (step % kHistory);
+    records.push_back({step, row[0], row[1]});
+  }
+  pending_.clear();
+  bad_step.reset();
+  const float* flags = control.const_data_ptr<float>();
+  if (flags[1] != 0) bad_step = static_cast<int64_t>(flags[2]);
+  return records;
+}
+
+}  // namespace refract

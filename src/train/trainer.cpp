@@ -1,0 +1,162 @@
+#include "train/trainer.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/error.h"
+#include "core/expression.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "train/generate.h"
+#include "train/schedule.h"
+#include "train/signals.h"
+
+namespace refract {
+namespace {
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double memory_in_use(const Decoder& model) {
+  if (model.device().is_cuda()) return static_cast<double>(cuda_runtime()->peak_memory_allocated());
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace
+
+Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer)
+    : config_(std::move(config)),
+      model_(model),
+      data_(std::move(data)),
+      steps_(steps),
+      observer_(observer),
+      checkpoints_(config_.run.dir),
+      step_(model, config_, data_.train, steps) {
+  position_.seed = config_.run.seed;
+}
+
+std::optional<int64_t> Trainer::resume() {
+  const std::optional<int64_t> newest = checkpoints_.newest();
+  if (!newest) return std::nullopt;
+  position_ = checkpoints_.load(*newest, model_, step_.state());
+  if (position_.seed != config_.run.seed) {
+    fail_usage("the run was started with run.seed = {}, not {}; resume it with its own seed", position_.seed, config_.run.seed);
+  }
+  saved_at_ = evaluated_at_ = position_.step;
+  return newest;
+}
+
+RunResult Trainer::run() {
+  StopSignals signals;
+  if (position_.step == 0) evaluate_now();
+  restart_clock();
+  while (position_.step < steps_) {
+    step_.run(position_.step, position_.sequences);
+    position_.step += 1;
+    position_.sequences += config_.train.batch;
+    timed_steps_ += 1;
+    observer_.on_step(position_.step);
+    const bool last = position_.step == steps_;
+    const bool stopping = StopSignals::received() != 0;
+    const bool evaluating = last || (due(config_.eval.every) && !stopping);
+    const bool saving = last || stopping || is_permanent() || due(config_.checkpoint.every);
+    if (due(config_.log.every) || evaluating || saving || timed_steps_ == step_.capacity()) {
+      log_point();  // waits for the device; a bad step is found before anything is evaluated or saved
+    }
+    if (evaluating) evaluate_now();
+    if (saving) save();
+    if (evaluating || saving) restart_clock();
+    if (stopping && !last) break;
+  }
+  result_.step = position_.step;
+  result_.finished = position_.step >= steps_;
+  result_.signal = StopSignals::received();
+  return result_;
+}
+
+bool Trainer::is_permanent() const {
+  const std::vector<int64_t>& steps = config_.checkpoint.permanent;
+  return std::find(steps.begin(), steps.end(), position_.step) != steps.end();
+}
+
+void Trainer::restart_clock() {
+  clock_ = seconds_now();
+  timed_steps_ = 0;
+}
+
+void Trainer::log_point() {
+  std::optional<int64_t> bad_step;
+  const std::vector<StepRecord> records = step_.take_records(bad_step);
+  if (bad_step) stop_at_bad_step(*bad_step);
+  if (records.empty()) return;
+  const double seconds = seconds_now() - clock_;
+  LogPoint point;
+  point.step = position_.step;
+  for (const StepRecord& record : records) point.mean_loss += record.loss / static_cast<double>(records.size());
+  point.loss = records.back().loss;
+  point.grad_norm = records.back().grad_norm;
+  point.learning_rate = learning_rate(config_, records.back().step, steps_);
+  point.step_ms = 1e3 * seconds / static_cast<double>(std::max<int64_t>(1, timed_steps_));
+  point.tokens_per_second = static_cast<double>(config_.train.batch * config_.data.context) * 1e3 / point.step_ms;
+  point.memory_bytes = memory_in_use(model_);
+  point.tokens = position_.sequences * config_.data.context;
+  result_.loss = point.loss;
+  observer_.on_log(point);
+  restart_clock();
+}
+
+void Trainer::stop_at_bad_step(int64_t bad_step) {
+  const int64_t first = position_.sequences - (position_.step - bad_step) * config_.train.batch;
+  const std::optional<int64_t> good = checkpoints_.newest();
+  fail("the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, the first window at token {}); "
+       "the weights were left as they were before it. {} A smaller optimizer.lr or optimizer.clip may help",
+       bad_step + 1, first, first + config_.train.batch - 1, step_.order().start(first),
+       good ? fmt::format("The last good checkpoint is '{}'.", checkpoints_.path(*good).string())
+            : "There is no checkpoint yet.");
+}
+
+void Trainer::evaluate_now() {
+  if (evaluated_at_ == position_.step) return;
+  evaluated_at_ = position_.step;
+  if (data_.validation && data_.validation->size() > 1) {
+    int64_t windows = 0;
+    if (config_.eval.batches != "all") {
+      windows = static_cast<int64_t>(evaluate_expression(config_.eval.batches, {})) * config_.train.batch;
+    }
+    result_.evaluation = evaluate(model_, *data_.validation, config_.data.context, windows);
+    observer_.on_evaluation(position_.step, *result_.evaluation);
+  }
+  if (!data_.tokenizer) return;
+  for (int64_t i = 0; i < config_.eval.samples; ++i) observer_.on_sample(position_.step, sample(i));
+}
+
+std::string Trainer::sample(int64_t index) {
+  SamplingOptions options;
+  options.max_tokens = config_.eval.sample_tokens;
+  options.temperature = config_.eval.temperature;
+  options.seed = static_cast<uint64_t>(config_.run.seed + index);
+  options.stop = data_.tokenizer->end_of_text();
+  std::vector<TokenId> prompt = data_.tokenizer->encode(config_.eval.prompt);
+  if (prompt.empty()) prompt = {data_.tokenizer->end_of_text().value_or(0)};
+  return config_.eval.prompt + data_.tokenizer->decode(generate(model_, prompt, options));
+}
+
+void Trainer::save() {
+  if (saved_at_ == position_.step) return;
+  saved_at_ = position_.step;
+  const std::filesystem::path path =
+      checkpoints_.save(model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
+        if (data_.tokenizer) data_.tokenizer->save(folder);
+        write_file_atomically(folder / "config.toml", to_toml(config_));
+      });
+  checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
+  observer_.on_checkpoint(position_.step, path);
+}
+
+}  // namespace refract

@@ -1,0 +1,88 @@
+// The training loop: steps, log points, evaluations, samples, checkpoints, stopping and resuming.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/dataset.h"
+#include "model/decoder.h"
+#include "train/checkpoints.h"
+#include "train/evaluate.h"
+#include "train/run_config.h"
+
+namespace refract {
+
+// Figures of a log point, over the steps since the one before.
+struct LogPoint {
+  int64_t step = 0;          // optimizer steps done
+  double loss = 0;           // of the last of them
+  double mean_loss = 0;      // over them
+  double grad_norm = 0;      // of the last, before clipping
+  double learning_rate = 0;  // of the last
+  double step_ms = 0;        // mean wall time, without evaluation and checkpoints
+  double tokens_per_second = 0;
+  double memory_bytes = 0;  // peak of the device's allocator, or the process's resident memory on the CPU
+  int64_t tokens = 0;       // trained on so far
+};
+
+// Receives what happens; reporting hangs off this and nothing in the loop knows of files or terminals.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void on_step(int64_t /*step*/) {}
+  virtual void on_log(const LogPoint&) {}
+  virtual void on_evaluation(int64_t /*step*/, const Evaluation&) {}
+  virtual void on_sample(int64_t /*step*/, const std::string& /*text*/) {}
+  virtual void on_checkpoint(int64_t /*step*/, const std::filesystem::path&) {}
+};
+
+struct RunResult {
+  int64_t step = 0;
+  bool finished = false;  // false: stopped by a signal, checkpoint written
+  int signal = 0;
+  std::optional<Evaluation> evaluation;  // of the last evaluation
+  double loss = 0;                       // of the last step
+};
+
+class Trainer {
+ public:
+  // The model is allocated and holds its starting weights. `steps`: the whole run.
+  Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer);
+
+  // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where there is none.
+  std::optional<int64_t> resume();
+  // The step that the next run() starts with.
+  int64_t position() const { return position_.step; }
+  bool captured() const { return step_.captured(); }
+
+  RunResult run();
+
+  // Sampled texts with the run's settings.
+  std::string sample(int64_t index);
+
+ private:
+  void log_point();
+  void restart_clock();
+  bool is_permanent() const;
+  void evaluate_now();
+  void save();
+  bool due(int64_t every) const { return every > 0 && position_.step % every == 0; }
+  [[noreturn]] void stop_at_bad_step(int64_t bad_step);
+
+  RunConfig config_;
+  Decoder& model_;
+  Dataset data_;
+  int64_t steps_;
+  Observer& observer_;
+  Checkpoints checkpoints_;
+  TrainStep step_;
+  TrainPosition position_;
+  RunResult result_;
+  double clock_ = 0;         // when the steps that are being timed began
+  int64_t timed_steps_ = 0;  // since then
+  int64_t saved_at_ = -1, evaluated_at_ = -1;
+};
+
+}  // namespace refract
