@@ -1,9 +1,11 @@
 // Pre-tokenization: cuts a text into the words that BPE then works on, one at a time and without
 // copies.
 #pragma once
+#include <concepts>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "text/regex.h"
@@ -22,7 +24,7 @@ inline constexpr std::string_view kGpt2Pattern =
 class WordSink {
  public:
   template <class F>
-  explicit WordSink(F& f)
+  requires(!std::same_as<std::remove_const_t<F>, WordSink>) explicit WordSink(F& f)
       : object_(&f), call_([](void* o, std::string_view w) { (*static_cast<F*>(o))(w); }) {}
   void operator()(std::string_view word) const { call_(object_, word); }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/error.h"
 #include "text/regex.h"
 
@@ -126,6 +128,12 @@ class Translator {
         out_ += in_.substr(position_, 2);
     }
     position_ += 2;
+    // The braces of \p{L} and \x{41} belong to the escape.
+    if ((c == 'p' || c == 'P' || c == 'x') && at(position_) == '{') {
+      const size_t end = std::min(in_.find('}', position_), in_.size() - 1) + 1;
+      out_ += in_.substr(position_, end - position_);
+      position_ = end;
+    }
   }
 
   std::string_view in_;
