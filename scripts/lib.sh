@@ -35,7 +35,7 @@ diagnose() {
   elif grep -qiE 'failed to fetch|could not resolve|temporary failure|connection (error|broken|refused|reset|timed out)|max retries|read timed out|network is unreachable|proxyerror|sslerror|certificate verify|could not connect|incompleteread|from versions: none' "$out"; then
     echo "a download failed. Check the network (or the proxy: https_proxy; for pip: PIP_INDEX_URL) and run again; finished parts are kept."
   elif grep -qiE 'unable to locate package|has no installation candidate' "$out"; then
-    echo "apt does not know the package $(sed -nE "s/.*(locate package|Package '?)([^' ]+).*/\2/p" "$out" | head -n 1 | sed 's/^ *//'). Debian 12 and Ubuntu 24.04 (with universe) have it; enable that source and run again."
+    echo "apt does not know the package $(sed -nE "s/.*(locate package |Package ')([^' ]+).*/\2/p" "$out" | head -n 1). Debian 12 and Ubuntu 24.04 (with universe) have it; enable that source and run again."
   elif grep -qiE 'no matching distribution|requires a different python' "$out"; then
     echo "pip found no fitting wheel for $(uname -m) and this Python; refract needs x86-64 and Python 3.10 to 3.13 (set PYTHON=...)."
   elif grep -qiE 'killed signal|out of memory|cannot allocate memory' "$out"; then
@@ -85,5 +85,6 @@ compiler() {
       return
     fi
   done
-  die "no g++ 12 or newer was found (${CXX:-g++} is $(${CXX:-g++} -dumpfullversion 2>/dev/null || echo missing)). Install g++-12 and run again with CXX=g++-12."
+  candidate=$("${CXX:-g++}" --version 2>/dev/null | head -n 1 || true)
+  die "no g++ 12 or newer was found (${CXX:-g++}: ${candidate:-not installed}). Install g++-12 and run again with CXX=g++-12."
 }
