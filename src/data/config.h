@@ -17,7 +17,7 @@ struct DataConfig {
   double validation_fraction = 0.1;                  // of documents or characters
   int64_t context = 256;                             // tokens predicted per sequence
   int64_t seed = 1;                                  // of the split and of the generator
-  std::string cache;                                 // folder of token shards; empty: the user's cache
+  std::string cache;  // folder of token shards; empty: the user's cache
 };
 
 void describe(Fields& fields, DataConfig& config);

@@ -11,16 +11,22 @@
 namespace refract {
 
 struct Dataset {
-  std::shared_ptr<const Tokenizer> tokenizer;  // null when the corpus is shards and no tokenizer was named
+  std::shared_ptr<const Tokenizer>
+      tokenizer;  // null when the corpus is shards and no tokenizer was named
   std::shared_ptr<TokenStream> train, validation;
   std::string description;  // "stories:20MB, 12,345 documents, 4.9M + 0.5M tokens"
 };
 
-// Reads, splits and tokenizes the corpus into shards in the cache, or finds them there from an earlier run.
-// `tokenizer`: one that is given (a checkpoint's) instead of config.tokenizer.
-Dataset open_dataset(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer = nullptr);
+// Reads, splits and tokenizes the corpus into shards in the cache, or finds them there from an
+// earlier run. `tokenizer`: one that is given (a checkpoint's) instead of config.tokenizer. Shards
+// are used as they are: val.bin and *_val_*.bin beside them are for validation, else the last part
+// of the tokens. `validation` is empty where data.validation_fraction is 0.
+Dataset open_dataset(const DataConfig& config,
+                     std::shared_ptr<const Tokenizer> tokenizer = nullptr);
 
-// The whole of a corpus as one stream, for `refract eval --data`.
-std::shared_ptr<TokenStream> open_corpus(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer);
+// The whole of a corpus (data.path) as one stream, for `refract eval --data`. Text needs a
+// tokenizer, given or named by data.tokenizer.
+std::shared_ptr<TokenStream> open_corpus(const DataConfig& config,
+                                         std::shared_ptr<const Tokenizer> tokenizer);
 
 }  // namespace refract

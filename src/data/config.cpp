@@ -1,0 +1,31 @@
+#include "data/config.h"
+
+#include "core/config.h"
+
+namespace refract {
+
+void describe(Fields& fields, DataConfig& c) {
+  fields.add("data.path", c.path,
+             "corpus: stories:SIZE (the generator), files (.txt, .jsonl, .bin), folders, globs");
+  fields.add("data.validation", c.validation,
+             "corpus to validate on; empty: a part of data.path is kept for it");
+  fields.add("data.tokenizer", c.tokenizer,
+             "chars (of the corpus), bytes, or a folder or file (tokenizer.json, vocab.json, "
+             "tokenizer.model)");
+  fields.add("data.text_field", c.text_field, "field that holds the text of a .jsonl document");
+  fields.add("data.split", c.split,
+             "what the validation part is made of: whole documents, drawn "
+             "by data.seed, or the last characters",
+             {"documents", "characters"});
+  fields.add("data.validation_fraction", c.validation_fraction,
+             "part of data.path kept for validation", {.min = 0, .max = 0.95});
+  fields.add("data.context", c.context, "tokens predicted per sequence",
+             {.min = 1, .max = 1 << 24});
+  fields.add("data.seed", c.seed, "of the split by documents and of the story generator",
+             {.min = 0});
+  fields.add("data.cache", c.cache,
+             "folder for token shards; empty: $XDG_CACHE_HOME/refract/tokens, or "
+             "~/.cache/refract/tokens");
+}
+
+}  // namespace refract

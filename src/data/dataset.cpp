@@ -1,0 +1,126 @@
+#include "data/dataset.h"
+
+#include "core/error.h"
+#include "core/progress.h"
+#include "data/source.h"
+#include "data/token_cache.h"
+
+namespace refract {
+namespace {
+
+void check(const DataConfig& config) {
+  if (!(config.validation_fraction >= 0 && config.validation_fraction < 1)) {
+    fail_usage("data.validation_fraction = {}: it must be at least 0 and below 1",
+               config.validation_fraction);
+  }
+  if (config.context < 1) fail_usage("data.context = {}: it must be at least 1", config.context);
+}
+
+std::string token_counts(const Dataset& data) {
+  const auto count = [](const auto& stream) {
+    return format_count(static_cast<double>(stream->size()));
+  };
+  return fmt::format("{} + {} tokens", count(data.train), count(data.validation));
+}
+
+std::string with_commas(int64_t value) {
+  std::string digits = std::to_string(value);
+  for (int i = static_cast<int>(digits.size()) - 3; i > 0; i -= 3) {
+    digits.insert(digits.begin() + i, ',');
+  }
+  return digits;
+}
+
+// Shards carry no tokenizer, so the default, the characters of the corpus, can't be meant.
+std::shared_ptr<const Tokenizer> tokenizer_of_shards(const DataConfig& config,
+                                                     std::shared_ptr<const Tokenizer> given) {
+  if (given || config.tokenizer == "chars") return given;
+  return open_tokenizer(config.tokenizer);
+}
+
+// The whole of a corpus as tokens.
+std::shared_ptr<TokenStream> open_whole(const DataConfig& config,
+                                        std::shared_ptr<const Tokenizer> tokenizer) {
+  const SourcePaths paths = expand_paths(config.path);
+  if (paths.is_shards()) {
+    std::vector<std::filesystem::path> all = paths.shards;
+    all.insert(all.end(), paths.validation_shards.begin(), paths.validation_shards.end());
+    return open_shards(all);
+  }
+  if (!tokenizer && config.tokenizer == "chars") {
+    fail_usage("the corpus '{}' is text, and no tokenizer is known for it: set data.tokenizer",
+               corpus_name(config.path));
+  }
+  DataConfig whole = config;
+  whole.validation.clear();
+  whole.validation_fraction = 0;
+  return open_shards(open_cached_corpus(whole, std::move(tokenizer)).corpus.train);
+}
+
+Dataset open_shard_dataset(const DataConfig& config, const SourcePaths& paths,
+                           std::shared_ptr<const Tokenizer> tokenizer) {
+  Dataset data;
+  data.tokenizer = tokenizer_of_shards(config, std::move(tokenizer));
+  if (paths.shards.empty()) {
+    fail_usage("'{}' holds validation shards only: name the training shards too",
+               corpus_name(config.path));
+  }
+  data.train = open_shards(paths.shards);
+  if (!config.validation.empty()) {
+    DataConfig other = config;
+    other.path = config.validation;
+    data.validation = open_whole(other, data.tokenizer);
+  } else if (!paths.validation_shards.empty()) {
+    data.validation = open_shards(paths.validation_shards);
+  } else {
+    const int64_t all = data.train->size();
+    const double kept = (1 - config.validation_fraction) * static_cast<double>(all);
+    const auto cut = static_cast<int64_t>(kept);
+    const std::shared_ptr<const TokenStream> whole = data.train;
+    data.train = slice_stream(whole, 0, cut);
+    data.validation = slice_stream(whole, cut, all);
+  }
+  const size_t files = paths.shards.size() + paths.validation_shards.size();
+  data.description = fmt::format("{}, {} shard{}, {}", corpus_name(config.path), files,
+                                 files == 1 ? "" : "s", token_counts(data));
+  return data;
+}
+
+}  // namespace
+
+Dataset open_dataset(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer) {
+  check(config);
+  const SourcePaths paths = expand_paths(config.path);
+  if (paths.is_shards()) return open_shard_dataset(config, paths, std::move(tokenizer));
+
+  const bool separate = !config.validation.empty();
+  const bool shards = separate && expand_paths(config.validation).is_shards();
+  DataConfig text = config;
+  if (shards) {  // made with the same tokenizer, or check_tokens will tell
+    text.validation.clear();
+    text.validation_fraction = 0;
+  }
+  CachedCorpus cached = open_cached_corpus(text, std::move(tokenizer));
+  Dataset data;
+  data.tokenizer = cached.tokenizer;
+  data.train = open_shards(cached.corpus.train);
+  if (shards) {
+    DataConfig other = config;
+    other.path = config.validation;
+    data.validation = open_whole(other, data.tokenizer);
+  } else {
+    data.validation = open_shards(cached.corpus.validation);
+  }
+  data.description = fmt::format("{}, {} document{}, {}", corpus_name(config.path),
+                                 with_commas(cached.corpus.documents),
+                                 cached.corpus.documents == 1 ? "" : "s", token_counts(data));
+  return data;
+}
+
+std::shared_ptr<TokenStream> open_corpus(const DataConfig& config,
+                                         std::shared_ptr<const Tokenizer> tokenizer) {
+  check(config);
+  return open_whole(config, std::move(tokenizer));
+}
+
+}  // namespace refract

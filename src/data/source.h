@@ -1,0 +1,54 @@
+// Where documents come from: files, folders, globs and the story generator, read one after another.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace refract {
+
+struct Document {
+  std::string_view text;              // UTF-8 by intention; what is not is repaired downstream
+  std::shared_ptr<const void> owner;  // keeps the text alive: a memory map, or a string
+};
+
+// A sequence of documents that can be read again. Empty documents are left out.
+class DocumentSource {
+ public:
+  virtual ~DocumentSource() = default;
+  virtual std::optional<Document> next() = 0;
+  virtual void rewind() = 0;
+  // What the source is made of: equal text, equal documents. Files count by path, size and time.
+  virtual std::string identity() const = 0;
+  virtual int64_t total_bytes() const = 0;  // to read, for a progress bar
+  virtual int64_t bytes_read() const = 0;
+};
+
+struct SourceOptions {
+  std::string text_field = "text";  // of .jsonl
+  uint64_t seed = 1;                // of the story generator
+};
+
+// The parts of a list of paths: text to tokenize, or token shards to use as they are.
+struct SourcePaths {
+  std::vector<std::string> text;                         // files and "stories:SIZE", in order
+  std::vector<std::filesystem::path> shards;             // of training, or all of them
+  std::vector<std::filesystem::path> validation_shards;  // val.bin, *_val_*.bin
+  bool is_shards() const { return !shards.empty() || !validation_shards.empty(); }
+};
+
+// Expands folders (recursively, sorted by name) and globs. Fails for a path that is missing, a glob
+// or folder without a usable file, an unknown kind of file, and a mix of text and shards.
+SourcePaths expand_paths(const std::vector<std::string>& paths);
+
+// Opens text sources: .txt (one document a file), .jsonl (one a line), "stories:20MB".
+std::unique_ptr<DocumentSource> open_source(const std::vector<std::string>& paths,
+                                            const SourceOptions& options = {});
+
+// Bytes of "20MB", "1.5 GB", "300KB" or "12345" (powers of ten).
+int64_t parse_size(std::string_view text);
+
+}  // namespace refract
