@@ -7,7 +7,8 @@
 #ifdef __CUDACC__
 #define REFRACT_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define REFRACT_HOST_DEVICE inline
+// Inlined into its loop, or the loop could not be vectorised.
+#define REFRACT_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
 namespace refract {
@@ -36,6 +37,11 @@ REFRACT_HOST_DEVICE PhiloxBlock philox(PhiloxKey key, uint64_t step, uint64_t bl
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32);
   uint32_t c2 = static_cast<uint32_t>(step), c3 = static_cast<uint32_t>(step >> 32);
   uint32_t k0 = key.lo, k1 = key.hi;
+#ifdef __CUDACC__
+#pragma unroll
+#else
+#pragma GCC unroll 10
+#endif
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = 0xD2511F53ull * c0;
     const uint64_t p1 = 0xCD9E8D57ull * c2;

@@ -1,0 +1,174 @@
+"""The fused ops as Python sees them: torch.library.opcheck, and torch's own functions as reference.
+
+The library is REFRACT_OPS_LIBRARY or build/release/lib/librefract_ops.so.
+"""
+
+import os
+import pathlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIBRARY = pathlib.Path(
+    os.environ.get("REFRACT_OPS_LIBRARY", ROOT / "build/release/lib/librefract_ops.so")
+)
+if not LIBRARY.exists():
+    pytest.skip(f"{LIBRARY} is not built", allow_module_level=True)
+torch.ops.load_library(str(LIBRARY))
+ops = torch.ops.refract
+
+
+def normal(*shape, grad=True, dtype=torch.float32):
+    return torch.randn(shape, dtype=dtype).requires_grad_(grad)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(1)
+
+
+def tables(length, head_dim):
+    speed = 10000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+    angle = torch.outer(torch.arange(length).float(), speed)
+    return angle.cos(), angle.sin()
+
+
+CLOCK = torch.tensor([3, 8])
+
+
+def op_samples():
+    cos, sin = tables(9, 8)
+    stats = torch.rand(6) + 0.5
+    return {
+        "norm": (ops.norm.default, (normal(2, 3, 8), normal(8), normal(8), 1e-5, False)),
+        "norm-rms": (ops.norm.default, (normal(2, 3, 8), normal(8), None, 1e-5, True)),
+        "add_norm": (
+            ops.add_norm.default,
+            (normal(2, 3, 8), normal(2, 3, 8), normal(8), normal(8), 1e-5, False),
+        ),
+        "norm_forward": (
+            ops.norm_forward.default,
+            (normal(6, 8, grad=False), normal(6, 8, grad=False), normal(8, grad=False), None, 1e-5, True),
+        ),
+        "norm_backward": (
+            ops.norm_backward.default,
+            tuple(normal(6, 8, grad=False) for _ in range(3))
+            + (stats, stats, normal(8, grad=False), True, False),
+        ),
+        "bias_gelu": (ops.bias_gelu.default, (normal(4, 8), normal(8), True)),
+        "bias_gelu-erf": (ops.bias_gelu.default, (normal(4, 8), None, False)),
+        "bias_gelu_backward": (
+            ops.bias_gelu_backward.default,
+            (normal(4, 8, grad=False), normal(4, 8, grad=False), normal(8, grad=False), True),
+        ),
+        "swiglu": (ops.swiglu.default, (normal(4, 8), normal(8))),
+        "swiglu_backward": (
+            ops.swiglu_backward.default,
+            (normal(4, 4, grad=False), normal(4, 8, grad=False), normal(8, grad=False)),
+        ),
+        "rope": (ops.rope.default, (normal(2, 5, 24), cos, sin, 2, 2, 8)),
+        "dropout": (ops.dropout.default, (normal(4, 8), 0.3, 1, 2, CLOCK)),
+    }
+
+
+@pytest.mark.parametrize("name", op_samples())
+def test_opcheck(name):
+    op, arguments = op_samples()[name]
+    torch.library.opcheck(op, arguments)
+
+
+def check(ours, reference, inputs, tolerance=1e-5):
+    """Outputs and every gradient agree."""
+    ours, reference = ours(*inputs), reference(*inputs)
+    torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance)
+    weight = torch.randn_like(reference)
+    mine = torch.autograd.grad((ours * weight).sum(), inputs)
+    theirs = torch.autograd.grad((reference * weight).sum(), inputs)
+    for a, b in zip(mine, theirs):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_layer_norm():
+    check(
+        lambda x, w, b: ops.norm(x, w, b, 1e-5, False),
+        lambda x, w, b: F.layer_norm(x, (96,), w, b, 1e-5),
+        (normal(5, 7, 96), normal(96), normal(96)),
+    )
+
+
+def llama_rms_norm(x, weight, eps):
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * wide.to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_rms_norm_is_llamas(dtype, tolerance):
+    check(
+        lambda x, w: ops.norm(x, w, None, 1e-6, True),
+        lambda x, w: llama_rms_norm(x, w, 1e-6),
+        (normal(5, 7, 96, dtype=dtype), normal(96, dtype=dtype)),
+        tolerance,
+    )
+
+
+def test_add_norm_uses_both_outputs():
+    def ours(x, r, w, b):
+        y, total = ops.add_norm(x, r, w, b, 1e-5, False)
+        return y * 2 + total
+
+    def reference(x, r, w, b):
+        return F.layer_norm(x + r, (96,), w, b, 1e-5) * 2 + (x + r)
+
+    check(ours, reference, (normal(4, 96), normal(4, 96), normal(96), normal(96)))
+
+
+@pytest.mark.parametrize("form", ["tanh", "none"])
+def test_bias_gelu(form):
+    check(
+        lambda x, b: ops.bias_gelu(x, b, form == "tanh"),
+        lambda x, b: F.gelu(x + b, approximate=form),
+        (normal(5, 7, 96), normal(96)),
+    )
+
+
+def test_swiglu():
+    def reference(x, b):
+        gate, up = (x + b).chunk(2, -1)
+        return F.silu(gate) * up
+
+    check(lambda x, b: ops.swiglu(x, b), reference, (normal(5, 7, 96), normal(96)))
+
+
+def rotate_half(x):
+    a, b = x.chunk(2, -1)
+    return torch.cat((-b, a), -1)
+
+
+def test_rope_is_llamas():
+    cos, sin = tables(12, 16)
+
+    def reference(x):
+        c = torch.cat((cos, cos), -1)[3:9, None]
+        s = torch.cat((sin, sin), -1)[3:9, None]
+        heads = x.view(2, 6, 5, 16)
+        turned = heads[:, :, :3] * c + rotate_half(heads[:, :, :3]) * s
+        return torch.cat((turned, heads[:, :, 3:]), 2).view(2, 6, 80)
+
+    check(lambda x: ops.rope(x, cos, sin, 3, 3, 16), reference, (normal(2, 6, 80),))
+
+
+def test_dropout_scales_what_it_keeps_and_its_gradient():
+    x = torch.ones(4096, requires_grad=True)
+    y = ops.dropout(x, 0.25, 1, 2, CLOCK)
+    torch.testing.assert_close(y.detach().unique(), torch.tensor([0.0, 4 / 3]))
+    assert abs((y == 0).float().mean().item() - 0.25) < 0.035  # five deviations
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, y.detach())
+
+
+def test_a_wrong_shape_is_named():
+    with pytest.raises(RuntimeError, match=r"refract::norm: expected weight of shape \[8\], got \[9\]"):
+        ops.norm(normal(2, 8), normal(9), None, 1e-5, True)
