@@ -196,7 +196,7 @@ constexpr AnimalWord kAnimals[] = {
     {"turtle", "lettuce", "sunny log", "a slow line in the sand"},
     {"bear", "honey", "warm cave", "huge paw prints"},
     {"deer", "leaves", "quiet thicket", "neat hoof prints"},
-    {"cat", "cream", "soft cushion", "muddy cat prints"},
+    {"cat", "cream", "barn loft", "muddy cat prints"},
     {"dog", "bones", "wooden kennel", "big muddy paw prints"},
     {"goat", "thistles", "goat shed", "sharp hoof prints"},
     {"raccoon", "plums", "hollow stump", "prints like little hands"},
@@ -251,7 +251,7 @@ LIST(kMoney, "one coin", "two coins", "three coins", "five coins", "a silver coi
 LIST(kProud, "proud", "very proud", "as proud as a king", "full of pride");
 LIST(kQuick, "quickly", "at once", "right away", "in a hurry", "without waiting",
      "as fast as the wind");
-LIST(kSad, "sad", "unhappy", "miserable", "gloomy", "downcast", "heartbroken", "low");
+LIST(kSad, "sad", "unhappy", "miserable", "gloomy", "downcast", "heartbroken");
 LIST(kSkill, "swim", "whistle", "skate", "paint", "read", "juggle", "ride a bicycle", "climb trees",
      "play the piano", "dance", "row a boat", "bake bread", "sew", "tie knots", "fly a kite",
      "sing", "catch fish", "carve wood", "knit", "write poems", "play chess", "throw a ball",

@@ -330,7 +330,7 @@ void Teller::maybe(uint32_t percent, std::initializer_list<std::string_view> pat
 
 void Teller::speak(char who, std::string_view words, char mark) {
   static constexpr std::string_view kSaid[] = {"said", "said", "said", "whispered", "explained"};
-  static constexpr std::string_view kAsked[] = {"asked", "asked", "wanted to know"};
+  static constexpr std::string_view kAsked[] = {"asked", "asked", "inquired"};
   static constexpr std::string_view kCried[] = {"cried", "shouted", "called", "exclaimed", "said"};
   const std::string verb(pick(mark == '?' ? Words(kAsked) : mark == '!' ? Words(kCried) : kSaid));
   if (chance(35)) {
@@ -354,7 +354,7 @@ void Teller::speak(char who, std::string_view words, char mark) {
   } else {
     unit_ += " " + verb;
   }
-  if (chance(15)) expand(" {~slowly}");
+  if (mark != '!' && chance(15)) expand(" {~slowly}");
   unit_ += '.';
   end_unit();
 }

@@ -13,10 +13,10 @@
 namespace refract {
 namespace {
 
-// Pages of a shard that may stay mapped before they are handed back to the system.
-constexpr int64_t kResidentBytes = 32 << 20;
-// What one read maps at most beside its own bytes (the kernel maps pages around a fault).
-constexpr int64_t kFaultAround = 64 << 10;
+// Bytes of a stream that may stay mapped before they are handed back to the system.
+constexpr int64_t kResidentBytes = 64 << 20;
+// What one read at a new place may map: a large page of the page cache, not just its own bytes.
+constexpr int64_t kMappedAtOnce = 2 << 20;
 
 // Lanes of independent maxima, so that the compiler makes vector code of it.
 template <class T>
@@ -48,7 +48,12 @@ class Shard {
     } else {
       std::memcpy(out.data(), data<int32_t>() + begin, out.size_bytes());
     }
-    touched(static_cast<int64_t>(out.size()) * layout_.token_bytes + kFaultAround);
+    used_.store(true, std::memory_order_relaxed);
+  }
+
+  // A reader in another thread merely maps its page again, from the page cache.
+  void release() const {
+    if (used_.exchange(false, std::memory_order_relaxed)) file_.release(0, file_.bytes().size());
   }
 
   uint32_t max_token() const {
@@ -58,7 +63,8 @@ class Shard {
       const int64_t count = std::min(kChunk, size() - i);
       result = std::max(result, layout_.token_bytes == 2 ? largest(data<uint16_t>() + i, count)
                                                          : largest(data<uint32_t>() + i, count));
-      touched(count * layout_.token_bytes);
+      file_.release(0, (layout_.offset +
+                        static_cast<size_t>(i + count) * static_cast<size_t>(layout_.token_bytes)));
     }
     if (result > std::numeric_limits<int32_t>::max()) {
       fail(
@@ -75,18 +81,10 @@ class Shard {
     return reinterpret_cast<const T*>(file_.bytes().data() + layout_.offset);
   }
 
-  // Lets all pages go after each kResidentBytes. A reader in another thread merely maps its page
-  // again, from the page cache.
-  void touched(int64_t bytes) const {
-    if (touched_.fetch_add(bytes, std::memory_order_relaxed) + bytes < kResidentBytes) return;
-    touched_.store(0, std::memory_order_relaxed);
-    file_.release(0, file_.bytes().size());
-  }
-
   std::filesystem::path path_;
   MappedFile file_;
   ShardLayout layout_;
-  mutable std::atomic<int64_t> touched_{0};
+  mutable std::atomic<bool> used_{false};  // since the last release
 };
 
 void check_range(int64_t begin, size_t count, int64_t size) {
@@ -109,6 +107,7 @@ class ShardStream : public TokenStream {
 
   void read(int64_t begin, std::span<int32_t> out) const override {
     check_range(begin, out.size(), size());
+    touched(begin, static_cast<int64_t>(out.size()));
     auto end = std::upper_bound(ends_.begin(), ends_.end(), begin);
     for (size_t s = static_cast<size_t>(end - ends_.begin()); !out.empty(); ++s) {
       const int64_t first = s == 0 ? 0 : ends_[s - 1];
@@ -129,8 +128,20 @@ class ShardStream : public TokenStream {
   }
 
  private:
+  // Counts what a read may map, and lets all pages go each time that makes kResidentBytes.
+  void touched(int64_t begin, int64_t count) const {
+    constexpr int64_t kNear = kMappedAtOnce / 2;  // tokens of at least two bytes
+    const int64_t gap = begin - last_end_.exchange(begin + count, std::memory_order_relaxed);
+    const bool goes_on = gap >= 0 && gap < kNear;
+    const int64_t mapped = 4 * (goes_on ? gap + count : count) + (goes_on ? 0 : kMappedAtOnce);
+    if (mapped_.fetch_add(mapped, std::memory_order_relaxed) + mapped < kResidentBytes) return;
+    mapped_.store(0, std::memory_order_relaxed);
+    for (const auto& shard : shards_) shard->release();
+  }
+
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<int64_t> ends_;  // tokens up to and with each shard
+  mutable std::atomic<int64_t> mapped_{0}, last_end_{0};
   mutable std::once_flag scanned_;
   mutable int32_t max_token_ = 0;
 };

@@ -28,7 +28,7 @@ TEST(Stories, TextOfTheVersionStands) {
   uint64_t hash = 0;
   for (uint64_t i = 0; i < 200; ++i) hash = hash * 31 + stream_id(StoryGenerator(1).story(i));
   EXPECT_EQ(kStoryVersion, 1);
-  EXPECT_EQ(hash, 0ull);
+  EXPECT_EQ(hash, 3770928132276545852ull);
 }
 
 class ManyStories : public ::testing::Test {
@@ -55,8 +55,8 @@ TEST_F(ManyStories, HaveTheLengthPromised) {
 
 TEST_F(ManyStories, AreCleanText) {
   const std::regex bad(
-      R"([\[\]{}|~^]|  |\n\n| \n|\n |^ | $|\b[Aa] [aeio]|\b[Aa]n [bcdfgjklmnpqrstvwxyz]|\b(a|the|and|to) (a|the|and|to) (the|a)\b|[,.]{2}|\b(the) the\b)");
-  const std::regex small_start(R"((^|[.]"? |[!?] |\n)"?[a-z])");
+      R"re([\[\]{}|~^]|  |\n\n| \n|\n |^ | $|\b[Aa] [aeio]|\b[Aa]n [bcdfgjklmnpqrstvwxyz]|\b(a|an|the) (a|an|the)\b|[,.]{2})re");
+  const std::regex small_start(R"re((^|[.]"? |[!?] |\n)"?[a-z])re");
   for (const std::string& story : stories()) {
     for (const char c : story) ASSERT_TRUE(c == '\n' || (c >= ' ' && c <= '~')) << story;
     std::smatch match;
@@ -116,7 +116,7 @@ TEST(Teller, PronounsAreClear) {
     teller.say("{A} met {B}. {B} greeted {A:him}.");
     const bool same = teller.at('A').female == teller.at('B').female;
     const std::regex pronoun(R"(\b([Hh]e|[Hh]im|[Ss]he|[Hh]er)\b)");
-    if (same) EXPECT_FALSE(std::regex_search(teller.text(), pronoun)) << teller.text();
+    EXPECT_NE(same, std::regex_search(teller.text(), pronoun)) << teller.text();
     EXPECT_TRUE(std::regex_search(teller.text(), std::regex(teller.at('B').name)));
   }
 }
