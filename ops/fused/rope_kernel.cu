@@ -1,5 +1,7 @@
 // A block goes through rows blockIdx.x, + gridDim.x, ...; a thread has N neighbouring elements of
 // the first half of a head and the N of the second half that they turn with.
+#include <algorithm>
+
 #include "ops/common/vector.cuh"
 #include "ops/fused/rope_kernel.h"
 
@@ -59,7 +61,8 @@ void launch(const RopeArgs& a, int multiprocessors, cudaStream_t stream) {
   const int units = a.heads * (a.head_dim / 2 / N);
   const int threads = units < kMaxThreads ? (units + 31) / 32 * 32 : kMaxThreads;
   const uint32_t most = static_cast<uint32_t>(multiprocessors) * (4096 / threads);
-  rope_kernel<T, N> < <<a.rows<most ? a.rows : most, threads, 0, stream>>>(a);
+  const uint32_t blocks = std::min(a.rows, most);
+  rope_kernel<T, N><<<blocks, threads, 0, stream>>>(a);
 }
 
 }  // namespace
