@@ -14,7 +14,7 @@ namespace {
 // enough (only for single_word tokens that were found) to share one matcher.
 bool is_word_character(char32_t code_point) {
   static std::mutex mutex;
-  static const Regex regex(R"([\w\p{Join_Control}])");
+  static const Regex regex(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}])");
   static Matcher matcher(regex);
   std::string character;
   append_utf8(character, code_point);

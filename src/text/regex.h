@@ -12,6 +12,9 @@ namespace refract {
 // can't be rewritten (nested classes, &&, possessive {n,m}+) are errors that name them.
 std::string to_pcre2_dialect(std::string_view pattern);
 
+// Whether PCRE2 accepts an expression in its own dialect.
+bool pcre2_compiles(const std::string& pattern);
+
 struct Match {
   size_t begin, end;
 };

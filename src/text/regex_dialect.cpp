@@ -6,11 +6,28 @@
 namespace refract {
 namespace {
 
-// \s of PCRE2 also holds U+180E; \w of PCRE2 10.42 lacks marks and connectors; its \h is horizontal
-// space.
+// The sets are those of the Oniguruma in `tokenizers` 0.23, found by asking it about every code
+// point; a test compares them again. PCRE2's differ: its \s holds U+180E, its \w lacks marks, its
+// \h is horizontal space.
 constexpr std::string_view kSpace = R"(\x{09}-\x{0D}\x{20}\x{85}\p{Z})";
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kPosixWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside a class Oniguruma takes \w below U+0100 from Latin-1's table, which has the superscripts
+// and fractions too.
+constexpr std::string_view kWord =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kHex = "0-9A-Fa-f";
+
+// What [:name:] holds; empty for names that are not supported (of alpha, alnum and lower the
+// members changed between the versions of Unicode that PCRE2 and Oniguruma know).
+std::string_view posix_class(std::string_view name) {
+  if (name == "digit") return R"(\p{Nd})";
+  if (name == "upper") return R"(\p{Uppercase})";
+  if (name == "punct") return R"(\p{P}\p{S})";
+  if (name == "space") return kSpace;
+  if (name == "word") return kPosixWord;
+  if (name == "cntrl") return R"(\p{Cc})";
+  return "";
+}
 
 class Translator {
  public:
@@ -62,7 +79,9 @@ class Translator {
     if (c == '[' && at(position_ + 1) == ':') {
       const size_t end = in_.find(":]", position_ + 2);
       if (end == std::string_view::npos) refuse("'[:'");
-      out_ += in_.substr(position_, end + 2 - position_);
+      const auto members = posix_class(in_.substr(position_ + 2, end - position_ - 2));
+      if (members.empty()) refuse(in_.substr(position_, end + 2 - position_));
+      out_ += members;
       position_ = end + 2;
       return;
     }
@@ -90,6 +109,19 @@ class Translator {
             (negated ? not_before : before) + ")";
   }
 
+  // \p{Han} is the script in Oniguruma; PCRE2 adds characters that several scripts share.
+  void braces(char escape, std::string_view text) {
+    if (escape != 'x' && text.size() > 4 && text.back() == '}') {
+      const bool negated = text[1] == '^';
+      const std::string name(text.substr(negated ? 2 : 1, text.size() - (negated ? 3 : 2)));
+      if (pcre2_compiles("\\p{sc:" + name + "}")) {
+        out_ += (negated ? "{^sc:" : "{sc:") + name + "}";
+        return;
+      }
+    }
+    out_ += text;
+  }
+
   void escape() {
     const char c = at(position_ + 1);
     if (c == '\0') refuse("a backslash at the end");
@@ -105,7 +137,7 @@ class Translator {
         set(kSpace, true, "\\S in a character class");
         break;
       case 'w':
-        set(kWord, false, "\\w");
+        set(in_class_ ? kPosixWord : kWord, false, "\\w");
         break;
       case 'W':
         set(kWord, true, "\\W in a character class");
@@ -131,7 +163,7 @@ class Translator {
     // The braces of \p{L} and \x{41} belong to the escape.
     if ((c == 'p' || c == 'P' || c == 'x') && at(position_) == '{') {
       const size_t end = std::min(in_.find('}', position_), in_.size() - 1) + 1;
-      out_ += in_.substr(position_, end - position_);
+      braces(c, in_.substr(position_, end - position_));
       position_ = end;
     }
   }

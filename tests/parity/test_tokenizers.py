@@ -22,7 +22,7 @@ LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 # Words, word boundaries and empty matches: what a dialect could read differently.
-ODD = r"\w+(?=\s)|\b|(?=[A-Z])|[\s\w]{2}|\W\S?"
+ODD = r"\w+(?=\s)|\b|(?=[A-Z])|[\s\w]{2}|\W\S?|[[:punct:]]+"
 
 
 def find_probe() -> pathlib.Path:
@@ -91,6 +91,20 @@ def usable(c: int) -> bool:
     return is_assigned(c) and (ASSIGNED_14 or not any(a <= c <= b for a, b in NEWER))
 
 
+def old_nfc() -> set:
+    """Characters whose decomposition or combining class `tokenizers` does not know yet (its tables are older)."""
+    theirs, found = normalizers.NFC(), set()
+    for c in filter(is_assigned, range(0x110000)):
+        character, rank = chr(c), unicodedata.combining(chr(c))
+        in_order = character + "\u0334" if rank > 1 else "\u0301" + character if rank == 1 else character
+        for text in (in_order, unicodedata.normalize("NFD", character)):
+            if theirs.normalize_str(text) != unicodedata.normalize("NFC", text):
+                found.add(character)
+    assert len(found) < 200, "more than the newer marks differ"
+    return found
+
+
+OLD_NFC = old_nfc()
 BLOCKS = [(0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x3FF), (0x400, 0x52F), (0x5D0, 0x5EA),
           (0x600, 0x6FF), (0x900, 0x97F), (0xB80, 0xBFF), (0xE00, 0xE7F), (0x1100, 0x11FF), (0x1E00, 0x1FFF),
           (0x2000, 0x206F), (0x20A0, 0x20BF), (0x20D0, 0x20F0), (0x2100, 0x218F), (0x2460, 0x24FF),
@@ -272,17 +286,46 @@ def test_gpt2_folder_saves_what_transformers_opens(gpt2, tmp_path, strings):
     assert info == {"vocab_size": 50257, "end_of_text": 50256, "description": "byte-level BPE (50257)"}
 
 
-@pytest.mark.parametrize("nfc", [False, True], ids=["raw", "nfc"])
-@pytest.mark.parametrize("name", list(PRE_TOKENIZERS))
+@pytest.mark.parametrize("name,nfc", [*((n, False) for n in PRE_TOKENIZERS),
+                                      *((n, True) for n in ("gpt2", "gpt2-prefix", "llama3", "cosmo2"))])
 def test_pre_tokenizers_on_random_strings(name, nfc, strings, corpus, tmp_path):
     tokenizer = train(PRE_TOKENIZERS[name](), corpus + strings[::7], normalizers.NFC() if nfc else None)
     folder = save(tokenizer, tmp_path)
+    strings = [s for s in strings if not nfc or OLD_NFC.isdisjoint(s)]
     ours = encode(folder, strings)
     assert_equal(ours, reference(tokenizer, strings), strings)
     long = ["".join(strings[i:i + 500]) for i in range(0, 2000, 500)]
     assert_equal(encode(folder, long), reference(tokenizer, long), long)
-    assert decode(folder, ours[:200]) == [tokenizer.decode(i, skip_special_tokens=False).encode() for i in ours[:200]] \
-        or any("\ufffd" in tokenizer.decode(i, skip_special_tokens=False) for i in ours[:200])
+    if not nfc and "prefix" not in name and name not in ("digits-together", "removed", "removed-inverted"):
+        assert decode(folder, ours) == [s.encode() for s in strings]
+
+
+def test_nfc_is_unicode_14s(strings, corpus, tmp_path):
+    """`tokenizers` normalizes by older tables; Python's are as new as ours."""
+    raw = train(PRE_TOKENIZERS["gpt2"](), corpus + strings[::7])
+    raw.normalizer = None
+    folder = save(raw, tmp_path / "raw")
+    raw.normalizer = normalizers.NFC()
+    nfc_folder = save(raw, tmp_path / "nfc")
+    documents = strings + [c + "\u0334\u0301" + c for c in sorted(OLD_NFC)]
+    normalized = [unicodedata.normalize("NFC", d) for d in documents]
+    assert_equal(encode(nfc_folder, documents), encode(folder, normalized), documents)
+
+
+# Every set of characters that an expression can name, over all of Unicode 14.
+@pytest.mark.parametrize("members", [
+    r"\p{L}", r"\p{N}", r"\p{M}", r"\p{P}", r"\p{S}", r"\p{Z}", r"\p{Lu}", r"\p{Ll}", r"\p{Han}", r"\s", r"\S",
+    r"\d", r"\D", r"\w", r"\W", r"\h", r"\H", r"[^\s\p{L}\p{N}]", r"[\w\s]", r"[^\w]", r"\p{^Greek}", r"\P{Hiragana}",
+    "[[:digit:]]", "[[:upper:]]", "[[:punct:]]", "[[:space:]]", "[[:word:]]",
+    "[[:cntrl:]]", "[^[:punct:]]", ".", r"(?i:[sk])", r"\u00e9", r"\x{e9}"])
+def test_sets_of_characters(members, tmp_path):
+    every = [chr(c) for c in range(0x110000) if usable(c)]
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))},
+                                     merges=[]))
+    tokenizer.pre_tokenizer = sequence(split(members, "removed"), byte_level(False))
+    folder = save(tokenizer, tmp_path)
+    chunks = ["".join(every[i:i + 1000]) for i in range(0, len(every), 1000)]
+    assert_equal(encode(folder, chunks), reference(tokenizer, chunks), chunks)
 
 
 @pytest.mark.parametrize("nfc", [False, True], ids=["raw", "nfc"])
@@ -388,7 +431,16 @@ def test_sentencepiece(settings, corpus, strings, tmp_path):
     documents = strings + corpus[:200] + ["a<sep>b", "<s> </s>", ""]
     documents = [d for d in documents if "\0" not in d]
     ours = encode(tmp_path / "tokenizer.model", documents)
-    assert_equal(ours, [theirs.encode(d) for d in documents], documents)
+    expected = [theirs.encode(d) for d in documents]
+    if settings["model_type"] == "unigram":
+        # Segmentations of equal score are ranked by rounding, which differs between versions of the library.
+        ties = [i for i, (a, b) in enumerate(zip(ours, expected)) if a != b]
+        assert len(ties) < len(documents) / 500
+        for i in ties:
+            scores = [sum(map(theirs.get_score, ids)) for ids in (ours[i], expected[i])]
+            assert scores[0] == pytest.approx(scores[1], rel=1e-6) and theirs.decode(ours[i]) == theirs.decode(expected[i])
+            expected[i] = ours[i]
+    assert_equal(ours, expected, documents)
     assert [d.decode() for d in decode(tmp_path / "tokenizer.model", ours)] == [theirs.decode(i) for i in ours]
     probe("save", tmp_path / "tokenizer.model", tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer.model").read_bytes() == (tmp_path / "tokenizer.model").read_bytes()
