@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <thread>
 
 #include "core/config.h"
 #include "core/files.h"
@@ -164,6 +165,20 @@ TEST_F(DatasetTest, TheCacheIsUsedAgainAndFollowsItsInputs) {
   add("a.txt", "another text for the cache");
   EXPECT_NE(all_tokens(*open_dataset(config_).train), tokens);
   EXPECT_EQ(cached(), 4u);
+}
+
+// As ranks that start together do.
+TEST_F(DatasetTest, OneMakesTheCacheAndOthersWait) {
+  config_.path = {"stories:300KB"};
+  std::vector<std::vector<int32_t>> read(4);
+  std::vector<std::thread> threads;
+  for (auto& tokens : read) {
+    threads.emplace_back([&] { tokens = all_tokens(*open_dataset(config_).train); });
+  }
+  for (auto& thread : threads) thread.join();
+  for (const auto& tokens : read) EXPECT_EQ(tokens, read[0]);
+  EXPECT_GT(read[0].size(), 200000u);
+  EXPECT_EQ(cached(), 1u);
 }
 
 TEST_F(DatasetTest, ADamagedCacheIsMadeAgain) {
