@@ -26,6 +26,10 @@ target_compile_definitions(libtorch::headers INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
 add_library(libtorch::cpu INTERFACE IMPORTED)
 target_link_libraries(libtorch::cpu INTERFACE libtorch::headers
   ${REFRACT_TORCH_LIB}/libtorch_cpu.so ${REFRACT_TORCH_LIB}/libc10.so)
+# The wheel's own OpenMP runtime, by name: the system's beside it would start a second set of threads.
+if(EXISTS ${REFRACT_TORCH_LIB}/libgomp.so.1)
+  target_link_libraries(libtorch::cpu INTERFACE ${REFRACT_TORCH_LIB}/libgomp.so.1)
+endif()
 target_link_options(libtorch::cpu INTERFACE
   -Wl,-rpath-link,${refract_site_packages}/nvidia/cu13/lib:${REFRACT_TORCH_LIB})
 
