@@ -57,7 +57,7 @@ at::Tensor biased(const at::Tensor& x, const std::optional<at::Tensor>& bias) {
 at::Tensor bias_gradient(const at::Tensor& grad_h, const at::Tensor& x,
                          const std::optional<at::Tensor>& bias) {
   if (!bias.has_value()) return at::empty({0}, x.options());
-  return grad_h.reshape({-1, x.size(-1)}).sum({0}).to(x.scalar_type());
+  return grad_h.sum_to_size({x.size(-1)}).to(x.scalar_type());
 }
 
 }  // namespace

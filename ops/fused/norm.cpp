@@ -118,7 +118,7 @@ NormBackwardResult norm_backward(const at::Tensor& grad_y,
   grad_x = grad_x.mul(scale);
   if (grad_sum.has_value()) grad_x = grad_x.add(grad_sum->to(wide));
   const auto over_rows = [&](const at::Tensor& t) {
-    return t.reshape({-1, columns}).sum({0}).to(weight.scalar_type());
+    return t.sum_to_size({columns}).to(weight.scalar_type());
   };
   return {grad_x.to(sum.scalar_type()), over_rows(gy.mul(normed)),
           has_bias ? over_rows(gy) : at::empty({0}, weight.options())};

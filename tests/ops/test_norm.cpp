@@ -58,6 +58,9 @@ Tensors list(const NormBackwardResult& r) {
 
 constexpr double kEps = 1e-5;
 
+// A row of one element has no variance, so its gradient is a rounding error times 1 / sqrt(eps).
+double allowance(const Case& c) { return c.shape.back() == 1 ? 1 / std::sqrt(kEps) : 1; }
+
 // Both passes; the backward pass always from the composite form's statistics.
 template <class Forward, class Backward>
 Tensors both(const Case& c, const Tensors& in, Forward forward, Backward backward) {
@@ -77,7 +80,7 @@ TEST(Norm, CpuAgreesWithComposite) {
       const Tensors in = inputs(c, dtype);
       testing::expect_all_close(both(c, in, norm_forward, norm_backward),
                                 both(c, in, composite::norm_forward, composite::norm_backward),
-                                describe(c, dtype));
+                                describe(c, dtype), allowance(c));
     }
   }
 }
@@ -89,7 +92,7 @@ TEST(Norm, CudaAgreesWithCpu) {
       const Tensors in = inputs(c, dtype);
       testing::expect_all_close(both(c, testing::to_cuda(in), norm_forward, norm_backward),
                                 both(c, in, composite::norm_forward, composite::norm_backward),
-                                describe(c, dtype));
+                                describe(c, dtype), allowance(c));
     }
   }
 }
