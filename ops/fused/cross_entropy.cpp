@@ -188,6 +188,16 @@ std::tuple<at::Tensor, at::Tensor> loss_autograd(const at::Tensor& x, const at::
   return {out[0], out[1]};
 }
 
+// Shapes and types only; the composite form's chunks would ask for the number of rows.
+CrossEntropyForward forward_meta(const at::Tensor& x, const at::Tensor& weight,
+                                 const at::Tensor& targets, int64_t, bool need_dx,
+                                 bool need_dweight, int64_t) {
+  const auto wide = x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  return {at::empty({}, wide), at::empty({}, targets.options().dtype(at::kLong)),
+          need_dx ? at::empty_symint(x.sym_sizes(), x.options()) : at::empty({0}, x.options()),
+          need_dweight ? at::empty_symint(weight.sym_sizes(), wide) : at::empty({0}, wide)};
+}
+
 at::Tensor scale_cast_checked(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype) {
   check_floating("scale_cast", "x", x);
   TORCH_CHECK(scale.numel() == 1, "refract::scale_cast: expected scale to have one element, got ",
@@ -232,6 +242,8 @@ TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
   m.impl("linear_cross_entropy_forward", &composite::linear_cross_entropy_forward);
   m.impl("scale_cast", &scale_cast_checked);
 }
+
+TORCH_LIBRARY_IMPL(refract, Meta, m) { m.impl("linear_cross_entropy_forward", &forward_meta); }
 
 TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("linear_cross_entropy", &loss_autograd); }
 

@@ -37,7 +37,7 @@ void check_backward(const at::Tensor& grad, const at::Tensor& tokens) {
   check_floating(op, "grad", grad);
   TORCH_CHECK(tokens.scalar_type() == at::kLong || tokens.scalar_type() == at::kInt,
               "refract::", op, ": expected tokens of int64 or int32, got ", tokens.scalar_type());
-  TORCH_CHECK(grad.dim() >= 1 && grad.sizes().slice(0, grad.dim() - 1) == tokens.sizes(),
+  TORCH_CHECK(grad.dim() >= 1 && grad.sym_sizes().slice(0, grad.dim() - 1) == tokens.sym_sizes(),
               "refract::", op, ": expected grad of shape ", tokens.sizes(), " and C, got ",
               grad.sizes());
 }
@@ -75,10 +75,11 @@ at::Tensor embed(const at::Tensor& tokens, const at::Tensor& wte,
 at::Tensor embed_backward(const at::Tensor& grad, const at::Tensor& tokens, int64_t rows) {
   embedding::check_backward(grad, tokens);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const int64_t width = grad.size(-1);
-  at::Tensor sum = at::zeros({rows, width}, grad.options().dtype(wide(grad)));
+  const c10::SymInt width = grad.sym_size(-1);
+  at::Tensor sum = at::zeros_symint({rows, width}, grad.options().dtype(wide(grad)));
   sum.index_put_({tokens.reshape({-1}).to(at::kLong)},
-                 grad.reshape({tokens.numel(), width}).to(sum.scalar_type()), /*accumulate=*/true);
+                 grad.reshape_symint({tokens.sym_numel(), width}).to(sum.scalar_type()),
+                 /*accumulate=*/true);
   return sum.to(grad.scalar_type());
 }
 
@@ -107,11 +108,14 @@ class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
   using Variables = torch::autograd::variable_list;
 
   static at::Tensor forward(Context* context, const at::Tensor& tokens, const at::Tensor& wte,
-                            const at::Tensor& wpe, int64_t position_offset) {
+                            const MaybeTensor& wpe_in, int64_t position_offset) {
     at::AutoDispatchBelowADInplaceOrView guard;
+    const at::Tensor wpe = value_or_undefined(wpe_in);
     context->save_for_backward({tokens});
-    context->saved_data["rows"] = wte.size(0);
-    context->saved_data["positions"] = wpe.defined() ? wpe.size(0) : int64_t{-1};
+    // A traced model is special to the sizes of its tables.
+    context->saved_data["rows"] = wte.sym_size(0).guard_int(__FILE__, __LINE__);
+    context->saved_data["positions"] =
+        wpe.defined() ? wpe.sym_size(0).guard_int(__FILE__, __LINE__) : int64_t{-1};
     context->saved_data["offset"] = position_offset;
     context->saved_data["wte"] = wte.requires_grad();
     context->saved_data["wpe"] = wpe.defined() && wpe.requires_grad();
@@ -139,7 +143,7 @@ at::Tensor embed_autograd(const at::Tensor& tokens, const at::Tensor& wte, const
     at::AutoDispatchBelowADInplaceOrView guard;
     return embed(tokens, wte, wpe, position_offset);
   }
-  return EmbedFunction::apply(tokens, wte, value_or_undefined(wpe), position_offset);
+  return EmbedFunction::apply(tokens, wte, wpe, position_offset);
 }
 
 }  // namespace

@@ -164,6 +164,13 @@ void adamw_op(at::Tensor master, MaybeTensor compute, at::Tensor grads, at::Tens
                     {beta1, beta2, eps, weight_decay, n_decay, zero_grads});
 }
 
+// In-place ops without a result have nothing to say about shapes.
+void adamw_meta(at::Tensor, MaybeTensor, at::Tensor, at::Tensor, at::Tensor, const at::Tensor&,
+                const at::Tensor&, double, double, double, double, int64_t, bool) {}
+void step_control_meta(at::Tensor, const at::Tensor&, const at::Tensor&, double,
+                       const at::Tensor&) {}
+void accumulate_meta(at::Tensor, at::Tensor) {}
+
 }  // namespace
 
 void adamw_(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
@@ -210,6 +217,12 @@ TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
   m.impl("global_norm", &composite::global_norm);
   m.impl("step_control_", &composite::step_control_);
   m.impl("accumulate_", &composite::accumulate_);
+}
+
+TORCH_LIBRARY_IMPL(refract, Meta, m) {
+  m.impl("adamw_", &adamw_meta);
+  m.impl("step_control_", &step_control_meta);
+  m.impl("accumulate_", &accumulate_meta);
 }
 
 }  // namespace refract

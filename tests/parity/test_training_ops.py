@@ -1,0 +1,122 @@
+"""The loss, the optimizer and the embedding as Python sees them, against torch's own.
+
+The library is REFRACT_OPS_LIBRARY or build/release/lib/librefract_ops.so.
+"""
+
+import os
+import pathlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIBRARY = pathlib.Path(
+    os.environ.get("REFRACT_OPS_LIBRARY", ROOT / "build/release/lib/librefract_ops.so")
+)
+if not LIBRARY.exists():
+    pytest.skip(f"{LIBRARY} is not built", allow_module_level=True)
+torch.ops.load_library(str(LIBRARY))
+ops = torch.ops.refract
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(1)
+
+
+def hyper(lr, betas, step):
+    return torch.tensor([lr, 1 - betas[0] ** step, 1 - betas[1] ** step, 0.0])
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam"])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.95)])
+def test_adamw_is_torchs(kind, betas):
+    n, n_decay, lr, decay = 1003, 700, 3e-3, 0.1 if kind == "adamw" else 0.0
+    start = torch.randn(n)
+    parts = [start[:n_decay].clone().requires_grad_(), start[n_decay:].clone().requires_grad_()]
+    groups = [{"params": [parts[0]], "weight_decay": decay}, {"params": [parts[1]], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    reference = optimizer(groups, lr=lr, betas=betas, eps=1e-8, foreach=False)
+    master, m, v = start.clone(), torch.zeros(n), torch.zeros(n)
+    control = torch.zeros(4)
+    for step in range(1, 21):
+        grad = torch.randn(n)
+        norm = ops.global_norm(grad)
+        ops.step_control_(control, norm, torch.tensor(1.0), 5.0, torch.tensor([step]))
+        parts[0].grad, parts[1].grad = grad[:n_decay].clone(), grad[n_decay:].clone()
+        expected = torch.nn.utils.clip_grad_norm_(parts, 5.0)
+        torch.testing.assert_close(norm, expected, rtol=1e-6, atol=0)
+        reference.step()
+        ops.adamw_(
+            master, None, grad, m, v, hyper(lr, betas, step), control, *betas, 1e-8, decay, n_decay
+        )
+        torch.testing.assert_close(master, torch.cat(parts).detach(), rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("dtype,rtol,atol", [(torch.float32, 1e-5, 1e-6), (torch.float64, 1e-12, 1e-12)])
+@pytest.mark.parametrize("width", [32, 96])
+def test_linear_cross_entropy_is_torchs(dtype, rtol, atol, width):
+    rows, classes, padded = 150, 2003, 2048
+    x = torch.randn(2, rows // 2, width, dtype=dtype, requires_grad=True)
+    weight = torch.randn(padded, width, dtype=dtype, requires_grad=True)
+    targets = torch.randint(classes, (2, rows // 2))
+    targets[0, 3] = -100
+    loss, correct = ops.linear_cross_entropy(x, weight, targets, classes)
+    got = torch.autograd.grad(loss / rows, [x, weight])
+    logits = F.linear(x, weight[:classes])
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    wanted = torch.autograd.grad(expected / rows, [x, weight])
+    torch.testing.assert_close(loss, expected, rtol=rtol, atol=atol)
+    assert correct.item() == (logits.argmax(-1) == targets).sum().item()
+    for a, b in zip(got, wanted):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+
+
+def test_embed_is_torchs():
+    tokens = torch.randint(50, (3, 7))
+    wte = torch.randn(50, 24, requires_grad=True)
+    wpe = torch.randn(16, 24, requires_grad=True)
+    out = ops.embed(tokens, wte, wpe, 4)
+    expected = F.embedding(tokens, wte) + wpe[4:11]
+    assert torch.equal(out, expected)
+    grad = torch.randn_like(out)
+    for a, b in zip(*(torch.autograd.grad(y, [wte, wpe], grad) for y in (out, expected))):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def op_samples():
+    x, weight = torch.randn(6, 8, requires_grad=True), torch.randn(11, 8, requires_grad=True)
+    targets, tokens = torch.randint(9, (6,)), torch.randint(11, (2, 3))
+    arenas = [torch.rand(9) for _ in range(4)]
+    return {
+        "loss": (ops.linear_cross_entropy.default, (x, weight, targets, 9)),
+        "loss_forward": (
+            ops.linear_cross_entropy_forward.default,
+            (x.detach(), weight.detach(), targets, 9, True, True),
+        ),
+        "scale_cast": (ops.scale_cast.default, (x.detach(), torch.tensor(0.5), torch.bfloat16)),
+        "embed": (ops.embed.default, (tokens, weight, torch.randn(5, 8, requires_grad=True), 1)),
+        "embed_backward": (ops.embed_backward.default, (torch.randn(2, 3, 8), tokens, 11)),
+        "embed_positions_backward": (
+            ops.embed_positions_backward.default,
+            (torch.randn(2, 3, 8), 5, 1),
+        ),
+        "adamw": (
+            ops.adamw_.default,
+            (arenas[0], arenas[0].bfloat16(), *arenas[1:], torch.rand(4), torch.zeros(4), 0.9, 0.95,
+             1e-8, 0.1, 5, True),
+        ),
+        "global_norm": (ops.global_norm.default, (torch.randn(9),)),
+        "accumulate": (ops.accumulate_.default, (torch.randn(9), torch.randn(9).bfloat16())),
+        "step_control": (
+            ops.step_control_.default,
+            (torch.zeros(4), torch.tensor(2.0), torch.tensor(1.0), 1.0, torch.tensor([3])),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", list(op_samples()))
+def test_opcheck(name):
+    op, arguments = op_samples()[name]
+    torch.library.opcheck(op, arguments)
