@@ -11,7 +11,8 @@ struct Size {
   int64_t hidden, context, layers, heads, kv_heads, intermediate, vocab;
 };
 
-// SCIENCE: section 3 (the connectivity study), OpenAI's GPT-2, section 2 (structured layers) and section 1 (CLM).
+// SCIENCE: section 3 (the connectivity study), OpenAI's GPT-2, section 2 (structured layers) and
+// section 1 (CLM).
 constexpr Size kGpt2Sizes[] = {
     {"tinygpt", 64, 8, 4, 4, 0, 0, 0},
     {"toygpt", 32, 8, 4, 4, 0, 0, 50257},
@@ -98,36 +99,49 @@ void describe(Fields& fields, ModelConfig& c) {
   const Limits count{.min = 1}, or_zero{.min = 0}, positive{.min = 0, .open_min = true};
   const Limits probability{.min = 0, .max = 0.999};
   fields.add("model.preset", c.preset, "a named size; the keys below override it");
-  fields.add("model.vocab_size", c.vocab_size, "tokens the model knows; 0: the tokenizer's", or_zero);
+  fields.add("model.vocab_size", c.vocab_size, "tokens the model knows; 0: the tokenizer's",
+             or_zero);
   fields.add("model.hidden_size", c.hidden_size, "width of the residual stream", count);
-  fields.add("model.intermediate_size", c.intermediate_size, "width inside the feed-forward; 0: 4 x hidden_size", or_zero);
+  fields.add("model.intermediate_size", c.intermediate_size,
+             "width inside the feed-forward; 0: 4 x hidden_size", or_zero);
   fields.add("model.num_hidden_layers", c.num_hidden_layers, "decoder layers", count);
   fields.add("model.num_attention_heads", c.num_attention_heads, "query heads", count);
-  fields.add("model.num_key_value_heads", c.num_key_value_heads, "key/value heads; 0: as many as query heads", or_zero);
-  fields.add("model.head_dim", c.head_dim, "width of a head; 0: hidden_size / num_attention_heads", or_zero);
-  fields.add("model.max_position_embeddings", c.max_position_embeddings, "longest sequence; 0: data.context", or_zero);
+  fields.add("model.num_key_value_heads", c.num_key_value_heads,
+             "key/value heads; 0: as many as query heads", or_zero);
+  fields.add("model.head_dim", c.head_dim, "width of a head; 0: hidden_size / num_attention_heads",
+             or_zero);
+  fields.add("model.max_position_embeddings", c.max_position_embeddings,
+             "longest sequence; 0: data.context", or_zero);
   fields.add("model.norm", c.norm, "normalization before each block", {"layernorm", "rmsnorm"});
   fields.add("model.norm_eps", c.norm_eps, "added to the variance", positive);
   fields.add("model.position", c.position, "how positions are told", {"learned", "rope"});
-  fields.add("model.hidden_act", c.hidden_act, "feed-forward activation", {"gelu", "gelu_tanh", "swiglu"});
+  fields.add("model.hidden_act", c.hidden_act, "feed-forward activation",
+             {"gelu", "gelu_tanh", "swiglu"});
   fields.add("model.attention_bias", c.attention_bias, "biases of q, k and v");
-  fields.add("model.attention_output_bias", c.attention_output_bias, "bias of the attention's output layer");
+  fields.add("model.attention_output_bias", c.attention_output_bias,
+             "bias of the attention's output layer");
   fields.add("model.mlp_bias", c.mlp_bias, "biases of the feed-forward");
-  fields.add("model.tie_word_embeddings", c.tie_word_embeddings, "lm_head shares the token embedding");
+  fields.add("model.tie_word_embeddings", c.tie_word_embeddings,
+             "lm_head shares the token embedding");
   fields.add("model.dropout", c.dropout, "on embeddings and residual branches", probability);
-  fields.add("model.attention_dropout", c.attention_dropout, "on attention probabilities", probability);
+  fields.add("model.attention_dropout", c.attention_dropout, "on attention probabilities",
+             probability);
   fields.add("model.scale_attn_by_inverse_layer_idx", c.scale_attn_by_inverse_layer_idx,
              "divide layer i's attention scores by i + 1");
   fields.add("model.rope_theta", c.rope_theta, "base of the rotary frequencies", positive);
-  fields.add("model.rope_scaling", c.rope_scaling, "stretching of rotary positions", {"none", "linear", "llama3"});
+  fields.add("model.rope_scaling", c.rope_scaling, "stretching of rotary positions",
+             {"none", "linear", "llama3"});
   fields.add("model.rope_factor", c.rope_factor, "stretch (linear, llama3)", {.min = 1});
   fields.add("model.rope_low_freq_factor", c.rope_low_freq_factor, "llama3 scaling", positive);
   fields.add("model.rope_high_freq_factor", c.rope_high_freq_factor, "llama3 scaling", positive);
   fields.add("model.rope_original_max_position_embeddings", c.rope_original_max_position_embeddings,
              "llama3 scaling: the context it was pretrained with", count);
-  fields.add("model.initializer_range", c.initializer_range, "std of linear layers and embeddings at the start", positive);
-  fields.add("model.position_initializer_range", c.position_initializer_range, "std of learned positions at the start", positive);
-  fields.add("model.scaled_residual_init", c.scaled_residual_init, "divide o_proj's and down_proj's start by sqrt(2 L)");
+  fields.add("model.initializer_range", c.initializer_range,
+             "std of linear layers and embeddings at the start", positive);
+  fields.add("model.position_initializer_range", c.position_initializer_range,
+             "std of learned positions at the start", positive);
+  fields.add("model.scaled_residual_init", c.scaled_residual_init,
+             "divide o_proj's and down_proj's start by sqrt(2 L)");
 }
 
 void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
@@ -137,22 +151,27 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
   if (c.max_position_embeddings == 0) c.max_position_embeddings = context;
   if (c.head_dim == 0) {
     require(c.hidden_size % c.num_attention_heads == 0,
-            fmt::format("model.hidden_size = {} can't be divided by model.num_attention_heads = {}; set model.head_dim, "
-                        "or choose sizes that divide", c.hidden_size, c.num_attention_heads));
+            fmt::format("model.hidden_size = {} can't be divided by model.num_attention_heads = "
+                        "{}; set model.head_dim, "
+                        "or choose sizes that divide",
+                        c.hidden_size, c.num_attention_heads));
     c.head_dim = c.hidden_size / c.num_attention_heads;
   }
-  require(c.vocab_size > 0, "model.vocab_size is not set and there is no tokenizer to take it from");
+  require(c.vocab_size > 0,
+          "model.vocab_size is not set and there is no tokenizer to take it from");
   require(c.vocab_size >= tokenizer_vocab_size,
-          fmt::format("model.vocab_size = {} is smaller than the tokenizer's {}; set model.vocab_size=0 to take the tokenizer's",
+          fmt::format("model.vocab_size = {} is smaller than the tokenizer's {}; set "
+                      "model.vocab_size=0 to take the tokenizer's",
                       c.vocab_size, tokenizer_vocab_size));
   require(c.num_attention_heads % c.num_key_value_heads == 0,
-          fmt::format("model.num_attention_heads = {} is not a multiple of model.num_key_value_heads = {}",
-                      c.num_attention_heads, c.num_key_value_heads));
+          fmt::format(
+              "model.num_attention_heads = {} is not a multiple of model.num_key_value_heads = {}",
+              c.num_attention_heads, c.num_key_value_heads));
   require(c.position != "rope" || c.head_dim % 2 == 0,
           fmt::format("model.head_dim = {} is odd; rotary positions need an even one", c.head_dim));
   require(context <= c.max_position_embeddings,
-          fmt::format("data.context = {} is longer than model.max_position_embeddings = {}", context,
-                      c.max_position_embeddings));
+          fmt::format("data.context = {} is longer than model.max_position_embeddings = {}",
+                      context, c.max_position_embeddings));
   require(c.rope_scaling != "llama3" || c.rope_high_freq_factor > c.rope_low_freq_factor,
           "model.rope_high_freq_factor must be larger than model.rope_low_freq_factor");
 }

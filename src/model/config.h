@@ -1,4 +1,5 @@
-// The settings of a decoder. GPT-2 and Llama are settings of one model; names are Hugging Face Llama's.
+// The settings of a decoder. GPT-2 and Llama are settings of one model; names are Hugging Face
+// Llama's.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -9,35 +10,35 @@ namespace refract {
 class Fields;
 
 struct ModelConfig {
-  std::string preset;                  // a name from preset_names(), or empty
-  int64_t vocab_size = 0;              // 0: the tokenizer's
-  int64_t hidden_size = 256;           // C
-  int64_t intermediate_size = 0;       // F; 0: 4 C
-  int64_t num_hidden_layers = 4;       // L
-  int64_t num_attention_heads = 4;     // H
-  int64_t num_key_value_heads = 0;     // K; 0: H
-  int64_t head_dim = 0;                // D; 0: C / H. The attention's width H * D need not be C
-  int64_t max_position_embeddings = 0; // 0: the context of the data
-  std::string norm = "layernorm";      // layernorm | rmsnorm
+  std::string preset;                   // a name from preset_names(), or empty
+  int64_t vocab_size = 0;               // 0: the tokenizer's
+  int64_t hidden_size = 256;            // C
+  int64_t intermediate_size = 0;        // F; 0: 4 C
+  int64_t num_hidden_layers = 4;        // L
+  int64_t num_attention_heads = 4;      // H
+  int64_t num_key_value_heads = 0;      // K; 0: H
+  int64_t head_dim = 0;                 // D; 0: C / H. The attention's width H * D need not be C
+  int64_t max_position_embeddings = 0;  // 0: the context of the data
+  std::string norm = "layernorm";       // layernorm | rmsnorm
   double norm_eps = 1e-5;
-  std::string position = "learned";    // learned | rope
+  std::string position = "learned";      // learned | rope
   std::string hidden_act = "gelu_tanh";  // gelu (erf) | gelu_tanh | swiglu
-  bool attention_bias = true;          // of q, k, v
-  bool attention_output_bias = true;   // of o
+  bool attention_bias = true;            // of q, k, v
+  bool attention_output_bias = true;     // of o
   bool mlp_bias = true;
   bool tie_word_embeddings = true;
-  double dropout = 0;                  // embeddings and both residual branches
-  double attention_dropout = 0;        // attention probabilities
+  double dropout = 0;            // embeddings and both residual branches
+  double attention_dropout = 0;  // attention probabilities
   bool scale_attn_by_inverse_layer_idx = false;
   double rope_theta = 10000;
-  std::string rope_scaling = "none";   // none | linear | llama3
+  std::string rope_scaling = "none";  // none | linear | llama3
   double rope_factor = 1;
   double rope_low_freq_factor = 1;
   double rope_high_freq_factor = 4;
   int64_t rope_original_max_position_embeddings = 8192;
   double initializer_range = 0.02;           // std of linear layers and token embeddings
   double position_initializer_range = 0.01;  // std of learned positions
-  bool scaled_residual_init = false;         // o_proj and down_proj divided by sqrt(2 L), as GPT-2's paper
+  bool scaled_residual_init = false;  // o_proj and down_proj divided by sqrt(2 L), as GPT-2's paper
 
   bool gated() const { return hidden_act == "swiglu"; }
   bool rms() const { return norm == "rmsnorm"; }
@@ -51,8 +52,8 @@ void describe(Fields& fields, ModelConfig& config);
 std::vector<std::string> preset_names();
 ModelConfig preset(const std::string& name);
 
-// Fills what is 0 from the other settings and checks that everything fits together; every complaint names
-// the key, its value and what would do.
+// Fills what is 0 from the other settings and checks that everything fits together; every complaint
+// names the key, its value and what would do.
 void resolve(ModelConfig& config, int64_t tokenizer_vocab_size, int64_t context);
 
 }  // namespace refract

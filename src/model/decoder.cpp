@@ -18,13 +18,15 @@
 namespace refract {
 namespace {
 
-// Rows of embedding and head in the arena: tensor cores want a multiple of 64; below this it only costs.
+// Rows of embedding and head in the arena: tensor cores want a multiple of 64; below this it only
+// costs.
 constexpr int64_t kPadVocabularyFrom = 1024;
 
 Norm declare_norm(ParameterArena& arena, const ModelConfig& config, const std::string& name) {
   Norm norm;
   norm.weight = arena.declare({name + ".weight", {config.hidden_size}, Init::ones()});
-  if (!config.rms()) norm.bias = arena.declare({name + ".bias", {config.hidden_size}, Init::zeros()});
+  if (!config.rms())
+    norm.bias = arena.declare({name + ".bias", {config.hidden_size}, Init::zeros()});
   return norm;
 }
 
@@ -39,7 +41,8 @@ class DecoderLayer {
  public:
   DecoderLayer(const ModelConfig& config, const LayerFactory& factory, Build build, int64_t index);
 
-  at::Tensor attention(const ForwardContext& context, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+  at::Tensor attention(const ForwardContext& context, const at::Tensor& x, const at::Tensor& cos,
+                       const at::Tensor& sin);
   at::Tensor mlp(const ForwardContext& context, const at::Tensor& x);
 
   Norm input_norm, post_attention_norm;
@@ -51,20 +54,24 @@ class DecoderLayer {
   std::unique_ptr<AttentionCore> core_;
 };
 
-DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Build build, int64_t index)
+DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Build build,
+                           int64_t index)
     : name(fmt::format("model.layers.{}", index)), config_(c) {
   const std::string attn = name + ".self_attn", mlp = name + ".mlp";
   const int64_t C = c.hidden_size, F = c.intermediate_size;
   const double std = c.initializer_range;
-  const double residual_std = c.scaled_residual_init ? std / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers)) : std;
+  const double residual_std = c.scaled_residual_init
+                                  ? std / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers))
+                                  : std;
   input_norm = declare_norm(build.arena, c, name + ".input_layernorm");
-  qkv_ = factory.projections(build, {{{attn + ".q_proj", C, c.attention_width(), c.attention_bias, std},
-                                      {attn + ".k_proj", C, c.key_value_width(), c.attention_bias, std},
-                                      {attn + ".v_proj", C, c.key_value_width(), c.attention_bias, std}}});
+  qkv_ = factory.projections(build,
+                             {{{attn + ".q_proj", C, c.attention_width(), c.attention_bias, std},
+                               {attn + ".k_proj", C, c.key_value_width(), c.attention_bias, std},
+                               {attn + ".v_proj", C, c.key_value_width(), c.attention_bias, std}}});
   double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
   if (c.scale_attn_by_inverse_layer_idx) scale /= static_cast<double>(index + 1);
-  core_ = factory.attention(build, {attn, index, c.num_attention_heads, c.num_key_value_heads, c.head_dim, scale,
-                                    c.attention_dropout});
+  core_ = factory.attention(build, {attn, index, c.num_attention_heads, c.num_key_value_heads,
+                                    c.head_dim, scale, c.attention_dropout});
   output_ = factory.projections(
       build, {{{attn + ".o_proj", c.attention_width(), C, c.attention_output_bias, residual_std}}});
   post_attention_norm = declare_norm(build.arena, c, name + ".post_attention_layernorm");
@@ -75,15 +82,16 @@ DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Bu
   down_ = factory.projections(build, {{{mlp + ".down_proj", F, C, c.mlp_bias, residual_std}}});
 }
 
-at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x, const at::Tensor& cos,
-                                   const at::Tensor& sin) {
+at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
+                                   const at::Tensor& cos, const at::Tensor& sin) {
   const ModelConfig& c = config_;
-  const int64_t B = x.size(0), T = x.size(1), H = c.num_attention_heads, K = c.num_key_value_heads, D = c.head_dim;
+  const int64_t B = x.size(0), T = x.size(1), H = c.num_attention_heads, K = c.num_key_value_heads,
+                D = c.head_dim;
   at::Tensor qkv = qkv_->forward(context, x);
   if (cos.defined()) qkv = rope(qkv, cos, sin, context.cache ? context.cache->length : 0, H + K, D);
   const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
-  const at::Tensor mixed = core_->forward(context, parts[0].view({B, T, H, D}), parts[1].view({B, T, K, D}),
-                                          parts[2].view({B, T, K, D}));
+  const at::Tensor mixed = core_->forward(context, parts[0].view({B, T, H, D}),
+                                          parts[1].view({B, T, K, D}), parts[2].view({B, T, K, D}));
   return output_->forward(context, mixed);
 }
 
@@ -95,7 +103,8 @@ Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory) : confi
   const Build build{arena_, buffers_};
   const int64_t padding = config.vocab_size >= kPadVocabularyFrom ? 64 : 1;
   const std::vector<int64_t> vocabulary = {config.vocab_size, config.hidden_size};
-  embed_tokens_ = arena_.declare({"model.embed_tokens.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
+  embed_tokens_ = arena_.declare(
+      {"model.embed_tokens.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
   if (config.position == "learned") {
     embed_positions_ = arena_.declare({"model.embed_positions.weight",
                                        {config.max_position_embeddings, config.hidden_size},
@@ -106,13 +115,15 @@ Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory) : confi
   }
   final_norm_ = declare_norm(arena_, config_, "model.norm");
   if (!config.tie_word_embeddings) {
-    lm_head_ = arena_.declare({"lm_head.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
+    lm_head_ = arena_.declare(
+        {"lm_head.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
   }
 }
 
 Decoder::~Decoder() = default;
 
-void Decoder::allocate(at::Device device, at::ScalarType compute_dtype, at::ScalarType master_dtype) {
+void Decoder::allocate(at::Device device, at::ScalarType compute_dtype,
+                       at::ScalarType master_dtype) {
   arena_.allocate(device, master_dtype, compute_dtype);
   buffers_.to(device);
   embed_leaf_ = arena_.leaf(embed_tokens_);
@@ -129,26 +140,29 @@ void Decoder::allocate(at::Device device, at::ScalarType compute_dtype, at::Scal
   take_leaves(final_norm_);
   if (config_.position == "rope") {
     auto [cos, sin] = rope_tables(config_);
-    cos_ = cos.to(device);
-    sin_ = sin.to(device);
+    const at::ScalarType dtype = compute_dtype == at::kDouble ? at::kDouble : at::kFloat;
+    cos_ = cos.to(device, dtype);
+    sin_ = sin.to(device, dtype);
   }
 }
 
 at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& tokens_BT) {
   const int64_t offset = context.cache ? context.cache->length : 0;
   if (offset + tokens_BT.size(1) > config_.max_position_embeddings) {
-    fail("{} tokens do not fit the model's max_position_embeddings = {}", offset + tokens_BT.size(1),
-         config_.max_position_embeddings);
+    fail("{} tokens do not fit the model's max_position_embeddings = {}",
+         offset + tokens_BT.size(1), config_.max_position_embeddings);
   }
   auto drop = [&](const at::Tensor& x, const std::string& name) {
     if (!context.training || config_.dropout == 0) return x;
     return dropout(x, config_.dropout, static_cast<int64_t>(context.seed),
-                   static_cast<int64_t>(stream_id("dropout:" + name)), context.clock);
+                   static_cast<int64_t>(stream_id("dropout:" + name)), element_clock(context, x));
   };
   auto maybe = [](const at::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; };
-  // The residual add rides in the normalization that follows it, so each block hands on its branch unadded.
+  // The residual add rides in the normalization that follows it, so each block hands on its branch
+  // unadded.
   auto add_and_norm = [&](const at::Tensor& stream, const at::Tensor& branch, const Norm& norm) {
-    return add_norm(branch, stream, norm.weight_leaf, maybe(norm.bias_leaf), config_.norm_eps, config_.rms());
+    return add_norm(branch, stream, norm.weight_leaf, maybe(norm.bias_leaf), config_.norm_eps,
+                    config_.rms());
   };
 
   at::Tensor stream = drop(embed(tokens_BT, embed_leaf_, maybe(position_leaf_), offset), "embed");
@@ -157,8 +171,8 @@ at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& toke
     if (branch.defined()) {
       std::tie(normed, stream) = add_and_norm(stream, branch, layer->input_norm);
     } else {
-      normed = norm(stream, layer->input_norm.weight_leaf, maybe(layer->input_norm.bias_leaf), config_.norm_eps,
-                    config_.rms());
+      normed = norm(stream, layer->input_norm.weight_leaf, maybe(layer->input_norm.bias_leaf),
+                    config_.norm_eps, config_.rms());
     }
     branch = drop(layer->attention(context, normed, cos_, sin_), layer->name + ".self_attn");
     std::tie(normed, stream) = add_and_norm(stream, branch, layer->post_attention_norm);
@@ -173,17 +187,19 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
   return at::linear(hidden, head_leaf_.narrow(0, 0, config_.vocab_size));
 }
 
-Decoder::Loss Decoder::loss(const ForwardContext& context, const at::Tensor& tokens_BT, const at::Tensor& targets_BT) {
+Decoder::Loss Decoder::loss(const ForwardContext& context, const at::Tensor& tokens_BT,
+                            const at::Tensor& targets_BT) {
   const at::Tensor states = hidden(context, tokens_BT);
-  auto [sum, correct] = linear_cross_entropy(states.reshape({-1, config_.hidden_size}), head_leaf_,
-                                             targets_BT.reshape({-1}), config_.vocab_size);
-  return {sum, correct};
+  const CrossEntropy loss =
+      linear_cross_entropy(states, head_leaf_, targets_BT, config_.vocab_size);
+  return {loss.loss_sum, loss.num_correct};
 }
 
 KvCache Decoder::make_cache(int64_t batch, int64_t max_length) const {
   KvCache cache;
   const auto options = arena_.compute().options();
-  const std::vector<int64_t> shape = {batch, config_.num_key_value_heads, max_length, config_.head_dim};
+  const std::vector<int64_t> shape = {batch, config_.num_key_value_heads, max_length,
+                                      config_.head_dim};
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     cache.keys.push_back(at::empty(shape, options));
     cache.values.push_back(at::empty(shape, options));

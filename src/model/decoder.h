@@ -27,19 +27,22 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  // Allocates arena and buffers. compute_dtype is what the forward pass runs in; master_dtype what is kept.
-  void allocate(at::Device device, at::ScalarType compute_dtype, at::ScalarType master_dtype = at::kFloat);
+  // Allocates arena and buffers. compute_dtype is what the forward pass runs in; master_dtype what
+  // is kept.
+  void allocate(at::Device device, at::ScalarType compute_dtype,
+                at::ScalarType master_dtype = at::kFloat);
 
   // tokens [B, T] int32 or int64 -> final normalized hidden states [B, T, C].
   at::Tensor hidden(const ForwardContext& context, const at::Tensor& tokens_BT);
   // hidden [..., C] -> logits [..., V].
   at::Tensor logits(const at::Tensor& hidden);
   struct Loss {
-    at::Tensor sum;      // float scalar: cross-entropy in nats, summed over targets that are not -100
+    at::Tensor sum;  // float scalar: cross-entropy in nats, summed over targets that are not -100
     at::Tensor correct;  // int64 scalar: targets that are the argmax (without gradient only)
   };
   // The V-wide logits of the whole batch never exist.
-  Loss loss(const ForwardContext& context, const at::Tensor& tokens_BT, const at::Tensor& targets_BT);
+  Loss loss(const ForwardContext& context, const at::Tensor& tokens_BT,
+            const at::Tensor& targets_BT);
 
   // An empty cache for `batch` sequences of up to `max_length` tokens.
   KvCache make_cache(int64_t batch, int64_t max_length) const;

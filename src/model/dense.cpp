@@ -6,8 +6,8 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
-#include "ops/fused/dropout.h"
 #include "core/random.h"
+#include "ops/fused/dropout.h"
 
 namespace refract {
 namespace {
@@ -16,18 +16,22 @@ namespace {
 at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
   const int64_t groups = num_heads / x.size(1);
   if (groups == 1) return x;
-  return x.unsqueeze(2).expand({-1, -1, groups, -1, -1}).reshape({x.size(0), num_heads, x.size(2), x.size(3)});
+  return x.unsqueeze(2)
+      .expand({-1, -1, groups, -1, -1})
+      .reshape({x.size(0), num_heads, x.size(2), x.size(3)});
 }
 
 // true where query i (the last T of S positions) may see key j.
 at::Tensor causal_mask(int64_t queries, int64_t keys, at::Device device) {
-  return at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device)).tril(keys - queries);
+  return at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device))
+      .tril(keys - queries);
 }
 
 }  // namespace
 
 ParameterSpec weight_spec(const LinearSpec& spec) {
-  return {spec.name + ".weight", {spec.out_features, spec.in_features}, Init::normal(spec.init_std)};
+  return {
+      spec.name + ".weight", {spec.out_features, spec.in_features}, Init::normal(spec.init_std)};
 }
 
 ParameterSpec bias_spec(const LinearSpec& spec) {
@@ -66,8 +70,8 @@ at::Tensor DenseProjections::forward(const ForwardContext&, const at::Tensor& x)
   return apply_epilogue(at::linear(x, weight_), bias_, activation_);
 }
 
-at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tensor& q_BTHD, const at::Tensor& k_BTKD,
-                                  const at::Tensor& v_BTKD) {
+at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tensor& q_BTHD,
+                                  const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) {
   const at::Tensor q = q_BTHD.transpose(1, 2);
   at::Tensor k, v;
   if (context.cache) {
@@ -82,11 +86,13 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
   if (context.training && spec_.dropout > 0) {
     // Dropout on the probabilities draws from the run's own random streams, so they have to exist.
     const at::Tensor kept = causal_mask(queries, keys, q.device());
-    const at::Tensor scores = at::matmul(q, repeat_heads(k, spec_.num_heads).transpose(2, 3)) * spec_.scale;
-    const at::Tensor probabilities =
-        at::softmax(scores.masked_fill(kept.logical_not(), -std::numeric_limits<double>::infinity()), -1);
-    const at::Tensor dropped = dropout(probabilities, spec_.dropout, static_cast<int64_t>(context.seed),
-                                       static_cast<int64_t>(stream_id(spec_.name + ".dropout")), context.clock);
+    const at::Tensor scores =
+        at::matmul(q, repeat_heads(k, spec_.num_heads).transpose(2, 3)).mul(spec_.scale);
+    const at::Tensor probabilities = at::softmax(
+        scores.masked_fill(kept.logical_not(), -std::numeric_limits<double>::infinity()), -1);
+    const at::Tensor dropped =
+        dropout(probabilities, spec_.dropout, static_cast<int64_t>(context.seed),
+                static_cast<int64_t>(stream_id(spec_.name + ".dropout")), element_clock(context, probabilities));
     out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
   } else {
     std::optional<at::Tensor> mask;
@@ -97,7 +103,8 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
   return out.transpose(1, 2).reshape({q.size(0), queries, spec_.num_heads * spec_.head_dim});
 }
 
-std::unique_ptr<Projections> DenseFactory::projections(Build build, const ProjectionSpec& spec) const {
+std::unique_ptr<Projections> DenseFactory::projections(Build build,
+                                                       const ProjectionSpec& spec) const {
   return std::make_unique<DenseProjections>(build, spec);
 }
 

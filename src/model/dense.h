@@ -37,8 +37,8 @@ class DenseProjections : public Projections {
 class SdpaAttention : public AttentionCore {
  public:
   explicit SdpaAttention(const AttentionSpec& spec) : spec_(spec) {}
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD, const at::Tensor& k_BTKD,
-                     const at::Tensor& v_BTKD) override;
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
+                     const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override;
 
  private:
   AttentionSpec spec_;

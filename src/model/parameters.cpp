@@ -22,8 +22,8 @@ int64_t product(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-// Standard normal numbers by Box and Muller's method, two from one Philox block; in double, so that every
-// platform rounds to the same float.
+// Standard normal numbers by Box and Muller's method, two from one Philox block; in double, so that
+// every platform rounds to the same float.
 void fill_normal(float* out, int64_t n, uint64_t seed, const std::string& name, double std) {
   const PhiloxKey key = philox_key(seed, stream_id(name));
   at::parallel_for(0, (n + 1) / 2, 4096, [&](int64_t begin, int64_t end) {
@@ -42,11 +42,14 @@ void fill_normal(float* out, int64_t n, uint64_t seed, const std::string& name, 
 
 int64_t Parameter::numel() const { return product(shape); }
 
-int64_t Parameter::stored_numel() const { return numel() / std::max<int64_t>(shape[0], 1) * padded_rows; }
+int64_t Parameter::stored_numel() const {
+  return numel() / std::max<int64_t>(shape[0], 1) * padded_rows;
+}
 
 Parameter* ParameterArena::declare(const ParameterSpec& spec, int64_t pad_rows_to) {
   if (allocated()) throw std::logic_error("parameter declared after allocation: " + spec.name);
-  if (find(spec.name)) fail("two layers declare the parameter '{}'; each layer needs its own name", spec.name);
+  if (find(spec.name))
+    fail("two layers declare the parameter '{}'; each layer needs its own name", spec.name);
   Parameter parameter{spec.name, spec.shape, spec.init, spec.trainable};
   parameter.padded_rows = round_up(spec.shape[0], pad_rows_to);
   parameters_.push_back(std::move(parameter));
@@ -81,11 +84,13 @@ void ParameterArena::place() {
 
 void ParameterArena::allocate(at::Device device, at::ScalarType master_dtype,
                               at::ScalarType compute_dtype) {
+  if (allocated())
+    throw std::logic_error("the parameter arena is allocated already; layers hold its leaves");
   place();
-  leaves_.clear();
   const auto options = at::TensorOptions().device(device);
   master_ = at::zeros({size_}, options.dtype(master_dtype));
-  compute_ = master_dtype == compute_dtype ? master_ : at::zeros({size_}, options.dtype(compute_dtype));
+  compute_ =
+      master_dtype == compute_dtype ? master_ : at::zeros({size_}, options.dtype(compute_dtype));
   grads_ = at::zeros({trainable_size_}, options.dtype(compute_dtype));
 }
 
@@ -195,11 +200,16 @@ std::string ParameterArena::layout() const {
 }
 
 BufferStore::Buffer* BufferStore::declare(std::string name, at::Tensor start) {
-  for (const Buffer& buffer : buffers_) {
-    if (buffer.name == name) fail("two layers declare the buffer '{}'", name);
-  }
+  if (find(name)) fail("two layers declare the buffer '{}'", name);
   buffers_.push_back({std::move(name), std::move(start)});
   return &buffers_.back();
+}
+
+BufferStore::Buffer* BufferStore::find(std::string_view name) {
+  for (Buffer& buffer : buffers_) {
+    if (buffer.name == name) return &buffer;
+  }
+  return nullptr;
 }
 
 void BufferStore::to(at::Device device) {

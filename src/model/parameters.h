@@ -1,9 +1,11 @@
-// Where a model's numbers live: parameters in one contiguous arena, other persistent state beside it.
+// Where a model's numbers live: parameters in one contiguous arena, other persistent state beside
+// it.
 //
-// Layers first declare what they need (cheap, no memory), then the arena is allocated once. Order in the arena:
-// trainable matrices, trainable vectors, frozen parameters, so that weight decay, the optimizer and a collective
-// each cover one range. Parameters declared as a group lie side by side without gaps, and joint() is one leaf
-// over all of them: the q, k, v weights are one [q + k + v, C] matrix to a GEMM and three tensors to a checkpoint.
+// Layers first declare what they need (cheap, no memory), then the arena is allocated once. Order
+// in the arena: trainable matrices, trainable vectors, frozen parameters, so that weight decay, the
+// optimizer and a collective each cover one range. Parameters declared as a group lie side by side
+// without gaps, and joint() is one leaf over all of them: the q, k, v weights are one [q + k + v,
+// C] matrix to a GEMM and three tensors to a checkpoint.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -46,33 +48,37 @@ struct ParameterSpec {
 
 class ParameterArena {
  public:
-  // One parameter; with `pad_rows_to` its rows are padded to a multiple (tensor cores want aligned sizes).
+  // One parameter; with `pad_rows_to` its rows are padded to a multiple (tensor cores want aligned
+  // sizes).
   Parameter* declare(const ParameterSpec& spec, int64_t pad_rows_to = 1);
   // Parameters that lie side by side: all matrices of equal width, or all vectors.
   std::vector<Parameter*> declare_group(const std::vector<ParameterSpec>& specs);
 
-  // Allocates the buffers. Values are kept in `master_dtype`; the forward pass reads `compute_dtype`.
-  // A frozen parameter has no gradient and no optimizer state.
+  // Allocates the buffers. Values are kept in `master_dtype`; the forward pass reads
+  // `compute_dtype`. A frozen parameter has no gradient and no optimizer state.
   void allocate(at::Device device, at::ScalarType master_dtype, at::ScalarType compute_dtype);
   bool allocated() const { return master_.defined(); }
 
-  // Draws every parameter from its own random stream (seed, name): the same on every device and world size.
+  // Draws every parameter from its own random stream (seed, name): the same on every device and
+  // world size.
   void initialize(uint64_t seed);
   // Copies master values to the compute arena after they were written from outside the optimizer.
   void refresh_compute();
 
-  // The autograd leaf the forward pass uses, with padding rows: [padded_rows, ...], compute dtype. Its .grad is
-  // a view of grads().
+  // The autograd leaf the forward pass uses, with padding rows: [padded_rows, ...], compute dtype.
+  // Its .grad is a view of grads().
   at::Tensor leaf(const Parameter* parameter);
   // One leaf over adjacent parameters, stacked on dimension 0. Fails if they are not adjacent.
   at::Tensor joint_leaf(std::span<Parameter* const> parameters);
   bool adjacent(std::span<Parameter* const> parameters) const;
 
-  // Views without padding rows, for checkpoints and tests: master values and compute-dtype gradients.
+  // Views without padding rows, for checkpoints and tests: master values and compute-dtype
+  // gradients.
   at::Tensor value(const Parameter* parameter) const;
   at::Tensor gradient(const Parameter* parameter) const;
 
-  // Whole buffers. grads() covers the trainable part, which comes first; decayed() elements of it are matrices.
+  // Whole buffers. grads() covers the trainable part, which comes first; decayed() elements of it
+  // are matrices.
   const at::Tensor& master() const { return master_; }
   const at::Tensor& compute() const { return compute_; }
   const at::Tensor& grads() const { return grads_; }
@@ -84,7 +90,8 @@ class ParameterArena {
   Parameter* find(std::string_view name);
   int64_t count() const;            // parameters without padding
   int64_t trainable_count() const;  // of those, the trainable ones
-  // A line per parameter (name, shape, place): equal for two arenas whose flat buffers mean the same.
+  // A line per parameter (name, shape, place): equal for two arenas whose flat buffers mean the
+  // same.
   std::string layout() const;
 
  private:
@@ -97,7 +104,8 @@ class ParameterArena {
   int64_t size_ = 0, trainable_size_ = 0, matrix_size_ = 0;
 };
 
-// Persistent state that is not a parameter: running ranges, counters. Saved with every checkpoint, moved with the model.
+// Persistent state that is not a parameter: running ranges, counters. Saved with every checkpoint,
+// moved with the model.
 class BufferStore {
  public:
   struct Buffer {
@@ -108,6 +116,7 @@ class BufferStore {
   Buffer* declare(std::string name, at::Tensor start);
   void to(at::Device device);
   std::deque<Buffer>& all() { return buffers_; }
+  Buffer* find(std::string_view name);  // null if there is none
 
  private:
   std::deque<Buffer> buffers_;

@@ -1,6 +1,8 @@
 #include "model/rope.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/pow.h>
 
 #include <cmath>
 #include <numbers>
@@ -8,15 +10,32 @@
 namespace refract {
 namespace {
 
+// All in float and in Hugging Face's order of operations: at a large position a difference in the
+// last bit of a frequency is a difference in the angle that a pretrained model would notice.
+
 // Llama 3's stretching: low frequencies by `factor`, high ones not at all, a blend between.
-double llama3_frequency(const ModelConfig& c, double frequency) {
-  const double wavelength = 2 * std::numbers::pi / frequency;
-  const double original = static_cast<double>(c.rope_original_max_position_embeddings);
-  if (wavelength < original / c.rope_high_freq_factor) return frequency;
-  if (wavelength > original / c.rope_low_freq_factor) return frequency / c.rope_factor;
-  const double blend = (original / wavelength - c.rope_low_freq_factor) /
-                       (c.rope_high_freq_factor - c.rope_low_freq_factor);
-  return (1 - blend) * frequency / c.rope_factor + blend * frequency;
+float llama3_frequency(const ModelConfig& c, float frequency) {
+  const float wavelength = static_cast<float>(2 * std::numbers::pi) / frequency;
+  const float original = static_cast<float>(c.rope_original_max_position_embeddings);
+  const float low = static_cast<float>(c.rope_low_freq_factor),
+              high = static_cast<float>(c.rope_high_freq_factor);
+  const float factor = static_cast<float>(c.rope_factor);
+  if (wavelength < original / high) return frequency;
+  if (wavelength > original / low) return frequency / factor;
+  const float blend = (original / wavelength - low) / (high - low);
+  return (1 - blend) * frequency / factor + blend * frequency;
+}
+
+at::Tensor frequencies(const ModelConfig& c) {
+  const at::Tensor exponents =
+      at::arange(0, c.head_dim, 2, at::kFloat).div(static_cast<double>(c.head_dim));
+  at::Tensor frequencies = at::pow(c.rope_theta, exponents).reciprocal();
+  float* data = frequencies.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < frequencies.numel(); ++i) {
+    if (c.rope_scaling == "llama3") data[i] = llama3_frequency(c, data[i]);
+    if (c.rope_scaling == "linear") data[i] /= static_cast<float>(c.rope_factor);
+  }
+  return frequencies;
 }
 
 }  // namespace
@@ -26,14 +45,11 @@ std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& c) {
   at::Tensor cos = at::empty({length, half}, at::TensorOptions().dtype(at::kFloat));
   at::Tensor sin = at::empty_like(cos);
   float *cos_data = cos.mutable_data_ptr<float>(), *sin_data = sin.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < half; ++i) {
-    double frequency = std::pow(c.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(c.head_dim));
-    if (c.rope_scaling == "llama3") frequency = llama3_frequency(c, frequency);
-    if (c.rope_scaling == "linear") frequency /= c.rope_factor;
-    // Hugging Face multiplies position and frequency in float; so do we, to have the same angle at large positions.
-    const float rounded = static_cast<float>(frequency);
-    for (int64_t t = 0; t < length; ++t) {
-      const float angle = static_cast<float>(t) * rounded;
+  const at::Tensor frequency_tensor = frequencies(c);
+  const float* frequency = frequency_tensor.const_data_ptr<float>();
+  for (int64_t t = 0; t < length; ++t) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(t) * frequency[i];
       cos_data[t * half + i] = std::cos(angle);
       sin_data[t * half + i] = std::sin(angle);
     }

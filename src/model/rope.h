@@ -1,4 +1,5 @@
-// Rotary position tables (Su et al., arXiv 2104.09864) with the scalings of Hugging Face's configurations.
+// Rotary position tables (Su et al., arXiv 2104.09864) with the scalings of Hugging Face's
+// configurations.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -8,7 +9,8 @@
 
 namespace refract {
 
-// cos and sin of every position's angles, each [max_position_embeddings, head_dim / 2], float on the CPU.
+// cos and sin of every position's angles, each [max_position_embeddings, head_dim / 2], float on
+// the CPU.
 std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& config);
 
 }  // namespace refract

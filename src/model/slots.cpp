@@ -1,6 +1,7 @@
 #include "model/slots.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "core/error.h"
@@ -9,11 +10,16 @@
 
 namespace refract {
 
+at::Tensor element_clock(const ForwardContext& context, const at::Tensor& x) {
+  const int64_t per_sequence = x.numel() / x.size(0);
+  return at::stack({context.clock.select(0, 0), context.clock.select(0, 1).mul(per_sequence)});
+}
+
 at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation) {
   const std::optional<at::Tensor> maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
   switch (activation) {
     case Activation::kNone:
-      return bias.defined() ? y + bias : y;
+      return bias.defined() ? y.add(bias) : y;
     case Activation::kGelu:
       return bias_gelu(y, maybe_bias, false);
     case Activation::kGeluTanh:
@@ -39,14 +45,18 @@ at::Tensor ComposedProjections::forward(const ForwardContext& context, const at:
   for (size_t i = 0; i < layers_.size(); ++i) {
     outputs.push_back(layers_[i]->forward(context, x));
     if (!any_bias_) continue;
-    biases.push_back(biases_[i] ? arena_.leaf(biases_[i]) : at::zeros({out_features_[i]}, x.options()));
+    biases.push_back(biases_[i] ? arena_.leaf(biases_[i])
+                                : at::zeros({out_features_[i]}, x.options()));
   }
   const at::Tensor y = outputs.size() == 1 ? outputs[0] : at::cat(outputs, -1);
-  const at::Tensor bias = !any_bias_ ? at::Tensor() : biases.size() == 1 ? biases[0] : at::cat(biases);
+  const at::Tensor bias = !any_bias_           ? at::Tensor()
+                          : biases.size() == 1 ? biases[0]
+                                               : at::cat(biases);
   return apply_epilogue(y, bias, activation_);
 }
 
-std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer, const at::Tensor& k_BTKD,
+std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
+                                                  const at::Tensor& k_BTKD,
                                                   const at::Tensor& v_BTKD) {
   const int64_t begin = cache.length, count = k_BTKD.size(1);
   at::Tensor &keys = cache.keys.at(layer), &values = cache.values.at(layer);

@@ -1,7 +1,8 @@
 // The slots: what a decoder layer multiplies by, it gets from a LayerFactory at construction.
 //
-// A new compute paradigm implements LinearLayer (one forward function) or AttentionCore, and a LayerFactory that
-// hands them out; everything else composes. A fused form overrides Projections where it pays.
+// A new compute paradigm implements LinearLayer (one forward function) or AttentionCore, and a
+// LayerFactory that hands them out; everything else composes. A fused form overrides Projections
+// where it pays.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -15,7 +16,8 @@
 
 namespace refract {
 
-// Keys and values of the tokens so far, for decoding. Preallocated: [batch, kv heads, max length, head_dim] per layer.
+// Keys and values of the tokens so far, for decoding. Preallocated: [batch, kv heads, max length,
+// head_dim] per layer.
 struct KvCache {
   std::vector<at::Tensor> keys, values;  // one per layer
   int64_t length = 0;                    // tokens held by every layer before this call
@@ -24,11 +26,16 @@ struct KvCache {
 // What a forward pass needs to know beside its input.
 struct ForwardContext {
   bool training = false;
-  uint64_t seed = 0;   // of the run, for noise and dropout
-  at::Tensor clock;    // int64 [2] on the device: optimizer step, first sequence of the micro-batch in the global batch.
-                       // Defined while training; on the device, so that a captured graph can advance it.
+  uint64_t seed = 0;  // of the run, for noise and dropout
+  at::Tensor clock;   // int64 [2] on the device: optimizer step, first sequence of the micro-batch
+                     // in the global batch. Defined while training; on the device, so that a
+                     // captured graph can advance it.
   KvCache* cache = nullptr;
 };
+
+// The clock of an op that draws a number per element of x [B, ...]: (step, index of x's first element in the global
+// batch), so that any cut of the batch into micro-batches draws the same numbers.
+at::Tensor element_clock(const ForwardContext& context, const at::Tensor& x);
 
 enum class Activation { kNone, kGelu, kGeluTanh, kSwiglu };
 
@@ -40,7 +47,8 @@ struct LinearSpec {
   double init_std = 0.02;
 };
 
-// The linear layers that share one input, applied together: {q, k, v}, {o}, {gate, up} or {up}, {down}.
+// The linear layers that share one input, applied together: {q, k, v}, {o}, {gate, up} or {up},
+// {down}.
 struct ProjectionSpec {
   std::vector<LinearSpec> members;
   Activation activation = Activation::kNone;  // after the bias; kSwiglu takes members {gate, up}
@@ -72,7 +80,8 @@ class LinearLayer {
 class Projections {
  public:
   virtual ~Projections() = default;
-  // x [..., in_features] -> the members' outputs side by side on the last dimension, bias and activation applied:
+  // x [..., in_features] -> the members' outputs side by side on the last dimension, bias and
+  // activation applied:
   // [..., sum of out_features], with kSwiglu [..., out_features of one].
   virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& x) = 0;
 };
@@ -82,21 +91,24 @@ class AttentionCore {
   virtual ~AttentionCore() = default;
   // q [B, T, H, D], k and v [B, T, K, D], positions already applied -> [B, T, H * D]. Causal.
   // With a cache, k and v are appended to it and all of it is attended to.
-  virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD, const at::Tensor& k_BTKD,
-                             const at::Tensor& v_BTKD) = 0;
+  virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
+                             const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) = 0;
 };
 
 class LayerFactory {
  public:
   virtual ~LayerFactory() = default;
-  virtual std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const = 0;
-  virtual std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const = 0;
+  virtual std::unique_ptr<Projections> projections(Build build,
+                                                   const ProjectionSpec& spec) const = 0;
+  virtual std::unique_ptr<AttentionCore> attention(Build build,
+                                                   const AttentionSpec& spec) const = 0;
 };
 
 // Projections of any members by composition: each layer in its turn, then bias and activation.
 class ComposedProjections : public Projections {
  public:
-  ComposedProjections(Build build, const ProjectionSpec& spec, std::vector<std::unique_ptr<LinearLayer>> layers);
+  ComposedProjections(Build build, const ProjectionSpec& spec,
+                      std::vector<std::unique_ptr<LinearLayer>> layers);
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
 
  private:
@@ -111,8 +123,10 @@ class ComposedProjections : public Projections {
 // y [..., n] -> activation(y + bias); `bias` may be undefined.
 at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation);
 
-// Appends k, v [B, T, K, D] of `layer` to the cache and returns all keys and values so far, [B, K, length + T, D].
-std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer, const at::Tensor& k_BTKD,
+// Appends k, v [B, T, K, D] of `layer` to the cache and returns all keys and values so far, [B, K,
+// length + T, D].
+std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
+                                                  const at::Tensor& k_BTKD,
                                                   const at::Tensor& v_BTKD);
 
 }  // namespace refract

@@ -1,0 +1,184 @@
+"""Random-weight GPT-2 and Llama models of `transformers` against our decoder, both ways.
+
+Tolerance in fp32: relative 1e-5 in the norm of each whole tensor, |a - b| / |b|.
+"""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from probe import probe  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel,  # noqa: E402
+                          LlamaConfig, LlamaForCausalLM)
+
+TOLERANCE = 1e-5
+BATCH, LENGTH, VOCABULARY = 3, 29, 97
+
+GPT2 = {
+    "gelu_new": {},
+    "gelu": {"activation_function": "gelu"},
+    "gelu_pytorch_tanh": {"activation_function": "gelu_pytorch_tanh"},
+    "inverse_layer": {"scale_attn_by_inverse_layer_idx": True},
+    "untied": {"tie_word_embeddings": False},
+    "n_inner": {"n_inner": 100, "layer_norm_epsilon": 1e-3},
+    "padded_vocabulary": {"vocab_size": 1031},
+}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 24}
+LLAMA = {
+    "plain": {},
+    "gqa": {"num_key_value_heads": 2},
+    "mqa_tied": {"num_key_value_heads": 1, "tie_word_embeddings": True},
+    "head_dim": {"head_dim": 24, "num_key_value_heads": 2},
+    "biases": {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 2},
+    "attention_bias": {"attention_bias": True},
+    "llama3": {"rope_parameters": LLAMA3, "num_key_value_heads": 2},
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}},
+    "theta_eps": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-3},
+    "padded_vocabulary": {"vocab_size": 1031},
+}
+ALL = [pytest.param("gpt2", name, id=f"gpt2-{name}") for name in GPT2] + \
+      [pytest.param("llama", name, id=f"llama-{name}") for name in LLAMA]
+
+
+def make_model(family, name):
+    torch.manual_seed(hash_of(family + name))
+    if family == "gpt2":
+        settings = dict(vocab_size=VOCABULARY, n_positions=64, n_embd=64, n_layer=3, n_head=4, resid_pdrop=0.0,
+                        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1)
+        model = GPT2LMHeadModel(GPT2Config(**{**settings, **GPT2[name]}))
+    else:
+        settings = dict(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=112, num_hidden_layers=3,
+                        num_attention_heads=4, max_position_embeddings=64)
+        model = LlamaForCausalLM(LlamaConfig(**{**settings, **LLAMA[name]}))
+    with torch.no_grad():  # biases and norms away from 0 and 1, and weights large enough to matter
+        for name, parameter in model.named_parameters():
+            matrix = parameter.dim() > 1
+            parameter.mul_(3 if matrix else 1).add_(torch.randn_like(parameter) * (0 if matrix else 0.1))
+    return model.eval()
+
+
+def hash_of(text):
+    return sum(ord(c) * 31**i for i, c in enumerate(text)) % 2**31
+
+
+def make_tokens(model, path=None):
+    tokens = torch.randint(0, model.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(5))
+    if path:
+        save_file({"input_ids": tokens}, path)
+    return tokens
+
+
+def relative_error(ours, theirs):
+    return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
+
+
+def reference(model, tokens):
+    """Logits, loss and gradients under the names that save_pretrained writes."""
+    out = model(tokens, labels=tokens)
+    model.zero_grad()
+    out.loss.backward()
+    grads = {f"grad.{name}": p.grad for name, p in model.named_parameters()}
+    return {"logits": out.logits.detach(), "loss": out.loss.detach().reshape(1), **grads}
+
+
+def assert_same_numbers(ours, theirs, tolerance=TOLERANCE):
+    assert set(ours) == set(theirs)
+    errors = {name: relative_error(ours[name], theirs[name]) for name in theirs if theirs[name].norm() > 1e-6}
+    for name, tensor in theirs.items():
+        if name not in errors:  # the key bias: its gradient is 0 but for rounding
+            assert (ours[name] - tensor).norm() < 1e-6, name
+    worst = max(errors, key=errors.get)
+    assert errors[worst] < tolerance, f"{worst}: {errors[worst]:.2e}"
+
+
+SHARDED = [pytest.param(family, name, True, id=f"{family}-{name}-sharded")
+           for family, name in (("gpt2", "gelu_new"), ("llama", "gqa"))]
+
+
+@pytest.mark.parametrize("family,name,sharded",
+                         [pytest.param(*p.values, False, id=p.id) for p in ALL] + SHARDED)
+def test_logits_loss_and_gradients_equal_transformers(family, name, sharded, tmp_path):
+    model = make_model(family, name)
+    model.save_pretrained(tmp_path / "hf", max_shard_size="40KB" if sharded else "5GB")
+    assert (tmp_path / "hf" / "model.safetensors.index.json").exists() == sharded
+    tokens = make_tokens(model, tmp_path / "tokens.safetensors")
+    probe("run", tmp_path / "hf", tmp_path / "tokens.safetensors", tmp_path / "out.safetensors")
+    assert_same_numbers(load_file(tmp_path / "out.safetensors"), reference(model, tokens))
+
+
+@pytest.mark.parametrize("family,name", ALL)
+def test_transformers_opens_what_we_save_with_equal_logits(family, name, tmp_path):
+    model = make_model(family, name)
+    model.save_pretrained(tmp_path / "hf")
+    probe("save", tmp_path / "hf", tmp_path / "ours")
+    probe("save", tmp_path / "hf", tmp_path / "shards", "float32", 60000)
+    assert (tmp_path / "shards" / "model.safetensors.index.json").exists()
+    tokens = make_tokens(model)
+    expected = model(tokens).logits
+    for folder in ("ours", "shards"):
+        loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path / folder, output_loading_info=True)
+        assert not any(report.get(k) for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+        assert type(loaded) is type(model)
+        logits = loaded.eval()(tokens).logits
+        if name == "gelu_pytorch_tanh":  # saved as gelu_new: the same function, summed in another order
+            assert relative_error(logits, expected) < 1e-6, folder
+        else:
+            assert torch.equal(logits, expected), folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family,name", [("gpt2", "untied"), ("gpt2", "gelu_new"), ("llama", "biases"),
+                                         ("llama", "mqa_tied")])
+def test_load_and_save_is_bit_exact(family, name, dtype, tmp_path):
+    model = make_model(family, name).to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path / "hf")
+    probe("save", tmp_path / "hf", tmp_path / "ours", dtype)
+    theirs, ours = (load_file(tmp_path / f / "model.safetensors") for f in ("hf", "ours"))
+    assert set(theirs) == set(ours)
+    integer = torch.int32 if dtype == "float32" else torch.int16
+    for tensor in theirs:
+        assert ours[tensor].dtype == theirs[tensor].dtype
+        assert torch.equal(ours[tensor].view(integer), theirs[tensor].view(integer)), tensor
+    # Ours are written in the reference library's order too: the same bytes.
+    assert (tmp_path / "hf/model.safetensors").read_bytes() == (tmp_path / "ours/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("family,name", [("gpt2", "gelu_new"), ("llama", "llama3")])
+def test_bf16_weights_and_compute_are_close(family, name, tmp_path):
+    model = make_model(family, name).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "hf")
+    # Not model.float(): that would keep the rotary frequencies rounded to bf16.
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
+    tokens = make_tokens(model, tmp_path / "tokens.safetensors")
+    expected = reference(model, tokens)
+    probe("run", tmp_path / "hf", tmp_path / "tokens.safetensors", tmp_path / "fp32.safetensors")
+    assert_same_numbers(load_file(tmp_path / "fp32.safetensors"), expected)
+    probe("run", tmp_path / "hf", tmp_path / "tokens.safetensors", tmp_path / "bf16.safetensors", "bfloat16")
+    got = load_file(tmp_path / "bf16.safetensors")
+    assert got["logits"].dtype == torch.bfloat16
+    assert relative_error(got["logits"], expected["logits"]) < 2e-2
+    assert abs(got["loss"].item() / expected["loss"].item() - 1) < 1e-2
+    worst = max((relative_error(got[k], expected[k]), k) for k in expected
+                if k.startswith("grad") and expected[k].norm() > 1e-3)
+    assert worst[0] < 1e-1, worst
+
+
+@pytest.mark.parametrize("family,name", ALL)
+def test_config_survives_the_way_through_our_own_format(family, name, tmp_path):
+    model = make_model(family, name)
+    model.save_pretrained(tmp_path / "hf")
+    probe("save", tmp_path / "hf", tmp_path / "own", "float32", 5000000000, "refract")
+    config = json.loads((tmp_path / "own/config.json").read_text())
+    assert config["model_type"] == "refract"
+    before, after = (json.loads(probe("config", tmp_path / f)) for f in ("hf", "own"))
+    assert before == after
+    tokens = tmp_path / "tokens.safetensors"
+    make_tokens(model, tokens)
+    for folder in ("hf", "own"):
+        probe("run", tmp_path / folder, tokens, tmp_path / f"{folder}.safetensors")
+    a, b = (load_file(tmp_path / f"{f}.safetensors") for f in ("hf", "own"))
+    assert torch.equal(a["logits"], b["logits"]) and torch.equal(a["loss"], b["loss"])
