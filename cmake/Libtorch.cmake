@@ -17,8 +17,14 @@ endif()
 cmake_path(GET REFRACT_TORCH PARENT_PATH refract_site_packages)
 set(REFRACT_TORCH_LIB ${REFRACT_TORCH}/lib)
 
+# The wheel carries fmt's headers of another version than the system's library; ours must be found first.
+find_path(refract_fmt_include fmt/format.h REQUIRED)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/include)
+file(CREATE_LINK ${refract_fmt_include}/fmt ${CMAKE_BINARY_DIR}/include/fmt SYMBOLIC)
+
 add_library(libtorch::headers INTERFACE IMPORTED)
 target_include_directories(libtorch::headers SYSTEM INTERFACE
+  ${CMAKE_BINARY_DIR}/include
   ${REFRACT_TORCH}/include ${REFRACT_TORCH}/include/torch/csrc/api/include)
 target_compile_definitions(libtorch::headers INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
 

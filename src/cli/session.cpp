@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <nlohmann/json.hpp>
+
 #include "core/error.h"
 #include "core/toml.h"
 #include "model/checkpoint.h"
@@ -22,18 +24,25 @@ nlohmann::json saved_settings(const fs::path& folder) {
 
 at::Device open_device(const RunConfig& config) {
   if (config.train.threads > 0) at::set_num_threads(static_cast<int>(config.train.threads));
-  const CudaRuntime* cuda = config.train.device == "cpu" ? nullptr : cuda_runtime();
-  if (!cuda) {
+  if (config.train.device == "cpu") return at::Device(at::kCPU);
+  if (const CudaRuntime* cuda = cuda_runtime()) {
+    cuda->set_deterministic(config.train.deterministic);
+    cuda->prefer_cudnn_attention(!config.train.deterministic);
+    cuda->use_side_stream();
+  }
+  if (!cuda_available()) {
     if (config.train.device == "cuda") fail("train.device = \"cuda\", but {}", cuda_unavailable_reason());
     return at::Device(at::kCPU);
   }
-  cuda->set_deterministic(config.train.deterministic);
-  cuda->use_side_stream();
+  if (!cuda_runtime() && config.train.cuda_graph == "on") {
+    fail("train.cuda_graph = \"on\", but {}", cuda_unavailable_reason());
+  }
   return at::Device(at::kCUDA, 0);
 }
 
 std::string device_name(at::Device device) {
-  return device.is_cuda() ? cuda_runtime()->device_name() : fmt::format("CPU ({} threads)", at::get_num_threads());
+  if (device.is_cuda()) return cuda_runtime() ? cuda_runtime()->device_name() : "CUDA";
+  return fmt::format("CPU ({} threads)", at::get_num_threads());
 }
 
 at::ScalarType compute_dtype(const RunConfig& config) {
@@ -91,7 +100,7 @@ LoadedModel load_model(const std::string& specification, const std::vector<std::
 }
 
 void check_transforms(const RunConfig& config) {
-  if (!config.transform.is_null() && !config.transform.empty()) {
+  if (!config.transform.empty() && config.transform != "[]") {
     fail_usage("[[transform]]: this build has no transform kinds; remove the rules");
   }
 }

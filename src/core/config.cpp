@@ -166,10 +166,10 @@ void Fields::add(std::string key, std::vector<std::string>& value, std::string h
   field.default_value = to_toml_value(json(value));
 }
 
-void Fields::add_raw(std::string key, json& value, std::string help) {
+void Fields::add_raw(std::string key, std::string& json_text, std::string help) {
   Field& field = append(std::move(key), std::move(help), "tables");
-  field.set = [&value](const json& v) { value = v; };
-  field.get = [&value] { return value; };
+  field.set = [&json_text](const json& v) { json_text = v.dump(); };
+  field.get = [&json_text] { return json_text.empty() ? json() : json::parse(json_text); };
   field.default_value = "none";
 }
 

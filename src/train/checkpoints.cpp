@@ -55,9 +55,9 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state, const Tr
     save_model(model, partial);
     extra(partial);
     // Last, because a checkpoint without it is never taken for a complete one.
-    save_safetensors(partial / kStateFile,
-                     {{"exp_avg", state.exp_avg}, {"exp_avg_sq", state.exp_avg_sq}},
-                     {{"step", std::to_string(position.step)},
+    write_safetensors(partial / kStateFile,
+                      {source_of("exp_avg", state.exp_avg), source_of("exp_avg_sq", state.exp_avg_sq)},
+                      {{"step", std::to_string(position.step)},
                       {"sequences", std::to_string(position.sequences)},
                       {"seed", std::to_string(position.seed)},
                       {"layout", model.arena().layout()}});

@@ -1,6 +1,8 @@
 #include "train/run_config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "core/config.h"
 #include "core/error.h"

@@ -1,7 +1,7 @@
 // All settings of a run: what a recipe holds.
 #pragma once
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -64,7 +64,7 @@ struct RunConfig {
   struct Log {
     int64_t every = 10;
   } log;
-  nlohmann::json transform;  // [[transform]], as given
+  std::string transform;  // [[transform]] as JSON; empty: none
 };
 
 void describe(Fields& fields, RunConfig& config);

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "ops/common/call.h"
 #include "ops/fused/optimizer.h"
 #include "train/schedule.h"
 
@@ -36,10 +37,14 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
   history_ = at::zeros({kHistory, 2}, device.dtype(at::kFloat));
   loss_ = at::zeros({}, device.dtype(at::kFloat));
   for (Staging& staging : staging_) {
-    const auto host = at::TensorOptions().pinned_memory(cuda_ != nullptr);
-    staging.tokens = at::empty(tokens_.sizes(), host.dtype(at::kInt));
-    staging.longs = at::empty(longs_.sizes(), host.dtype(at::kLong));
-    staging.floats = at::zeros(floats_.sizes(), host.dtype(at::kFloat));
+    auto host = [this](const at::Tensor& like) {
+      return cuda_ ? cuda_->empty_pinned(like.sizes(), like.scalar_type())
+                   : at::empty(like.sizes(), at::TensorOptions().dtype(like.scalar_type()));
+    };
+    staging.tokens = host(tokens_);
+    staging.longs = host(longs_);
+    staging.floats = host(floats_).zero_();
+    if (cuda_) staging.copied = cuda_->event();
   }
 }
 
@@ -67,20 +72,19 @@ void TrainStep::fill(Staging& staging, int64_t step, int64_t first_sequence) {
 
 void TrainStep::upload(const Staging& staging) {
   tokens_.copy_(staging.tokens, /*non_blocking=*/true);
-  longs_.copy_(staging.longs, true);
-  floats_.copy_(staging.floats, true);
+  longs_.copy_(staging.longs, /*non_blocking=*/true);
+  floats_.copy_(staging.floats, /*non_blocking=*/true);
+  if (staging.copied) staging.copied->record();
 }
 
 bool TrainStep::wants_graph() const { return cuda_ && config_.train.cuda_graph != "off"; }
 
 void TrainStep::run(int64_t step, int64_t first_sequence) {
   if (static_cast<int64_t>(pending_.size()) >= kHistory) throw std::logic_error("step records were not taken in time");
-  const auto slot = static_cast<size_t>(step % kStagingSlots);
-  Staging& staging = staging_[slot];
-  if (cuda_) cuda_->wait_for_mark(static_cast<int>(slot));
+  Staging& staging = staging_[static_cast<size_t>(step % kStagingSlots)];
+  if (staging.copied) staging.copied->wait();
   fill(staging, step, first_sequence);
   upload(staging);
-  if (cuda_) cuda_->mark(static_cast<int>(slot));
   if (graph_) {
     graph_->replay();
   } else if (wants_graph() && eager_steps_ >= kEagerSteps) {
@@ -106,7 +110,7 @@ void TrainStep::compute() {
     const at::Tensor batch = tokens_.select(0, m);
     const Decoder::Loss loss =
         model_.loss(context, batch.narrow(1, 0, context_).contiguous(), batch.narrow(1, 1, context_).contiguous());
-    const at::Tensor mean = loss.sum * per_token;
+    const at::Tensor mean = loss.sum.mul(per_token);
     mean.backward();
     loss_.add_(mean.detach());
     if (accumulated_.defined()) accumulate_(accumulated_, arena.grads());
@@ -116,8 +120,6 @@ void TrainStep::compute() {
   const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
   step_control_(control_, norm, loss_, o.clip, step);
   history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1), at::stack({loss_, norm}).unsqueeze(0));
-  const std::optional<at::Tensor> compute =
-      arena.compute().is_same(arena.master()) ? std::nullopt : std::optional(arena.compute().narrow(0, 0, arena.trainable_size()));
   AdamW settings;
   settings.beta1 = o.betas[0];
   settings.beta2 = o.betas[1];
@@ -125,8 +127,10 @@ void TrainStep::compute() {
   settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
   settings.n_decay = o.decay == "all" ? arena.trainable_size() : arena.matrix_size();
   settings.zero_grads = true;
-  adamw_(arena.master().narrow(0, 0, arena.trainable_size()), compute, grads, state_.exp_avg, state_.exp_avg_sq,
-         floats_, control_, settings);
+  auto trainable = [&](const at::Tensor& flat) { return flat.narrow(0, 0, arena.trainable_size()); };
+  const bool same = arena.compute().is_same(arena.master());
+  adamw_(trainable(arena.master()), optional_of(same ? at::Tensor() : trainable(arena.compute())), grads,
+         state_.exp_avg, state_.exp_avg_sq, floats_, control_, settings);
 }
 
 std::vector<StepRecord> TrainStep::take_records(std::optional<int64_t>& bad_step) {

@@ -54,7 +54,7 @@ class TrainStep {
   // Inputs of a step, filled on the host and copied to fixed places on the device.
   struct Staging {
     at::Tensor tokens, longs, floats;
-    int64_t used_by = -1;  // the last step that read it
+    std::unique_ptr<CudaEvent> copied;  // done when the host may write here again; null on the CPU
   };
 
   void fill(Staging& staging, int64_t step, int64_t first_sequence);
@@ -64,7 +64,7 @@ class TrainStep {
 
   Decoder& model_;
   const RunConfig& config_;
-  const CudaRuntime* cuda_;  // null on the CPU
+  const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library
   std::shared_ptr<TokenStream> stream_;
   WindowOrder order_;
   int64_t steps_, micro_batches_, micro_batch_, context_;

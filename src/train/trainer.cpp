@@ -22,7 +22,7 @@ double seconds_now() {
 }
 
 double memory_in_use(const Decoder& model) {
-  if (model.device().is_cuda()) return static_cast<double>(cuda_runtime()->peak_memory_allocated());
+  if (model.device().is_cuda() && cuda_runtime()) return static_cast<double>(cuda_runtime()->peak_memory_allocated());
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024;

@@ -1,0 +1,71 @@
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "data/source.h"
+#include "model/checkpoint.h"
+#include "model/hf_config.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+at::ScalarType parse_dtype(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  fail_usage("--dtype {} is not one of float32, bfloat16, float16", name);
+}
+
+class ExportCommand : public Command {
+ public:
+  std::string name() const override { return "export"; }
+  std::string summary() const override { return "Write a model as a Hugging Face folder that transformers opens"; }
+  std::string example() const override { return "refract export runs/demo --out demo-hf   (after make demo)"; }
+  void declare(CommandLine& line) override {
+    line.positional("model", model_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.option("--out", out_, "the folder to write", true);
+    line.option("--dtype", dtype_, "float32, bfloat16 or float16");
+    line.option("--max-shard-size", shard_size_, "larger models are cut into several files");
+    line.flag("--json", json_, "print one JSON object");
+  }
+  int run() override;
+
+ private:
+  std::string model_, out_, dtype_ = "float32", shard_size_ = "5GB";
+  bool json_ = false;
+};
+
+int ExportCommand::run() {
+  const at::ScalarType dtype = parse_dtype(dtype_);
+  if (fs::exists(fs::path(out_) / "config.json")) {
+    fail_usage("'{}' already holds a model; choose another --out", out_);
+  }
+  const LoadedModel loaded = load_model(model_, {"train.device=cpu"});
+  const HfFamily family = hf_family(loaded.config.model);
+  if (family.name.empty()) {
+    fail("'{}' can't be exported: transformers has no model that computes it. {}", loaded.folder.string(), family.reason);
+  }
+  SaveOptions options;
+  options.dtype = dtype;
+  options.format = family.name;
+  options.max_shard_bytes = static_cast<uint64_t>(parse_size(shard_size_));
+  if (loaded.tokenizer) options.ids.bos = options.ids.eos = loaded.tokenizer->end_of_text();
+  save_model(*loaded.model, out_, options);
+  if (loaded.tokenizer) loaded.tokenizer->save(out_);
+  if (json_) {
+    fmt::print("{}\n", nlohmann::json{{"folder", out_}, {"family", family.name}}.dump());
+  } else {
+    log_info("{} as {} in {}", loaded.folder.string(), family.name, out_);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_export_command() { return std::make_unique<ExportCommand>(); }
+
+}  // namespace refract

@@ -1,0 +1,108 @@
+#include "core/config.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/toml.h"
+
+namespace refract {
+namespace {
+
+struct Settings {
+  double lr = 1e-3;
+  int64_t steps = 10;
+  bool fast = false;
+  std::string kind = "cosine", batches = "all";
+  std::vector<double> betas = {0.9, 0.95};
+};
+
+class FieldsTest : public testing::Test {
+ protected:
+  FieldsTest() {
+    fields.add("optimizer.lr", s.lr, "peak learning rate", {.min = 0, .open_min = true});
+    fields.add("train.steps", s.steps, "steps", {.min = 1, .max = 100});
+    fields.add("train.fast", s.fast, "speed");
+    fields.add("schedule.kind", s.kind, "shape", {"cosine", "linear"});
+    fields.add("eval.batches", s.batches, "how many");
+    fields.add("optimizer.betas", s.betas, "moments");
+  }
+  // The message of the error that setting a key raises.
+  std::string complaint(const std::string& key, const nlohmann::json& value) {
+    try {
+      fields.set(key, value, "recipe.toml");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kUsage);
+      return error.what();
+    }
+    return "";
+  }
+  Settings s;
+  Fields fields;
+};
+
+TEST_F(FieldsTest, SetsTypedValues) {
+  fields.set_all(parse_toml("[optimizer]\nlr = 2\nbetas = [0.5, 0.75]\n[train]\nsteps = 1e2\nfast = true\n"
+                            "[eval]\nbatches = 7\n", "t"), "t");
+  EXPECT_EQ(s.lr, 2.0);
+  EXPECT_EQ(s.steps, 100);
+  EXPECT_TRUE(s.fast);
+  EXPECT_EQ(s.batches, "7");
+  EXPECT_EQ(s.betas, (std::vector<double>{0.5, 0.75}));
+}
+
+TEST_F(FieldsTest, UnknownKeyNamesTheNearest) {
+  EXPECT_EQ(complaint("optimizer.lrr", 1), "recipe.toml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?");
+  EXPECT_NE(complaint("lr", 1).find("'optimizer.lr'"), std::string::npos);
+}
+
+TEST_F(FieldsTest, WrongTypesAndRangesSayWhatWouldDo) {
+  EXPECT_EQ(complaint("train.steps", "many"), "recipe.toml: train.steps takes an integer, not \"many\"");
+  EXPECT_EQ(complaint("train.steps", 2.5), "recipe.toml: train.steps takes an integer, not 2.5");
+  EXPECT_EQ(complaint("train.steps", 101), "recipe.toml: train.steps = 101 is out of range: it must be >= 1, <= 100");
+  EXPECT_EQ(complaint("optimizer.lr", 0), "recipe.toml: optimizer.lr = 0 is out of range: it must be > 0");
+  EXPECT_NE(complaint("schedule.kind", "cosin").find("did you mean \"cosine\"?"), std::string::npos);
+  EXPECT_EQ(s.steps, 10);  // a refused value changes nothing
+}
+
+TEST_F(FieldsTest, WrittenTomlReadsBackEqual) {
+  fields.set("optimizer.lr", 0.1 + 0.2, "t");
+  fields.set("eval.batches", "back\\slash 'and' \"quotes\"", "t");
+  const nlohmann::json tree = fields.to_json();
+  EXPECT_EQ(parse_toml(to_toml(tree), "t"), tree);
+}
+
+TEST_F(FieldsTest, HelpNamesEveryKey) {
+  const std::string help = fields.help_text();
+  for (const Field& field : fields.all()) EXPECT_NE(help.find(field.key), std::string::npos) << field.key;
+  EXPECT_NE(help.find("cosine | linear"), std::string::npos);
+}
+
+TEST(Toml, KeepsRegularExpressionsAndTableArrays) {
+  const std::string text = "[[transform]]\nmatch = 'model\\.layers\\.\\d+'\nrank = 4\n\n[[transform]]\nkind = \"none\"\n";
+  const nlohmann::json tree = parse_toml(text, "t");
+  EXPECT_EQ(tree["transform"][0]["match"], "model\\.layers\\.\\d+");
+  EXPECT_EQ(parse_toml(to_toml(tree), "t"), tree);
+  EXPECT_NE(to_toml(tree).find("'model\\.layers\\.\\d+'"), std::string::npos);
+}
+
+TEST(Toml, ErrorsNameTheLine) {
+  try {
+    parse_toml("a = 1\nb = \n", "recipe.toml");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("recipe.toml, line 2"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Override, ReadsTomlOrPlainText) {
+  EXPECT_EQ(parse_override("a.b=1e-4").second, nlohmann::json(1e-4));
+  EXPECT_EQ(parse_override("a.b=[1, 2]").second, nlohmann::json({1, 2}));
+  EXPECT_EQ(parse_override("data.path=../x y.txt").second, nlohmann::json("../x y.txt"));
+  EXPECT_EQ(parse_override("a=\"5\"").second, nlohmann::json("5"));
+  EXPECT_THROW(parse_override("novalue"), Error);
+}
+
+}  // namespace
+}  // namespace refract

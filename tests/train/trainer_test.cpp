@@ -1,0 +1,202 @@
+#include "train/trainer.h"
+
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+
+#include "core/error.h"
+#include "fixtures.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LossKeeper : public Observer {
+ public:
+  void on_log(const LogPoint& point) override { losses.push_back(point.loss); }
+  std::vector<double> losses;
+};
+
+TEST(Trainer, Learns) {
+  RunConfig config = tiny_config("learns");
+  config.train.steps = 200;
+  LossKeeper keeper;
+  TinyRun run(config, &keeper);
+  const RunResult result = run.trainer->run();
+  EXPECT_TRUE(result.finished);
+  EXPECT_GT(keeper.losses.front(), 2.5);  // ln 16 = 2.77
+  // The stream's entropy is 0.8125 log(1/0.8125) + ... = 1.03 nats; a model that learned the rule comes near.
+  EXPECT_LT(result.evaluation->loss, 1.35);
+  EXPECT_EQ(result.evaluation->tokens, 1999);
+}
+
+// Runs to the end, interrupted after every checkpoint by throwing everything away but the run folder.
+void expect_resumes_bit_identically(RunConfig config) {
+  config.checkpoint.every = 0;
+  TinyRun whole(config);
+  whole.trainer->run();
+
+  fs::remove_all(config.run.dir);
+  for (int64_t stop : {5, 9, 12}) {
+    RunConfig part = config;
+    part.checkpoint.permanent = {stop};
+    TinyRun run(part);
+    run.trainer->resume();
+    // A run of which only the checkpoint at `stop` survives, as if it had been killed later.
+    run.trainer->run();
+    Checkpoints checkpoints(part.run.dir);
+    for (int64_t step : checkpoints.steps()) {
+      if (step > stop) fs::remove_all(checkpoints.path(step));
+    }
+  }
+  TinyRun resumed(config);
+  ASSERT_EQ(resumed.trainer->resume(), 12);
+  EXPECT_TRUE(at::equal(whole.model->arena().master(), resumed.model->arena().master()));
+  EXPECT_TRUE(at::equal(whole.model->arena().compute(), resumed.model->arena().compute()));
+}
+
+TEST(Trainer, ResumesBitIdentically) { expect_resumes_bit_identically(tiny_config("resume")); }
+
+TEST(Trainer, ResumesBitIdenticallyWithDropoutAndMicroBatchesInHalfPrecision) {
+  RunConfig config = tiny_config("resume_bf16");
+  config.train.precision = "bf16";
+  config.train.micro_batch = 2;
+  config.model.dropout = 0.1;
+  config.model.attention_dropout = 0.1;
+  expect_resumes_bit_identically(config);
+}
+
+TEST(Trainer, MicroBatchesAddUpToTheBatch) {
+  RunConfig config = tiny_config("micro");
+  config.train.steps = 3;
+  TinyRun whole(config);
+  whole.trainer->run();
+  config.train.micro_batch = 1;
+  TinyRun cut(config);
+  fs::remove_all(config.run.dir);
+  cut.trainer->run();
+  const at::Tensor a = whole.model->arena().master(), b = cut.model->arena().master();
+  EXPECT_LT(a.sub(b).norm().item<double>() / a.norm().item<double>(), 1e-5);
+  EXPECT_FALSE(at::equal(a, b) && a.norm().item<double>() == 0);
+}
+
+TEST(Trainer, DropoutDrawsTheSameForAnyMicroBatch) {
+  RunConfig config = tiny_config("micro_dropout");
+  config.train.steps = 3;
+  config.model.dropout = 0.2;
+  TinyRun whole(config);
+  whole.trainer->run();
+  config.train.micro_batch = 2;
+  TinyRun cut(config);
+  fs::remove_all(config.run.dir);
+  cut.trainer->run();
+  const at::Tensor a = whole.model->arena().master(), b = cut.model->arena().master();
+  EXPECT_LT(a.sub(b).norm().item<double>() / a.norm().item<double>(), 1e-5);
+}
+
+TEST(Trainer, NonFiniteLossStopsBeforeTheStep) {
+  RunConfig config = tiny_config("nan");
+  config.checkpoint.every = 3;
+  TinyRun run(config);
+  run.trainer->run();
+  fs::remove_all(fs::path(config.run.dir) / "checkpoints" / "step-00000012");
+  RunConfig again = config;
+  TinyRun broken(again);
+  ASSERT_EQ(broken.trainer->resume(), 9);
+  broken.model->arena().value(broken.model->arena().find("model.norm.weight")).fill_(std::nan(""));
+  const at::Tensor before = broken.model->arena().master().clone();
+  try {
+    broken.trainer->run();
+    FAIL() << "a NaN went unnoticed";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("not finite in step 10 (sequences 36 to 39"), std::string::npos) << text;
+    EXPECT_NE(text.find("step-00000009"), std::string::npos) << text;
+  }
+  EXPECT_TRUE(before.allclose(broken.model->arena().master(), 0, 0, /*equal_nan=*/true));
+  EXPECT_EQ(*Checkpoints(config.run.dir).newest(), 9);  // nothing newer was written
+}
+
+TEST(Trainer, FullDiskLosesNothing) {
+  RunConfig config = tiny_config("full");
+  config.train.steps = 4;
+  config.checkpoint.every = 2;
+  {
+    TinyRun run(config);
+    run.trainer->run();
+  }
+  const Checkpoints checkpoints(config.run.dir);
+  ASSERT_EQ(checkpoints.steps(), (std::vector<int64_t>{2, 4}));
+  config.train.steps = 6;
+  TinyRun run(config);
+  run.trainer->resume();
+  rlimit old_limit{};
+  getrlimit(RLIMIT_FSIZE, &old_limit);
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{16384, old_limit.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  std::string text;
+  try {
+    run.trainer->run();
+  } catch (const Error& error) {
+    text = error.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &old_limit);
+  std::signal(SIGXFSZ, old_handler);
+  EXPECT_NE(text.find("can't save the checkpoint"), std::string::npos) << text;
+  EXPECT_NE(text.find("File too large"), std::string::npos) << text;
+  EXPECT_EQ(checkpoints.steps(), (std::vector<int64_t>{2, 4}));
+  EXPECT_EQ(std::distance(fs::directory_iterator(fs::path(config.run.dir) / "checkpoints"), {}), 2);
+}
+
+TEST(Trainer, SignalSavesAndStops) {
+  class Interrupter : public Observer {
+   public:
+    void on_step(int64_t step) override {
+      if (step == 5) std::raise(SIGTERM);
+    }
+  } interrupter;
+  const RunConfig config = tiny_config("signal");
+  TinyRun run(config, &interrupter);
+  const RunResult result = run.trainer->run();
+  EXPECT_FALSE(result.finished);
+  EXPECT_EQ(result.signal, SIGTERM);
+  EXPECT_EQ(Checkpoints(config.run.dir).newest(), 5);
+}
+
+TEST(Checkpoints, KeepsTheNewestAndThePermanent) {
+  RunConfig config = tiny_config("keep");
+  config.checkpoint.every = 2;
+  config.checkpoint.keep = 2;
+  config.checkpoint.permanent = {3};
+  TinyRun run(config);
+  run.trainer->run();
+  EXPECT_EQ(Checkpoints(config.run.dir).steps(), (std::vector<int64_t>{3, 10, 12}));
+}
+
+TEST(Checkpoints, UnfinishedOnesAreNeverRead) {
+  RunConfig config = tiny_config("unfinished");
+  TinyRun run(config);
+  run.trainer->run();
+  const Checkpoints checkpoints(config.run.dir);
+  fs::create_directories(checkpoints.path(99).string() + ".unfinished");
+  fs::create_directories(checkpoints.path(50));  // has no train state
+  EXPECT_EQ(checkpoints.steps(), (std::vector<int64_t>{12}));
+  checkpoints.prune(2, {});
+  EXPECT_FALSE(fs::exists(checkpoints.path(99).string() + ".unfinished"));
+}
+
+TEST(Checkpoints, AnotherModelIsRefused) {
+  RunConfig config = tiny_config("other");
+  TinyRun run(config);
+  run.trainer->run();
+  config.model.hidden_size = 64;
+  TinyRun wider(config);
+  EXPECT_THROW(wider.trainer->resume(), Error);
+}
+
+}  // namespace
+}  // namespace refract
