@@ -1,4 +1,5 @@
 // The gradient of the loss with respect to every parameter, in float64 against central differences.
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
@@ -40,12 +41,22 @@ void check_gradients(const std::string& name, const ModelConfig& config) {
   }
 }
 
-TEST(GradientTest, OfEverySettingIsRight) {
+// Thousands of tiny losses: a second thread only costs.
+class GradientTest : public ::testing::Test {
+ protected:
+  void SetUp() override { at::set_num_threads(1); }
+  void TearDown() override { at::set_num_threads(threads_); }
+
+ private:
+  int threads_ = at::get_num_threads();
+};
+
+TEST_F(GradientTest, OfEverySettingIsRight) {
   for (const auto& [name, config] : testing::every_setting()) check_gradients(name, config);
 }
 
 // Over the limit from which rows are padded.
-TEST(GradientTest, OfAPaddedVocabularyIsRight) {
+TEST_F(GradientTest, OfAPaddedVocabularyIsRight) {
   ModelConfig config = testing::small_gpt2();
   config.vocab_size = 1027;
   config.tie_word_embeddings = false;
