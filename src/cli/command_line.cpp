@@ -19,13 +19,15 @@ int report(const std::string& message, ExitCode code) {
 }
 
 // The app a command's name leads to: "tokenizer train" makes the group "tokenizer" first.
-CLI::App* app_for(CLI::App& root, const Command& command, std::map<std::string, CLI::App*>& groups) {
+CLI::App* app_for(CLI::App& root, const Command& command,
+                  std::map<std::string, CLI::App*>& groups) {
   const std::string name = command.name();
   const size_t space = name.find(' ');
   if (space == std::string::npos) return root.add_subcommand(name, command.summary());
   CLI::App*& group = groups[name.substr(0, space)];
   if (!group) {
-    group = root.add_subcommand(name.substr(0, space), "see refract " + name.substr(0, space) + " --help");
+    group = root.add_subcommand(name.substr(0, space),
+                                "see refract " + name.substr(0, space) + " --help");
     group->require_subcommand(1);
   }
   return group->add_subcommand(name.substr(space + 1), command.summary());
@@ -37,7 +39,8 @@ int run_command(Command& command) {
   } catch (const Error& error) {
     return report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
-    return report("out of memory; a smaller train.batch, train.micro_batch or model may fit", ExitCode::kFailed);
+    return report("out of memory; a smaller train.batch, train.micro_batch or model may fit",
+                  ExitCode::kFailed);
   } catch (const std::exception& error) {
     const std::string text = error.what();  // torch puts a stack trace behind the first line
     return report(text.substr(0, text.find('\n')), ExitCode::kFailed);
@@ -46,17 +49,21 @@ int run_command(Command& command) {
 
 }  // namespace
 
-void CommandLine::positional(const std::string& name, std::string& value, const std::string& help, bool required) {
+void CommandLine::positional(const std::string& name, std::string& value, const std::string& help,
+                             bool required) {
   app_.add_option(name, value, help)->required(required);
 }
-void CommandLine::positional(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required) {
+void CommandLine::positional(const std::string& name, std::vector<std::string>& values,
+                             const std::string& help, bool required) {
   app_.add_option(name, values, help)->required(required);
 }
-void CommandLine::option(const std::string& name, std::string& value, const std::string& help, bool required) {
+void CommandLine::option(const std::string& name, std::string& value, const std::string& help,
+                         bool required) {
   auto* option = app_.add_option(name, value, help)->required(required);
   if (!value.empty()) option->capture_default_str();
 }
-void CommandLine::option(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required) {
+void CommandLine::option(const std::string& name, std::vector<std::string>& values,
+                         const std::string& help, bool required) {
   app_.add_option(name, values, help)->required(required);
 }
 void CommandLine::option(const std::string& name, int64_t& value, const std::string& help) {
@@ -70,8 +77,10 @@ void CommandLine::flag(const std::string& name, bool& value, const std::string& 
 }
 
 int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands) {
-  CLI::App root("Train, fine-tune and study transformer language models whose compute is transformed.\n"
-                "Start with: refract train recipes/demo.toml", "refract");
+  CLI::App root(
+      "Train, fine-tune and study transformer language models whose compute is transformed.\n"
+      "Start with: refract train recipes/demo.toml",
+      "refract");
   root.set_version_flag("--version", kVersion);
   root.require_subcommand(1);
   root.footer("Each command has --help with a working example.");

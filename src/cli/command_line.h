@@ -16,10 +16,14 @@ namespace refract {
 class CommandLine {
  public:
   explicit CommandLine(CLI::App& app) : app_(app) {}
-  void positional(const std::string& name, std::string& value, const std::string& help, bool required = true);
-  void positional(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required = false);
-  void option(const std::string& name, std::string& value, const std::string& help, bool required = false);
-  void option(const std::string& name, std::vector<std::string>& values, const std::string& help, bool required = false);
+  void positional(const std::string& name, std::string& value, const std::string& help,
+                  bool required = true);
+  void positional(const std::string& name, std::vector<std::string>& values,
+                  const std::string& help, bool required = false);
+  void option(const std::string& name, std::string& value, const std::string& help,
+              bool required = false);
+  void option(const std::string& name, std::vector<std::string>& values, const std::string& help,
+              bool required = false);
   void option(const std::string& name, int64_t& value, const std::string& help);
   void option(const std::string& name, double& value, const std::string& help);
   void flag(const std::string& name, bool& value, const std::string& help);
@@ -30,9 +34,10 @@ class CommandLine {
 
 struct Command {
   virtual ~Command() = default;
-  virtual std::string name() const = 0;     // "train", or "tokenizer train" for a command of a group
+  virtual std::string name() const = 0;  // "train", or "tokenizer train" for a command of a group
   virtual std::string summary() const = 0;  // one line
-  virtual std::string example() const = 0;  // works as it stands in a fresh checkout, or says what it needs
+  virtual std::string example()
+      const = 0;  // works as it stands in a fresh checkout, or says what it needs
   virtual void declare(CommandLine& line) = 0;
   virtual int run() = 0;  // the exit code
 };

@@ -14,8 +14,12 @@ namespace {
 class StoriesCommand : public Command {
  public:
   std::string name() const override { return "data stories"; }
-  std::string summary() const override { return "Write generated English stories, one a line of text or JSON"; }
-  std::string example() const override { return "refract data stories --size 20MB --out stories.jsonl"; }
+  std::string summary() const override {
+    return "Write generated English stories, one a line of text or JSON";
+  }
+  std::string example() const override {
+    return "refract data stories --size 20MB --out stories.jsonl";
+  }
   void declare(CommandLine& line) override {
     line.option("--size", size_, "how much text: 500KB, 20MB, 1GB");
     line.option("--seed", seed_, "the same seed gives the same stories");
@@ -51,7 +55,9 @@ void StoriesCommand::write(std::ostream& out, bool jsonl) const {
   for (uint64_t i = 0; done < wanted; ++i) {
     const std::string story = generator.story(i);
     out << (jsonl ? json_line(story) : story + "\n\n");
-    if (!out) fail("can't write the stories to '{}'; is the disk full?", out_.empty() ? "standard output" : out_);
+    if (!out)
+      fail("can't write the stories to '{}'; is the disk full?",
+           out_.empty() ? "standard output" : out_);
     done += static_cast<int64_t>(story.size());
     progress.update(std::min(done, wanted), "");
   }

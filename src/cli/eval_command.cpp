@@ -12,10 +12,15 @@ namespace {
 class EvalCommand : public Command {
  public:
   std::string name() const override { return "eval"; }
-  std::string summary() const override { return "Loss, perplexity and accuracy of a model on a corpus"; }
-  std::string example() const override { return "refract eval runs/demo --data stories:1MB   (after make demo)"; }
+  std::string summary() const override {
+    return "Loss, perplexity and accuracy of a model on a corpus";
+  }
+  std::string example() const override {
+    return "refract eval runs/demo --data stories:1MB   (after make demo)";
+  }
   void declare(CommandLine& line) override {
-    line.positional("model", model_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional("model", model_,
+                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
     line.option("--data", data_, "corpus: files, folders, globs, shards, or stories:SIZE");
     line.flag("--json", json_, "print one JSON object");
@@ -47,8 +52,10 @@ int EvalCommand::run() {
                                 {"tokens", result.tokens}};
     fmt::print("{}\n", out.dump());
   } else {
-    fmt::print("loss        {:.4f} nats per token\nperplexity  {:.3f}\naccuracy    {:.2f}%\ntokens      {}\n", result.loss,
-               result.perplexity(), 100 * result.accuracy, result.tokens);
+    fmt::print(
+        "loss        {:.4f} nats per token\nperplexity  {:.3f}\naccuracy    {:.2f}%\ntokens      "
+        "{}\n",
+        result.loss, result.perplexity(), 100 * result.accuracy, result.tokens);
   }
   return 0;
 }

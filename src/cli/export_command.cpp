@@ -23,10 +23,15 @@ at::ScalarType parse_dtype(const std::string& name) {
 class ExportCommand : public Command {
  public:
   std::string name() const override { return "export"; }
-  std::string summary() const override { return "Write a model as a Hugging Face folder that transformers opens"; }
-  std::string example() const override { return "refract export runs/demo --out demo-hf   (after make demo)"; }
+  std::string summary() const override {
+    return "Write a model as a Hugging Face folder that transformers opens";
+  }
+  std::string example() const override {
+    return "refract export runs/demo --out demo-hf   (after make demo)";
+  }
   void declare(CommandLine& line) override {
-    line.positional("model", model_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional("model", model_,
+                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
     line.option("--out", out_, "the folder to write", true);
     line.option("--dtype", dtype_, "float32, bfloat16 or float16");
     line.option("--max-shard-size", shard_size_, "larger models are cut into several files");
@@ -47,7 +52,8 @@ int ExportCommand::run() {
   const LoadedModel loaded = load_model(model_, {"train.device=cpu"});
   const HfFamily family = hf_family(loaded.config.model);
   if (family.name.empty()) {
-    fail("'{}' can't be exported: transformers has no model that computes it. {}", loaded.folder.string(), family.reason);
+    fail("'{}' can't be exported: transformers has no model that computes it. {}",
+         loaded.folder.string(), family.reason);
   }
   SaveOptions options;
   options.dtype = dtype;

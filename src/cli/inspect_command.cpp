@@ -18,10 +18,13 @@ namespace fs = std::filesystem;
 class InspectCommand : public Command {
  public:
   std::string name() const override { return "inspect"; }
-  std::string summary() const override { return "Shapes, parameters, FLOPs and memory of a recipe or a model, without running it"; }
+  std::string summary() const override {
+    return "Shapes, parameters, FLOPs and memory of a recipe or a model, without running it";
+  }
   std::string example() const override { return "refract inspect recipes/lmc/mingpt.toml"; }
   void declare(CommandLine& line) override {
-    line.positional("source", source_, "a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache");
+    line.positional("source", source_,
+                    "a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
     line.flag("--json", json_, "print one JSON object");
   }
@@ -50,7 +53,9 @@ void InspectCommand::read() {
   config_ = recipe.config;
   int64_t vocabulary = 0;
   if (config_.model.vocab_size == 0) {  // only then is the tokenizer worth opening
-    const auto tokenizer = !recipe.source.empty() && !recipe.names_tokenizer ? folder_tokenizer(recipe.source) : nullptr;
+    const auto tokenizer = !recipe.source.empty() && !recipe.names_tokenizer
+                               ? folder_tokenizer(recipe.source)
+                               : nullptr;
     vocabulary = (tokenizer ? tokenizer : make_tokenizer(config_.data))->vocab_size();
   }
   resolve(config_.model, vocabulary, config_.data.context);
@@ -62,18 +67,20 @@ nlohmann::json InspectCommand::figures(const Decoder& model) const {
   const double training = training_flops_per_token(shape).total();
   const int64_t steps = resolve_steps(config_, model.arena().count());
   const double tokens = static_cast<double>(steps * config_.train.batch * config_.data.context);
-  const double n = static_cast<double>(model.arena().count()), trained = static_cast<double>(model.arena().trainable_count());
+  const double n = static_cast<double>(model.arena().count()),
+               trained = static_cast<double>(model.arena().trainable_count());
   const double compute = config_.train.precision == "bf16" ? 2 : 4;
   // Master weights, a half-precision copy where there is one, gradients, two fp32 moments.
   const double state = 4 * n + (compute < 4 ? compute * n : 0) + compute * trained + 8 * trained;
   return {{"parameters", model.arena().count()},
           {"trainable_parameters", model.arena().trainable_count()},
           {"parameters_without_embeddings", matrix_parameters(shape).without_embeddings()},
-          {"forward_flops_per_token", {{"attention_projections", forward.attention_projections},
-                                       {"attention_products", forward.attention_products},
-                                       {"ffn", forward.ffn},
-                                       {"head", forward.head},
-                                       {"total", forward.total()}}},
+          {"forward_flops_per_token",
+           {{"attention_projections", forward.attention_projections},
+            {"attention_products", forward.attention_products},
+            {"ffn", forward.ffn},
+            {"head", forward.head},
+            {"total", forward.total()}}},
           {"training_flops_per_token", training},
           {"steps", steps},
           {"tokens", tokens},
@@ -84,7 +91,8 @@ nlohmann::json InspectCommand::figures(const Decoder& model) const {
 void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const {
   Table shapes({{"parameter"}, {"shape"}, {"count", Align::kRight}});
   for (const Parameter& p : model.arena().parameters()) {
-    shapes.add_row({p.name, fmt::format("[{}]", fmt::join(p.shape, ", ")), format_integer(p.numel())});
+    shapes.add_row(
+        {p.name, fmt::format("[{}]", fmt::join(p.shape, ", ")), format_integer(p.numel())});
   }
   shapes.add_rule();
   shapes.add_row({"all", "", format_integer(model.arena().count())});
@@ -94,14 +102,17 @@ void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const 
     parts.add_row({name, format_number(value.get<double>())});
   }
   fmt::print("{}\n", parts.str());
-  fmt::print("training        {} FLOPs per token\n", format_number(f["training_flops_per_token"].get<double>()));
+  fmt::print("training        {} FLOPs per token\n",
+             format_number(f["training_flops_per_token"].get<double>()));
   if (f["steps"].get<int64_t>() > 0) {
-    fmt::print("the run         {} steps of {} x {} tokens: {} tokens, {} FLOPs\n", f["steps"].get<int64_t>(),
-               config_.train.batch, config_.data.context, format_count(f["tokens"].get<double>()),
+    fmt::print("the run         {} steps of {} x {} tokens: {} tokens, {} FLOPs\n",
+               f["steps"].get<int64_t>(), config_.train.batch, config_.data.context,
+               format_count(f["tokens"].get<double>()),
                format_number(f["training_flops"].get<double>()));
   }
-  fmt::print("state           {} for weights, gradients and moments ({}); activations come on top\n",
-             format_bytes(f["state_bytes"].get<double>()), config_.train.precision);
+  fmt::print(
+      "state           {} for weights, gradients and moments ({}); activations come on top\n",
+      format_bytes(f["state_bytes"].get<double>()), config_.train.precision);
 }
 
 int InspectCommand::run() {

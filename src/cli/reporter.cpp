@@ -3,13 +3,17 @@
 #include <cmath>
 
 #include "core/log.h"
+#include "text/utf8.h"
 
 namespace refract {
 namespace {
 
-constexpr auto kLineInterval = std::chrono::seconds(5);  // between plain lines where there is no terminal
+constexpr auto kLineInterval =
+    std::chrono::seconds(5);  // between plain lines where there is no terminal
 
-int64_t resume_step(const RunReporter::Options& options) { return options.resumed_from.value_or(MetricsLog::kFresh); }
+int64_t resume_step(const RunReporter::Options& options) {
+  return options.resumed_from.value_or(MetricsLog::kFresh);
+}
 
 }  // namespace
 
@@ -28,7 +32,8 @@ void RunReporter::on_step(int64_t step) { progress_.update(step, note_); }
 
 void RunReporter::on_log(const LogPoint& p) {
   const double utilisation =
-      options_.peak_flops > 0 ? p.tokens_per_second * options_.flops_per_token / options_.peak_flops : 0;
+      options_.peak_flops > 0 ? p.tokens_per_second * options_.flops_per_token / options_.peak_flops
+                              : 0;
   std::vector<Value> values = {{"loss", p.loss},
                                {"mean_loss", p.mean_loss},
                                {"perplexity", std::exp(p.mean_loss)},
@@ -42,24 +47,28 @@ void RunReporter::on_log(const LogPoint& p) {
   write(p.step, values);
   note_ = fmt::format("loss {:.3f}  {} tok/s", p.mean_loss, format_count(p.tokens_per_second));
   const auto now = std::chrono::steady_clock::now();
-  if (Progress::on_terminal() || (now - last_line_ < kLineInterval && p.step < options_.steps)) return;
+  if (Progress::on_terminal() || (now - last_line_ < kLineInterval && p.step < options_.steps))
+    return;
   last_line_ = now;
   const double left = static_cast<double>(options_.steps - p.step) * p.step_ms / 1e3;
-  std::string line = fmt::format("step {}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {} tokens/s", p.step, options_.steps,
-                                 p.mean_loss, p.grad_norm, p.learning_rate, format_count(p.tokens_per_second));
+  std::string line = fmt::format("step {}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {} tokens/s",
+                                 p.step, options_.steps, p.mean_loss, p.grad_norm, p.learning_rate,
+                                 format_count(p.tokens_per_second));
   if (options_.peak_flops > 0) line += fmt::format("  mfu {:.1f}%", 100 * utilisation);
   log_info("{}  {} left", line, format_duration(left));
 }
 
 void RunReporter::on_evaluation(int64_t step, const Evaluation& e) {
-  write(step, {{"validation_loss", e.loss}, {"validation_perplexity", e.perplexity()}, {"validation_accuracy", e.accuracy}});
-  log_info("step {}: validation loss {:.4f}, perplexity {:.2f}, accuracy {:.1f}% ({} tokens)", step, e.loss,
-           e.perplexity(), 100 * e.accuracy, format_count(static_cast<double>(e.tokens)));
+  write(step, {{"validation_loss", e.loss},
+               {"validation_perplexity", e.perplexity()},
+               {"validation_accuracy", e.accuracy}});
+  log_info("step {}: validation loss {:.4f}, perplexity {:.2f}, accuracy {:.1f}% ({} tokens)", step,
+           e.loss, e.perplexity(), 100 * e.accuracy, format_count(static_cast<double>(e.tokens)));
 }
 
 void RunReporter::on_sample(int64_t step, const std::string& text) {
   std::string indented = "  | ";
-  for (char c : text) {
+  for (char c : repair_utf8(text)) {  // a sample may be cut inside a character
     indented += c;
     if (c == '\n') indented += "  | ";
   }

@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 // A run's checkpoint holds the settings it was trained with.
 nlohmann::json saved_settings(const fs::path& folder) {
-  return fs::exists(folder / "config.toml") ? read_toml(folder / "config.toml") : nlohmann::json::object();
+  return fs::exists(folder / "config.toml") ? read_toml(folder / "config.toml")
+                                            : nlohmann::json::object();
 }
 
 }  // namespace
@@ -31,7 +32,8 @@ at::Device open_device(const RunConfig& config) {
     cuda->use_side_stream();
   }
   if (!cuda_available()) {
-    if (config.train.device == "cuda") fail("train.device = \"cuda\", but {}", cuda_unavailable_reason());
+    if (config.train.device == "cuda")
+      fail("train.device = \"cuda\", but {}", cuda_unavailable_reason());
     return at::Device(at::kCPU);
   }
   if (!cuda_runtime() && config.train.cuda_graph == "on") {
@@ -54,7 +56,8 @@ Recipe open_recipe(const std::string& path, const std::vector<std::string>& over
   Recipe recipe;
   recipe.names_tokenizer = sets_key(tree, "data.tokenizer");
   std::string from = "random";
-  if (sets_key(tree, "init.from") && tree["init"]["from"].is_string()) from = tree["init"]["from"].get<std::string>();
+  if (sets_key(tree, "init.from") && tree["init"]["from"].is_string())
+    from = tree["init"]["from"].get<std::string>();
   if (from == "random") {
     recipe.config = make_run_config(tree, path);
   } else {
@@ -67,17 +70,20 @@ Recipe open_recipe(const std::string& path, const std::vector<std::string>& over
 }
 
 std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
-  for (const char* name : {"tokenizer.json", "vocab.json", "tokenizer.model", "chars.json", "bytes.json"}) {
+  for (const char* name :
+       {"tokenizer.json", "vocab.json", "tokenizer.model", "chars.json", "bytes.json"}) {
     if (fs::exists(folder / name)) return open_tokenizer(folder.string());
   }
   return nullptr;
 }
 
-LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides) {
+LoadedModel load_model(const std::string& specification,
+                       const std::vector<std::string>& overrides) {
   LoadedModel loaded;
   loaded.folder = resolve_model_path(specification);
   nlohmann::json tree = saved_settings(loaded.folder);
-  // The folder's config.json describes the model; the settings of its training stay where they say how to run it.
+  // The folder's config.json describes the model; the settings of its training stay where they say
+  // how to run it.
   tree.erase("model");
   tree.erase("init");
   tree.merge_patch(overrides_tree(overrides));

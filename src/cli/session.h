@@ -13,14 +13,16 @@
 
 namespace refract {
 
-// Sets CPU threads and determinism, and picks the device of train.device. Called before anything asks torch for CUDA.
+// Sets CPU threads and determinism, and picks the device of train.device. Called before anything
+// asks torch for CUDA.
 at::Device open_device(const RunConfig& config);
 std::string device_name(at::Device device);
 
 // float32, or bfloat16 for train.precision = "bf16".
 at::ScalarType compute_dtype(const RunConfig& config);
 
-// The settings of a recipe; with init.from the model's come from there. `source` is that folder, or empty.
+// The settings of a recipe; with init.from the model's come from there. `source` is that folder, or
+// empty.
 struct Recipe {
   RunConfig config;
   std::filesystem::path source;
@@ -31,7 +33,8 @@ Recipe open_recipe(const std::string& path, const std::vector<std::string>& over
 // Opens a folder's tokenizer; null if it has none.
 std::shared_ptr<const Tokenizer> folder_tokenizer(const std::filesystem::path& folder);
 
-// A trained model ready to run: from a run, a checkpoint, a Hugging Face folder or a Hub id in the cache.
+// A trained model ready to run: from a run, a checkpoint, a Hugging Face folder or a Hub id in the
+// cache.
 struct LoadedModel {
   std::filesystem::path folder;
   RunConfig config;  // model settings from the folder, the rest from the overrides

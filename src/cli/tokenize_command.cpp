@@ -15,7 +15,9 @@ class TokenizeCommand : public Command {
  public:
   std::string name() const override { return "tokenize"; }
   std::string summary() const override { return "Turn a corpus into token shards"; }
-  std::string example() const override { return "refract tokenize stories:5MB --tokenizer bytes --out shards"; }
+  std::string example() const override {
+    return "refract tokenize stories:5MB --tokenizer bytes --out shards";
+  }
   void declare(CommandLine& line) override {
     line.positional("corpus", config_.path, "files, folders, globs, or stories:SIZE", true);
     line.option("--tokenizer", config_.tokenizer, "chars, bytes, or a tokenizer's folder or file");
@@ -37,8 +39,8 @@ class TokenizeCommand : public Command {
                                   {"validation_tokens", corpus.validation_tokens}};
       fmt::print("{}\n", out.dump());
     } else {
-      log_info("{} documents, {} + {} tokens ({}) in {}", corpus.documents, corpus.train_tokens, corpus.validation_tokens,
-               tokenizer->description(), out_);
+      log_info("{} documents, {} + {} tokens ({}) in {}", corpus.documents, corpus.train_tokens,
+               corpus.validation_tokens, tokenizer->description(), out_);
     }
     return 0;
   }
@@ -54,12 +56,15 @@ class TokenizerTrainCommand : public Command {
   std::string name() const override { return "tokenizer train"; }
   std::string summary() const override { return "Train a byte-level BPE tokenizer on a corpus"; }
   std::string example() const override {
-    return "refract tokenizer train stories:5MB --vocab-size 2048 --out my-tokenizer/tokenizer.json";
+    return "refract tokenizer train stories:5MB --vocab-size 2048 --out "
+           "my-tokenizer/tokenizer.json";
   }
   void declare(CommandLine& line) override {
     line.positional("corpus", corpus_, "files, folders, globs, or stories:SIZE", true);
-    line.option("--vocab-size", options_.vocab_size, "ids of the result: special tokens, 256 bytes, merges");
-    line.option("--min-frequency", options_.min_frequency, "pairs that occur less often are not merged");
+    line.option("--vocab-size", options_.vocab_size,
+                "ids of the result: special tokens, 256 bytes, merges");
+    line.option("--min-frequency", options_.min_frequency,
+                "pairs that occur less often are not merged");
     line.option("--pre-tokenizer", options_.pre_tokenizer, "gpt2, digits or llama3");
     line.option("--text-field", source_.text_field, "field of .jsonl documents");
     line.option("--out", out_, "the tokenizer.json to write", true);
@@ -90,6 +95,8 @@ class TokenizerTrainCommand : public Command {
 }  // namespace
 
 std::unique_ptr<Command> make_tokenize_command() { return std::make_unique<TokenizeCommand>(); }
-std::unique_ptr<Command> make_tokenizer_train_command() { return std::make_unique<TokenizerTrainCommand>(); }
+std::unique_ptr<Command> make_tokenizer_train_command() {
+  return std::make_unique<TokenizerTrainCommand>();
+}
 
 }  // namespace refract

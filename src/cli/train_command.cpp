@@ -26,8 +26,12 @@ Arithmetic arithmetic(const RunConfig& config) {
 class TrainCommand : public Command {
  public:
   std::string name() const override { return "train"; }
-  std::string summary() const override { return "Train a model from scratch, or go on from a checkpoint"; }
-  std::string example() const override { return "refract train recipes/demo.toml train.steps=200 run.dir=runs/first"; }
+  std::string summary() const override {
+    return "Train a model from scratch, or go on from a checkpoint";
+  }
+  std::string example() const override {
+    return "refract train recipes/demo.toml train.steps=200 run.dir=runs/first";
+  }
   void declare(CommandLine& line) override {
     line.positional("recipe", recipe_, "TOML file with the settings", false);
     line.positional("overrides", overrides_, "key=value settings that replace the recipe's");
@@ -54,7 +58,8 @@ class TrainCommand : public Command {
 void TrainCommand::prepare_folder() const {
   const fs::path folder = config_.run.dir;
   if (fs::exists(folder / "config.toml") && !resume_) {
-    fail_usage("'{}' already holds a run; go on with it by --resume, or choose another run.dir", folder.string());
+    fail_usage("'{}' already holds a run; go on with it by --resume, or choose another run.dir",
+               folder.string());
   }
   std::error_code error;
   fs::create_directories(folder, error);
@@ -63,12 +68,14 @@ void TrainCommand::prepare_folder() const {
 
 void TrainCommand::open_model(const Recipe& recipe, at::Device device) {
   std::shared_ptr<const Tokenizer> tokenizer;
-  if (!recipe.source.empty() && !recipe.names_tokenizer) tokenizer = folder_tokenizer(recipe.source);
+  if (!recipe.source.empty() && !recipe.names_tokenizer)
+    tokenizer = folder_tokenizer(recipe.source);
   data_ = open_dataset(config_.data, tokenizer);
   log_info("data: {}", data_.description);
   resolve(config_.model, data_.tokenizer ? data_.tokenizer->vocab_size() : 0, config_.data.context);
   check_tokens(*data_.train, config_.model.vocab_size, "the training tokens");
-  if (data_.validation) check_tokens(*data_.validation, config_.model.vocab_size, "the validation tokens");
+  if (data_.validation)
+    check_tokens(*data_.validation, config_.model.vocab_size, "the validation tokens");
   model_ = std::make_unique<Decoder>(config_.model, DenseFactory());
   steps_ = resolve_steps(config_, model_->arena().count());
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", recipe_);
@@ -100,14 +107,16 @@ int TrainCommand::run() {
   RunReporter::Options options;
   options.folder = config_.run.dir;
   options.steps = steps_;
-  options.flops_per_token = training_flops_per_token(shape_of(config_.model, config_.data.context)).total();
+  options.flops_per_token =
+      training_flops_per_token(shape_of(config_.model, config_.data.context)).total();
   options.peak_flops = peak_flops(device_name(device), arithmetic(config_)).value_or(0);
   if (resume_) options.resumed_from = Checkpoints(config_.run.dir).newest();
   RunReporter reporter(options);
   Trainer trainer(config_, *model_, data_, steps_, reporter);
   if (options.resumed_from) trainer.resume();
-  log_info("model: {} parameters, {} steps of {} x {} tokens on {}, {}", format_count(static_cast<double>(model_->arena().count())),
-           steps_, config_.train.batch, config_.data.context, device_name(device), config_.train.precision);
+  log_info("model: {} parameters, {} steps of {} x {} tokens on {}, {}",
+           format_count(static_cast<double>(model_->arena().count())), steps_, config_.train.batch,
+           config_.data.context, device_name(device), config_.train.precision);
   if (trainer.position() > 0) log_info("resuming from step {}", trainer.position());
   const RunResult result = trainer.run();
   reporter.finish();
@@ -116,7 +125,10 @@ int TrainCommand::run() {
 
 int TrainCommand::report(const RunResult& result) const {
   if (json_) {
-    nlohmann::json out = {{"run", config_.run.dir}, {"step", result.step}, {"finished", result.finished}, {"loss", result.loss}};
+    nlohmann::json out = {{"run", config_.run.dir},
+                          {"step", result.step},
+                          {"finished", result.finished},
+                          {"loss", result.loss}};
     if (result.evaluation) {
       out["validation"] = {{"loss", result.evaluation->loss},
                            {"perplexity", result.evaluation->perplexity()},
@@ -126,10 +138,13 @@ int TrainCommand::report(const RunResult& result) const {
     fmt::print("{}\n", out.dump());
   }
   if (result.finished) {
-    log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", config_.run.dir, config_.run.dir);
+    log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", config_.run.dir,
+             config_.run.dir);
     return static_cast<int>(ExitCode::kOk);
   }
-  log_info("stopped by a signal at step {}; the run is saved, go on with: refract train {} --resume", result.step, recipe_);
+  log_info(
+      "stopped by a signal at step {}; the run is saved, go on with: refract train {} --resume",
+      result.step, recipe_);
   return static_cast<int>(ExitCode::kFailed);
 }
 

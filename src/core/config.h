@@ -47,7 +47,8 @@ class Fields {
   void add(std::string key, std::vector<double>& value, std::string help);
   void add(std::string key, std::vector<int64_t>& value, std::string help);
   void add(std::string key, std::vector<std::string>& value, std::string help);
-  // Kept as it is (an array of tables, say), as JSON text, and checked by its owner; empty: not given.
+  // Kept as it is (an array of tables, say), as JSON text, and checked by its owner; empty: not
+  // given.
   void add_raw(std::string key, std::string& json_text, std::string help);
 
   const std::vector<Field>& all() const { return fields_; }

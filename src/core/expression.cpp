@@ -78,7 +78,8 @@ class Parser {
       }
     }
     double value = 0;
-    const auto [end, error] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
+    const auto [end, error] =
+        std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
     if (error != std::errc()) complain("a number or a name");
     at_ = static_cast<size_t>(end - text_.data());
     return value;

@@ -92,7 +92,8 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
         scores.masked_fill(kept.logical_not(), -std::numeric_limits<double>::infinity()), -1);
     const at::Tensor dropped =
         dropout(probabilities, spec_.dropout, static_cast<int64_t>(context.seed),
-                static_cast<int64_t>(stream_id(spec_.name + ".dropout")), element_clock(context, probabilities));
+                static_cast<int64_t>(stream_id(spec_.name + ".dropout")),
+                element_clock(context, probabilities));
     out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
   } else {
     std::optional<at::Tensor> mask;

@@ -28,13 +28,14 @@ struct ForwardContext {
   bool training = false;
   uint64_t seed = 0;  // of the run, for noise and dropout
   at::Tensor clock;   // int64 [2] on the device: optimizer step, first sequence of the micro-batch
-                     // in the global batch. Defined while training; on the device, so that a
-                     // captured graph can advance it.
+                      // in the global batch. Defined while training; on the device, so that a
+                      // captured graph can advance it.
   KvCache* cache = nullptr;
 };
 
-// The clock of an op that draws a number per element of x [B, ...]: (step, index of x's first element in the global
-// batch), so that any cut of the batch into micro-batches draws the same numbers.
+// The clock of an op that draws a number per element of x [B, ...]: (step, index of x's first
+// element in the global batch), so that any cut of the batch into micro-batches draws the same
+// numbers.
 at::Tensor element_clock(const ForwardContext& context, const at::Tensor& x);
 
 enum class Activation { kNone, kGelu, kGeluTanh, kSwiglu };

@@ -28,12 +28,14 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
-int64_t number(const std::map<std::string, std::string>& metadata, const std::string& key, const fs::path& file) {
+int64_t number(const std::map<std::string, std::string>& metadata, const std::string& key,
+               const fs::path& file) {
   const auto found = metadata.find(key);
   int64_t value = 0;
   if (found != metadata.end()) {
     const std::string& text = found->second;
-    if (std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc()) return value;
+    if (std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc())
+      return value;
   }
   fail("'{}' lacks '{}'; it is not a train state of this program", file.string(), key);
 }
@@ -44,7 +46,8 @@ Checkpoints::Checkpoints(fs::path run_folder) : folder_(std::move(run_folder) / 
 
 fs::path Checkpoints::path(int64_t step) const { return folder_ / fmt::format("step-{:08}", step); }
 
-fs::path Checkpoints::save(Decoder& model, const OptimizerState& state, const TrainPosition& position,
+fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
+                           const TrainPosition& position,
                            const std::function<void(const fs::path&)>& extra) {
   const fs::path final_path = path(position.step);
   fs::path partial = final_path;
@@ -55,12 +58,13 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state, const Tr
     save_model(model, partial);
     extra(partial);
     // Last, because a checkpoint without it is never taken for a complete one.
-    write_safetensors(partial / kStateFile,
-                      {source_of("exp_avg", state.exp_avg), source_of("exp_avg_sq", state.exp_avg_sq)},
-                      {{"step", std::to_string(position.step)},
-                      {"sequences", std::to_string(position.sequences)},
-                      {"seed", std::to_string(position.seed)},
-                      {"layout", model.arena().layout()}});
+    write_safetensors(
+        partial / kStateFile,
+        {source_of("exp_avg", state.exp_avg), source_of("exp_avg_sq", state.exp_avg_sq)},
+        {{"step", std::to_string(position.step)},
+         {"sequences", std::to_string(position.sequences)},
+         {"seed", std::to_string(position.seed)},
+         {"layout", model.arena().layout()}});
     sync_path(partial);
     fs::remove_all(final_path);  // of an earlier, longer run that was resumed from before this step
     fs::rename(partial, final_path);
@@ -68,11 +72,13 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state, const Tr
   } catch (const fs::filesystem_error& error) {
     std::error_code ignored;
     fs::remove_all(partial, ignored);
-    fail("can't save the checkpoint '{}': {}; earlier checkpoints are untouched", final_path.string(), error.code().message());
+    fail("can't save the checkpoint '{}': {}; earlier checkpoints are untouched",
+         final_path.string(), error.code().message());
   } catch (const Error& error) {
     std::error_code ignored;
     fs::remove_all(partial, ignored);
-    fail("can't save the checkpoint '{}': {}; earlier checkpoints are untouched", final_path.string(), error.what());
+    fail("can't save the checkpoint '{}': {}; earlier checkpoints are untouched",
+         final_path.string(), error.what());
   }
   return final_path;
 }
@@ -99,13 +105,16 @@ TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& st
   const auto& metadata = saved.metadata();
   const auto layout = metadata.find("layout");
   if (layout == metadata.end() || layout->second != model.arena().layout()) {
-    fail_usage("'{}' belongs to a model with other parameters; resume with the model settings it was trained with",
-               path(step).string());
+    fail_usage(
+        "'{}' belongs to a model with other parameters; resume with the model settings it was "
+        "trained with",
+        path(step).string());
   }
   load_weights(model, path(step));
   state.exp_avg.copy_(saved.tensor("exp_avg"));
   state.exp_avg_sq.copy_(saved.tensor("exp_avg_sq"));
-  return {number(metadata, "step", file), number(metadata, "sequences", file), number(metadata, "seed", file)};
+  return {number(metadata, "step", file), number(metadata, "sequences", file),
+          number(metadata, "seed", file)};
 }
 
 void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) const {
@@ -116,7 +125,8 @@ void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) con
   if (keep == 0) return;
   std::vector<int64_t> removable;
   for (int64_t step : steps()) {
-    if (std::find(permanent.begin(), permanent.end(), step) == permanent.end()) removable.push_back(step);
+    if (std::find(permanent.begin(), permanent.end(), step) == permanent.end())
+      removable.push_back(step);
   }
   const auto excess = static_cast<int64_t>(removable.size()) - keep;
   for (int64_t i = 0; i < excess; ++i) fs::remove_all(path(removable[i]), ignored);

@@ -1,4 +1,5 @@
-// Checkpoints of a run: folders `checkpoints/step-00001000/` with a Hugging Face model and train_state.safetensors.
+// Checkpoints of a run: folders `checkpoints/step-00001000/` with a Hugging Face model and
+// train_state.safetensors.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -16,16 +17,18 @@ namespace refract {
 struct TrainPosition {
   int64_t step = 0;       // optimizer steps done
   int64_t sequences = 0;  // sequences consumed: the place in the data order
-  int64_t seed = 0;       // of the run: data order, dropout and noise are functions of it and the step
+  int64_t seed = 0;  // of the run: data order, dropout and noise are functions of it and the step
 };
 
 class Checkpoints {
  public:
   explicit Checkpoints(std::filesystem::path run_folder);
 
-  // Writes a checkpoint beside its name, syncs and renames it. `extra` adds files (tokenizer, settings) to the folder.
-  // On failure (disk full) nothing with the final name exists and the error says so; older checkpoints stay.
-  std::filesystem::path save(Decoder& model, const OptimizerState& state, const TrainPosition& position,
+  // Writes a checkpoint beside its name, syncs and renames it. `extra` adds files (tokenizer,
+  // settings) to the folder. On failure (disk full) nothing with the final name exists and the
+  // error says so; older checkpoints stay.
+  std::filesystem::path save(Decoder& model, const OptimizerState& state,
+                             const TrainPosition& position,
                              const std::function<void(const std::filesystem::path&)>& extra);
 
   // Complete checkpoints, oldest first.
@@ -36,7 +39,8 @@ class Checkpoints {
   // Reads weights and optimizer state; fails where they belong to another model or optimizer.
   TrainPosition load(int64_t step, Decoder& model, OptimizerState& state) const;
 
-  // Removes all but the newest `keep` (0: none are removed) and the permanent ones, and whatever an interrupted save left.
+  // Removes all but the newest `keep` (0: none are removed) and the permanent ones, and whatever an
+  // interrupted save left.
   void prune(int64_t keep, const std::vector<int64_t>& permanent) const;
 
  private:

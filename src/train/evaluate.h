@@ -16,8 +16,10 @@ struct Evaluation {
   double perplexity() const;
 };
 
-// Windows of context + 1 tokens that overlap by one; the last, shorter one counts. At most `max_batches` batches of
-// `batch` windows from the start of the stream (0: all). Batches larger than that are used where it doesn't matter.
-Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, int64_t max_windows = 0);
+// Windows of context + 1 tokens that overlap by one; the last, shorter one counts. At most
+// `max_batches` batches of `batch` windows from the start of the stream (0: all). Batches larger
+// than that are used where it doesn't matter.
+Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
+                    int64_t max_windows = 0);
 
 }  // namespace refract

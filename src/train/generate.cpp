@@ -17,11 +17,12 @@ namespace {
 std::vector<float> next_logits(Decoder& model, KvCache& cache, std::vector<TokenId> tokens) {
   ForwardContext context;
   context.cache = &cache;
-  const at::Tensor input =
-      at::from_blob(tokens.data(), {1, static_cast<int64_t>(tokens.size())}, at::TensorOptions().dtype(at::kInt))
-          .to(model.device(), at::kInt, false, true);
+  const at::Tensor input = at::from_blob(tokens.data(), {1, static_cast<int64_t>(tokens.size())},
+                                         at::TensorOptions().dtype(at::kInt))
+                               .to(model.device(), at::kInt, false, true);
   const at::Tensor hidden = model.hidden(context, input);
-  const at::Tensor logits = model.logits(hidden.select(1, hidden.size(1) - 1)).to(at::kCPU, at::kFloat).contiguous();
+  const at::Tensor logits =
+      model.logits(hidden.select(1, hidden.size(1) - 1)).to(at::kCPU, at::kFloat).contiguous();
   const float* data = logits.const_data_ptr<float>();
   return {data, data + logits.numel()};
 }
@@ -36,8 +37,10 @@ TokenId sample_token(std::vector<float> logits, const SamplingOptions& options, 
   std::iota(order.begin(), order.end(), 0);
   const bool limited = options.top_k > 0 || options.top_p < 1;
   if (limited) {
-    std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
-    if (options.top_k > 0 && options.top_k < static_cast<int64_t>(order.size())) order.resize(options.top_k);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
+    if (options.top_k > 0 && options.top_k < static_cast<int64_t>(order.size()))
+      order.resize(options.top_k);
   }
   const float top = *std::max_element(logits.begin(), logits.end());
   std::vector<double> weights;
@@ -61,7 +64,8 @@ TokenId sample_token(std::vector<float> logits, const SamplingOptions& options, 
   return order[weights.size() - 1];
 }
 
-std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt, const SamplingOptions& options,
+std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt,
+                              const SamplingOptions& options,
                               const std::function<void(TokenId)>& on_token) {
   if (prompt.empty()) fail("generation needs at least one token to start from; give a --prompt");
   at::NoGradGuard no_grad;

@@ -19,9 +19,11 @@ struct SamplingOptions {
   std::optional<TokenId> stop;  // ends the sample and is not part of it
 };
 
-// Continues `prompt` (at least one token) and returns the new tokens. When the model's longest sequence is reached,
-// it goes on with the second half of what it has seen. `on_token` is called with every new token.
-std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt, const SamplingOptions& options,
+// Continues `prompt` (at least one token) and returns the new tokens. When the model's longest
+// sequence is reached, it goes on with the second half of what it has seen. `on_token` is called
+// with every new token.
+std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt,
+                              const SamplingOptions& options,
                               const std::function<void(TokenId)>& on_token = {});
 
 // The index drawn from unnormalized log-probabilities with a uniform number u in [0, 1).

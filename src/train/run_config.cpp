@@ -20,36 +20,53 @@ void describe_optimizer(Fields& fields, RunConfig& c) {
   fields.add("optimizer.lr", c.optimizer.lr, "peak learning rate", not_negative);
   fields.add("optimizer.betas", c.optimizer.betas, "decay of the two moments");
   fields.add("optimizer.eps", c.optimizer.eps, "added to the root of the second moment", positive);
-  fields.add("optimizer.weight_decay", c.optimizer.weight_decay, "decoupled weight decay (adamw)", not_negative);
+  fields.add("optimizer.weight_decay", c.optimizer.weight_decay, "decoupled weight decay (adamw)",
+             not_negative);
   fields.add("optimizer.decay", c.optimizer.decay, "which parameters decay", {"matrices", "all"});
-  fields.add("optimizer.clip", c.optimizer.clip, "largest global gradient norm; 0: no clipping", not_negative);
-  fields.add("schedule.kind", c.schedule.kind, "the learning rate after the warm-up", {"constant", "linear", "cosine"});
-  fields.add("schedule.warmup", c.schedule.warmup, "steps of linear warm-up, or below 1 a fraction of all steps", not_negative);
-  fields.add("schedule.start", c.schedule.start, "fraction of the peak at which the warm-up starts", {.min = 0, .max = 1});
-  fields.add("schedule.final", c.schedule.final, "fraction of the peak at the end (linear, cosine)", {.min = 0, .max = 1});
+  fields.add("optimizer.clip", c.optimizer.clip, "largest global gradient norm; 0: no clipping",
+             not_negative);
+  fields.add("schedule.kind", c.schedule.kind, "the learning rate after the warm-up",
+             {"constant", "linear", "cosine"});
+  fields.add("schedule.warmup", c.schedule.warmup,
+             "steps of linear warm-up, or below 1 a fraction of all steps", not_negative);
+  fields.add("schedule.start", c.schedule.start, "fraction of the peak at which the warm-up starts",
+             {.min = 0, .max = 1});
+  fields.add("schedule.final", c.schedule.final, "fraction of the peak at the end (linear, cosine)",
+             {.min = 0, .max = 1});
 }
 
 void describe_train(Fields& fields, RunConfig& c) {
   const Limits count{.min = 1}, or_zero{.min = 0};
   fields.add("train.steps", c.train.steps, "optimizer steps; 0: from train.tokens", or_zero);
-  fields.add("train.tokens", c.train.tokens, "tokens to train on, a number or an expression over N, the parameter count: \"22*N/100\"");
+  fields.add(
+      "train.tokens", c.train.tokens,
+      "tokens to train on, a number or an expression over N, the parameter count: \"22*N/100\"");
   fields.add("train.batch", c.train.batch, "sequences per optimizer step, over all ranks", count);
-  fields.add("train.micro_batch", c.train.micro_batch, "sequences per forward pass; 0: the whole batch", or_zero);
-  fields.add("train.precision", c.train.precision, "of the compute; weights are kept in fp32", {"fp32", "bf16"});
+  fields.add("train.micro_batch", c.train.micro_batch,
+             "sequences per forward pass; 0: the whole batch", or_zero);
+  fields.add("train.precision", c.train.precision, "of the compute; weights are kept in fp32",
+             {"fp32", "bf16"});
   fields.add("train.device", c.train.device, "where to run", {"auto", "cpu", "cuda"});
-  fields.add("train.cuda_graph", c.train.cuda_graph, "capture the step as one CUDA graph", {"auto", "on", "off"});
-  fields.add("train.deterministic", c.train.deterministic, "bit-reproducible on CUDA too (the CPU always is)");
+  fields.add("train.cuda_graph", c.train.cuda_graph, "capture the step as one CUDA graph",
+             {"auto", "on", "off"});
+  fields.add("train.deterministic", c.train.deterministic,
+             "bit-reproducible on CUDA too (the CPU always is)");
   fields.add("train.threads", c.train.threads, "CPU threads; 0: all cores", or_zero);
   fields.add("eval.every", c.eval.every, "steps between evaluations; 0: only at the end", or_zero);
-  fields.add("eval.batches", c.eval.batches, "\"all\" of the validation split, or a number of batches");
+  fields.add("eval.batches", c.eval.batches,
+             "\"all\" of the validation split, or a number of batches");
   fields.add("eval.samples", c.eval.samples, "texts to sample at every evaluation", or_zero);
   fields.add("eval.sample_tokens", c.eval.sample_tokens, "length of a sample", count);
   fields.add("eval.prompt", c.eval.prompt, "what a sample starts with");
-  fields.add("eval.temperature", c.eval.temperature, "of the samples; 0: the likeliest token", or_zero);
-  fields.add("checkpoint.every", c.checkpoint.every, "steps between checkpoints; 0: only at the end", or_zero);
+  fields.add("eval.temperature", c.eval.temperature, "of the samples; 0: the likeliest token",
+             or_zero);
+  fields.add("checkpoint.every", c.checkpoint.every,
+             "steps between checkpoints; 0: only at the end", or_zero);
   fields.add("checkpoint.keep", c.checkpoint.keep, "newest checkpoints to keep; 0: all", or_zero);
-  fields.add("checkpoint.permanent", c.checkpoint.permanent, "steps whose checkpoints are made and always kept");
-  fields.add("log.every", c.log.every, "steps between log points; the host reads nothing in between", count);
+  fields.add("checkpoint.permanent", c.checkpoint.permanent,
+             "steps whose checkpoints are made and always kept");
+  fields.add("log.every", c.log.every,
+             "steps between log points; the host reads nothing in between", count);
 }
 
 void merge(json& tree, const std::string& key, json value) {
@@ -57,7 +74,8 @@ void merge(json& tree, const std::string& key, json value) {
   size_t begin = 0;
   for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
     node = &(*node)[key.substr(begin, dot - begin)];
-    if (!node->is_object() && !node->is_null()) fail_usage("can't set '{}': '{}' is not a table", key, key.substr(0, dot));
+    if (!node->is_object() && !node->is_null())
+      fail_usage("can't set '{}': '{}' is not a table", key, key.substr(0, dot));
   }
   (*node)[key.substr(begin)] = std::move(value);
 }
@@ -73,10 +91,12 @@ void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
 
 void describe(Fields& fields, RunConfig& c) {
   fields.add("run.dir", c.run.dir, "folder that holds everything of the run");
-  fields.add("run.seed", c.run.seed, "of initial weights, data order, dropout and noise", {.min = 0});
+  fields.add("run.seed", c.run.seed, "of initial weights, data order, dropout and noise",
+             {.min = 0});
   describe(fields, c.data);
   describe(fields, c.model);
-  fields.add("init.from", c.init.from, "\"random\", a Hugging Face folder, a Hub id in the cache, or a run");
+  fields.add("init.from", c.init.from,
+             "\"random\", a Hugging Face folder, a Hub id in the cache, or a run");
   describe_optimizer(fields, c);
   describe_train(fields, c);
   fields.add_raw("transform", c.transform, "ordered rules, see the page on transforms");
@@ -100,14 +120,16 @@ bool sets_key(const json& tree, const std::string& key) {
   return tree.contains(json::json_pointer(pointer));
 }
 
-RunConfig make_run_config(const json& tree, const std::string& where, const ModelConfig* base_model) {
+RunConfig make_run_config(const json& tree, const std::string& where,
+                          const ModelConfig* base_model) {
   RunConfig config;
   if (base_model) config.model = *base_model;
   if (sets_key(tree, "model.preset")) {
     const json& name = tree["model"]["preset"];
     if (!name.is_string()) fail_usage("{}: model.preset takes text", where);
     if (!name.get<std::string>().empty()) {
-      if (base_model) fail_usage("{}: model.preset can't be set where init.from gives the model", where);
+      if (base_model)
+        fail_usage("{}: model.preset can't be set where init.from gives the model", where);
       config.model = preset(name.get<std::string>());
     }
   }
@@ -127,9 +149,11 @@ std::string to_toml(RunConfig config) {
 int64_t resolve_steps(const RunConfig& config, int64_t parameter_count) {
   if (config.train.steps > 0) return config.train.steps;
   if (config.train.tokens.empty()) return 0;
-  const double tokens = evaluate_expression(config.train.tokens, {{"N", static_cast<double>(parameter_count)}});
+  const double tokens =
+      evaluate_expression(config.train.tokens, {{"N", static_cast<double>(parameter_count)}});
   const auto per_step = static_cast<double>(config.train.batch * config.data.context);
-  if (tokens <= 0) fail_usage("train.tokens = \"{}\" is {}; it must be positive", config.train.tokens, tokens);
+  if (tokens <= 0)
+    fail_usage("train.tokens = \"{}\" is {}; it must be positive", config.train.tokens, tokens);
   return std::max<int64_t>(1, std::llround(tokens / per_step));
 }
 
@@ -139,13 +163,16 @@ void check_run_config(const RunConfig& c) {
     fail_usage("optimizer.betas takes two numbers in [0, 1)");
   }
   if (c.train.micro_batch > 0 && c.train.batch % c.train.micro_batch != 0) {
-    fail_usage("train.batch = {} is not a multiple of train.micro_batch = {}", c.train.batch, c.train.micro_batch);
+    fail_usage("train.batch = {} is not a multiple of train.micro_batch = {}", c.train.batch,
+               c.train.micro_batch);
   }
-  if (c.train.steps > 0 && !c.train.tokens.empty()) fail_usage("set train.steps or train.tokens, not both");
+  if (c.train.steps > 0 && !c.train.tokens.empty())
+    fail_usage("set train.steps or train.tokens, not both");
   if (c.eval.batches != "all") {
     const double batches = evaluate_expression(c.eval.batches, {});
     if (batches < 1 || batches != std::floor(batches)) {
-      fail_usage("eval.batches = \"{}\" is neither \"all\" nor a whole number above 0", c.eval.batches);
+      fail_usage("eval.batches = \"{}\" is neither \"all\" nor a whole number above 0",
+                 c.eval.batches);
     }
   }
 }

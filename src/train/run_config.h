@@ -77,14 +77,16 @@ nlohmann::json overrides_tree(const std::vector<std::string>& overrides);
 // Whether the tree sets a dotted key itself.
 bool sets_key(const nlohmann::json& tree, const std::string& key);
 
-// Settings from a tree: defaults, then the model's preset or `base_model` (a checkpoint's), then the tree's own
-// keys. `where` names the source in errors.
-RunConfig make_run_config(const nlohmann::json& tree, const std::string& where, const ModelConfig* base_model = nullptr);
+// Settings from a tree: defaults, then the model's preset or `base_model` (a checkpoint's), then
+// the tree's own keys. `where` names the source in errors.
+RunConfig make_run_config(const nlohmann::json& tree, const std::string& where,
+                          const ModelConfig* base_model = nullptr);
 
 // The resolved settings as TOML.
 std::string to_toml(RunConfig config);
 
-// Optimizer steps of the run: train.steps, or train.tokens over the tokens of a step, where N is the parameter count.
+// Optimizer steps of the run: train.steps, or train.tokens over the tokens of a step, where N is
+// the parameter count.
 int64_t resolve_steps(const RunConfig& config, int64_t parameter_count);
 
 // Checks that keys agree with each other (batch and micro_batch, steps and tokens, ...).

@@ -21,7 +21,8 @@ double learning_rate(const RunConfig& config, int64_t step, int64_t steps) {
   if (config.schedule.kind == "constant") return peak;
   const double length = static_cast<double>(std::max<int64_t>(1, steps - warmup));
   const double part = std::min(1.0, static_cast<double>(step - warmup) / length);
-  const double shape = config.schedule.kind == "linear" ? 1 - part : (1 + std::cos(std::numbers::pi * part)) / 2;
+  const double shape =
+      config.schedule.kind == "linear" ? 1 - part : (1 + std::cos(std::numbers::pi * part)) / 2;
   return peak * (config.schedule.final + (1 - config.schedule.final) * shape);
 }
 

@@ -13,7 +13,8 @@
 
 namespace refract {
 
-TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream, int64_t steps)
+TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
+                     int64_t steps)
     : model_(model),
       config_(config),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
@@ -54,7 +55,8 @@ void TrainStep::fill(Staging& staging, int64_t step, int64_t first_sequence) {
   int32_t* tokens = staging.tokens.mutable_data_ptr<int32_t>();
   const int64_t length = context_ + 1;
   for (int64_t i = 0; i < config_.train.batch; ++i) {
-    stream_->read(order_.start(first_sequence + i), {tokens + i * length, static_cast<size_t>(length)});
+    stream_->read(order_.start(first_sequence + i),
+                  {tokens + i * length, static_cast<size_t>(length)});
   }
   int64_t* longs = staging.longs.mutable_data_ptr<int64_t>();
   for (int64_t m = 0; m < micro_batches_; ++m) {
@@ -80,7 +82,8 @@ void TrainStep::upload(const Staging& staging) {
 bool TrainStep::wants_graph() const { return cuda_ && config_.train.cuda_graph != "off"; }
 
 void TrainStep::run(int64_t step, int64_t first_sequence) {
-  if (static_cast<int64_t>(pending_.size()) >= kHistory) throw std::logic_error("step records were not taken in time");
+  if (static_cast<int64_t>(pending_.size()) >= kHistory)
+    throw std::logic_error("step records were not taken in time");
   Staging& staging = staging_[static_cast<size_t>(step % kStagingSlots)];
   if (staging.copied) staging.copied->wait();
   fill(staging, step, first_sequence);
@@ -108,8 +111,8 @@ void TrainStep::compute() {
     context.seed = static_cast<uint64_t>(config_.run.seed);
     context.clock = longs_.narrow(0, 2 * m, 2);
     const at::Tensor batch = tokens_.select(0, m);
-    const Decoder::Loss loss =
-        model_.loss(context, batch.narrow(1, 0, context_).contiguous(), batch.narrow(1, 1, context_).contiguous());
+    const Decoder::Loss loss = model_.loss(context, batch.narrow(1, 0, context_).contiguous(),
+                                           batch.narrow(1, 1, context_).contiguous());
     const at::Tensor mean = loss.sum.mul(per_token);
     mean.backward();
     loss_.add_(mean.detach());
@@ -119,7 +122,8 @@ void TrainStep::compute() {
   const at::Tensor norm = global_norm(grads);
   const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
   step_control_(control_, norm, loss_, o.clip, step);
-  history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1), at::stack({loss_, norm}).unsqueeze(0));
+  history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1),
+                       at::stack({loss_, norm}).unsqueeze(0));
   AdamW settings;
   settings.beta1 = o.betas[0];
   settings.beta2 = o.betas[1];
@@ -127,10 +131,12 @@ void TrainStep::compute() {
   settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
   settings.n_decay = o.decay == "all" ? arena.trainable_size() : arena.matrix_size();
   settings.zero_grads = true;
-  auto trainable = [&](const at::Tensor& flat) { return flat.narrow(0, 0, arena.trainable_size()); };
+  auto trainable = [&](const at::Tensor& flat) {
+    return flat.narrow(0, 0, arena.trainable_size());
+  };
   const bool same = arena.compute().is_same(arena.master());
-  adamw_(trainable(arena.master()), optional_of(same ? at::Tensor() : trainable(arena.compute())), grads,
-         state_.exp_avg, state_.exp_avg_sq, floats_, control_, settings);
+  adamw_(trainable(arena.master()), optional_of(same ? at::Tensor() : trainable(arena.compute())),
+         grads, state_.exp_avg, state_.exp_avg_sq, floats_, control_, settings);
 }
 
 std::vector<StepRecord> TrainStep::take_records(std::optional<int64_t>& bad_step) {

@@ -29,15 +29,19 @@ struct OptimizerState {
 
 class TrainStep {
  public:
-  // `order` gives the windows of `stream`; `first_sequence` is the global number of the next sequence to train on.
-  TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream, int64_t steps);
+  // `order` gives the windows of `stream`; `first_sequence` is the global number of the next
+  // sequence to train on.
+  TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
+            int64_t steps);
   ~TrainStep();
 
-  // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before the work is done.
+  // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before
+  // the work is done.
   void run(int64_t step, int64_t first_sequence);
 
-  // Waits for the device and hands over the records since the last call, oldest first. If a step's loss or gradient
-  // was not finite, `bad_step` is it: that step and those after it changed nothing.
+  // Waits for the device and hands over the records since the last call, oldest first. If a step's
+  // loss or gradient was not finite, `bad_step` is it: that step and those after it changed
+  // nothing.
   std::vector<StepRecord> take_records(std::optional<int64_t>& bad_step);
   // How many records fit before they must be taken.
   int64_t capacity() const { return kHistory; }
@@ -49,7 +53,8 @@ class TrainStep {
  private:
   static constexpr int64_t kHistory = 1024;
   static constexpr int kStagingSlots = 4;
-  static constexpr int64_t kEagerSteps = 3;  // before the capture, so that every library has warmed up
+  static constexpr int64_t kEagerSteps =
+      3;  // before the capture, so that every library has warmed up
 
   // Inputs of a step, filled on the host and copied to fixed places on the device.
   struct Staging {
@@ -69,13 +74,15 @@ class TrainStep {
   WindowOrder order_;
   int64_t steps_, micro_batches_, micro_batch_, context_;
   OptimizerState state_;
-  at::Tensor accumulated_;        // fp32 gradients, only where several micro-batches run in half precision
-  at::Tensor tokens_;             // int32 [M, b, T + 1]
-  at::Tensor longs_;              // int64 [2 M + 2]: per micro-batch (step, first sequence); step; place in the history
-  at::Tensor floats_;             // float [4]: lr, 1 - beta1^t, 1 - beta2^t
-  at::Tensor control_;            // float [4]: clip coefficient, halted, step of the halt
-  at::Tensor history_;            // float [kHistory, 2]: loss, norm
-  at::Tensor loss_;               // float scalar
+  at::Tensor
+      accumulated_;    // fp32 gradients, only where several micro-batches run in half precision
+  at::Tensor tokens_;  // int32 [M, b, T + 1]
+  at::Tensor longs_;  // int64 [2 M + 2]: per micro-batch (step, first sequence); step; place in the
+                      // history
+  at::Tensor floats_;   // float [4]: lr, 1 - beta1^t, 1 - beta2^t
+  at::Tensor control_;  // float [4]: clip coefficient, halted, step of the halt
+  at::Tensor history_;  // float [kHistory, 2]: loss, norm
+  at::Tensor loss_;     // float scalar
   std::array<Staging, kStagingSlots> staging_;
   std::vector<int64_t> pending_;  // steps whose records were not taken yet
   std::unique_ptr<CudaGraph> graph_;

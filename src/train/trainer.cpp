@@ -22,7 +22,8 @@ double seconds_now() {
 }
 
 double memory_in_use(const Decoder& model) {
-  if (model.device().is_cuda() && cuda_runtime()) return static_cast<double>(cuda_runtime()->peak_memory_allocated());
+  if (model.device().is_cuda() && cuda_runtime())
+    return static_cast<double>(cuda_runtime()->peak_memory_allocated());
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024;
@@ -46,7 +47,8 @@ std::optional<int64_t> Trainer::resume() {
   if (!newest) return std::nullopt;
   position_ = checkpoints_.load(*newest, model_, step_.state());
   if (position_.seed != config_.run.seed) {
-    fail_usage("the run was started with run.seed = {}, not {}; resume it with its own seed", position_.seed, config_.run.seed);
+    fail_usage("the run was started with run.seed = {}, not {}; resume it with its own seed",
+               position_.seed, config_.run.seed);
   }
   saved_at_ = evaluated_at_ = position_.step;
   return newest;
@@ -67,7 +69,8 @@ RunResult Trainer::run() {
     const bool evaluating = last || (due(config_.eval.every) && !stopping);
     const bool saving = last || stopping || is_permanent() || due(config_.checkpoint.every);
     if (due(config_.log.every) || evaluating || saving || timed_steps_ == step_.capacity()) {
-      log_point();  // waits for the device; a bad step is found before anything is evaluated or saved
+      log_point();  // waits for the device; a bad step is found before anything is evaluated or
+                    // saved
     }
     if (evaluating) evaluate_now();
     if (saving) save();
@@ -98,12 +101,14 @@ void Trainer::log_point() {
   const double seconds = seconds_now() - clock_;
   LogPoint point;
   point.step = position_.step;
-  for (const StepRecord& record : records) point.mean_loss += record.loss / static_cast<double>(records.size());
+  for (const StepRecord& record : records)
+    point.mean_loss += record.loss / static_cast<double>(records.size());
   point.loss = records.back().loss;
   point.grad_norm = records.back().grad_norm;
   point.learning_rate = learning_rate(config_, records.back().step, steps_);
   point.step_ms = 1e3 * seconds / static_cast<double>(std::max<int64_t>(1, timed_steps_));
-  point.tokens_per_second = static_cast<double>(config_.train.batch * config_.data.context) * 1e3 / point.step_ms;
+  point.tokens_per_second =
+      static_cast<double>(config_.train.batch * config_.data.context) * 1e3 / point.step_ms;
   point.memory_bytes = memory_in_use(model_);
   point.tokens = position_.sequences * config_.data.context;
   result_.loss = point.loss;
@@ -114,11 +119,14 @@ void Trainer::log_point() {
 void Trainer::stop_at_bad_step(int64_t bad_step) {
   const int64_t first = position_.sequences - (position_.step - bad_step) * config_.train.batch;
   const std::optional<int64_t> good = checkpoints_.newest();
-  fail("the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, the first window at token {}); "
-       "the weights were left as they were before it. {} A smaller optimizer.lr or optimizer.clip may help",
-       bad_step + 1, first, first + config_.train.batch - 1, step_.order().start(first),
-       good ? fmt::format("The last good checkpoint is '{}'.", checkpoints_.path(*good).string())
-            : "There is no checkpoint yet.");
+  fail(
+      "the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, "
+      "the first window at token {}); "
+      "the weights were left as they were before it. {} A smaller optimizer.lr or optimizer.clip "
+      "may help",
+      bad_step + 1, first, first + config_.train.batch - 1, step_.order().start(first),
+      good ? fmt::format("The last good checkpoint is '{}'.", checkpoints_.path(*good).string())
+           : "There is no checkpoint yet.");
 }
 
 void Trainer::evaluate_now() {
@@ -127,7 +135,8 @@ void Trainer::evaluate_now() {
   if (data_.validation && data_.validation->size() > 1) {
     int64_t windows = 0;
     if (config_.eval.batches != "all") {
-      windows = static_cast<int64_t>(evaluate_expression(config_.eval.batches, {})) * config_.train.batch;
+      windows =
+          static_cast<int64_t>(evaluate_expression(config_.eval.batches, {})) * config_.train.batch;
     }
     result_.evaluation = evaluate(model_, *data_.validation, config_.data.context, windows);
     observer_.on_evaluation(position_.step, *result_.evaluation);
@@ -150,8 +159,8 @@ std::string Trainer::sample(int64_t index) {
 void Trainer::save() {
   if (saved_at_ == position_.step) return;
   saved_at_ = position_.step;
-  const std::filesystem::path path =
-      checkpoints_.save(model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
+  const std::filesystem::path path = checkpoints_.save(
+      model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
         if (data_.tokenizer) data_.tokenizer->save(folder);
         write_file_atomically(folder / "config.toml", to_toml(config_));
       });

@@ -23,11 +23,13 @@ struct LogPoint {
   double learning_rate = 0;  // of the last
   double step_ms = 0;        // mean wall time, without evaluation and checkpoints
   double tokens_per_second = 0;
-  double memory_bytes = 0;  // peak of the device's allocator, or the process's resident memory on the CPU
-  int64_t tokens = 0;       // trained on so far
+  double memory_bytes =
+      0;  // peak of the device's allocator, or the process's resident memory on the CPU
+  int64_t tokens = 0;  // trained on so far
 };
 
-// Receives what happens; reporting hangs off this and nothing in the loop knows of files or terminals.
+// Receives what happens; reporting hangs off this and nothing in the loop knows of files or
+// terminals.
 class Observer {
  public:
   virtual ~Observer() = default;
@@ -51,7 +53,8 @@ class Trainer {
   // The model is allocated and holds its starting weights. `steps`: the whole run.
   Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer);
 
-  // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where there is none.
+  // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where
+  // there is none.
   std::optional<int64_t> resume();
   // The step that the next run() starts with.
   int64_t position() const { return position_.step; }

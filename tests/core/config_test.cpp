@@ -43,8 +43,11 @@ class FieldsTest : public testing::Test {
 };
 
 TEST_F(FieldsTest, SetsTypedValues) {
-  fields.set_all(parse_toml("[optimizer]\nlr = 2\nbetas = [0.5, 0.75]\n[train]\nsteps = 1e2\nfast = true\n"
-                            "[eval]\nbatches = 7\n", "t"), "t");
+  fields.set_all(
+      parse_toml("[optimizer]\nlr = 2\nbetas = [0.5, 0.75]\n[train]\nsteps = 1e2\nfast = true\n"
+                 "[eval]\nbatches = 7\n",
+                 "t"),
+      "t");
   EXPECT_EQ(s.lr, 2.0);
   EXPECT_EQ(s.steps, 100);
   EXPECT_TRUE(s.fast);
@@ -53,16 +56,21 @@ TEST_F(FieldsTest, SetsTypedValues) {
 }
 
 TEST_F(FieldsTest, UnknownKeyNamesTheNearest) {
-  EXPECT_EQ(complaint("optimizer.lrr", 1), "recipe.toml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?");
+  EXPECT_EQ(complaint("optimizer.lrr", 1),
+            "recipe.toml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?");
   EXPECT_NE(complaint("lr", 1).find("'optimizer.lr'"), std::string::npos);
 }
 
 TEST_F(FieldsTest, WrongTypesAndRangesSayWhatWouldDo) {
-  EXPECT_EQ(complaint("train.steps", "many"), "recipe.toml: train.steps takes an integer, not \"many\"");
+  EXPECT_EQ(complaint("train.steps", "many"),
+            "recipe.toml: train.steps takes an integer, not \"many\"");
   EXPECT_EQ(complaint("train.steps", 2.5), "recipe.toml: train.steps takes an integer, not 2.5");
-  EXPECT_EQ(complaint("train.steps", 101), "recipe.toml: train.steps = 101 is out of range: it must be >= 1, <= 100");
-  EXPECT_EQ(complaint("optimizer.lr", 0), "recipe.toml: optimizer.lr = 0 is out of range: it must be > 0");
-  EXPECT_NE(complaint("schedule.kind", "cosin").find("did you mean \"cosine\"?"), std::string::npos);
+  EXPECT_EQ(complaint("train.steps", 101),
+            "recipe.toml: train.steps = 101 is out of range: it must be >= 1, <= 100");
+  EXPECT_EQ(complaint("optimizer.lr", 0),
+            "recipe.toml: optimizer.lr = 0 is out of range: it must be > 0");
+  EXPECT_NE(complaint("schedule.kind", "cosin").find("did you mean \"cosine\"?"),
+            std::string::npos);
   EXPECT_EQ(s.steps, 10);  // a refused value changes nothing
 }
 
@@ -75,12 +83,15 @@ TEST_F(FieldsTest, WrittenTomlReadsBackEqual) {
 
 TEST_F(FieldsTest, HelpNamesEveryKey) {
   const std::string help = fields.help_text();
-  for (const Field& field : fields.all()) EXPECT_NE(help.find(field.key), std::string::npos) << field.key;
+  for (const Field& field : fields.all())
+    EXPECT_NE(help.find(field.key), std::string::npos) << field.key;
   EXPECT_NE(help.find("cosine | linear"), std::string::npos);
 }
 
 TEST(Toml, KeepsRegularExpressionsAndTableArrays) {
-  const std::string text = "[[transform]]\nmatch = 'model\\.layers\\.\\d+'\nrank = 4\n\n[[transform]]\nkind = \"none\"\n";
+  const std::string text =
+      "[[transform]]\nmatch = 'model\\.layers\\.\\d+'\nrank = 4\n\n[[transform]]\nkind = "
+      "\"none\"\n";
   const nlohmann::json tree = parse_toml(text, "t");
   EXPECT_EQ(tree["transform"][0]["match"], "model\\.layers\\.\\d+");
   EXPECT_EQ(parse_toml(to_toml(tree), "t"), tree);
@@ -92,7 +103,8 @@ TEST(Toml, ErrorsNameTheLine) {
     parse_toml("a = 1\nb = \n", "recipe.toml");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("recipe.toml, line 2"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("recipe.toml, line 2"), std::string::npos)
+        << error.what();
   }
 }
 

@@ -23,7 +23,8 @@ TEST(Expression, ComputesWithNames) {
 }
 
 TEST(Expression, ErrorsShowThePlace) {
-  for (const char* bad : {"", "2*", "(1", "M", "1 1", "1/0"}) EXPECT_THROW(evaluate_expression(bad, {}), Error) << bad;
+  for (const char* bad : {"", "2*", "(1", "M", "1 1", "1/0"})
+    EXPECT_THROW(evaluate_expression(bad, {}), Error) << bad;
   try {
     evaluate_expression("22*M", {{"N", 1.0}});
     FAIL();
@@ -86,7 +87,8 @@ TEST(Files, MissingFileNamesItself) {
     read_file("/no/such/file", "the tokenizer");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "can't read the tokenizer '/no/such/file': No such file or directory");
+    EXPECT_STREQ(error.what(),
+                 "can't read the tokenizer '/no/such/file': No such file or directory");
   }
 }
 

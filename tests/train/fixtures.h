@@ -12,19 +12,22 @@
 
 namespace refract {
 
-// 2,000 tokens of 16 kinds in which each follows from the one before, so that there is something to learn.
+// 2,000 tokens of 16 kinds in which each follows from the one before, so that there is something to
+// learn.
 inline std::shared_ptr<TokenStream> tiny_stream(uint64_t seed = 1) {
   RandomStream random(seed, "tokens");
   std::vector<int32_t> tokens = {0};
   for (int i = 1; i < 2000; ++i) {
-    tokens.push_back(random.uniform() < 0.8 ? (5 * tokens.back() + 3) % 16 : static_cast<int32_t>(random.below(16)));
+    tokens.push_back(random.uniform() < 0.8 ? (5 * tokens.back() + 3) % 16
+                                            : static_cast<int32_t>(random.below(16)));
   }
   return make_token_stream(tokens);
 }
 
 inline RunConfig tiny_config(const std::string& name) {
   RunConfig config;
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / ("refract_" + name);
+  const std::filesystem::path folder =
+      std::filesystem::path(testing::TempDir()) / ("refract_" + name);
   std::filesystem::remove_all(folder);
   config.run.dir = folder.string();
   config.data.context = 8;
@@ -45,13 +48,15 @@ inline RunConfig tiny_config(const std::string& name) {
 
 // Everything a run needs, built as the train command builds it.
 struct TinyRun {
-  explicit TinyRun(RunConfig c, Observer* observer = nullptr) : config(std::move(c)) {
+  explicit TinyRun(RunConfig c, Observer* observer = nullptr, at::Device device = at::kCPU)
+      : config(std::move(c)) {
     resolve(config.model, 16, config.data.context);
     model = std::make_unique<Decoder>(config.model, DenseFactory());
-    model->allocate(at::kCPU, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+    model->allocate(device, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
     model->arena().initialize(static_cast<uint64_t>(config.run.seed));
     Dataset data{nullptr, tiny_stream(), tiny_stream(2), "tiny"};
-    trainer = std::make_unique<Trainer>(config, *model, data, config.train.steps, observer ? *observer : silent);
+    trainer = std::make_unique<Trainer>(config, *model, data, config.train.steps,
+                                        observer ? *observer : silent);
   }
   RunConfig config;
   Observer silent;

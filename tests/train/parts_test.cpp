@@ -30,7 +30,8 @@ TEST(Schedule, WarmsUpLinearlyFromItsStart) {
 
 TEST(Schedule, ComesDownInItsShape) {
   EXPECT_NEAR(learning_rate(schedule_config("cosine"), 60, 110), 6e-4 * (0.1 + 0.9 * 0.5), 1e-12);
-  EXPECT_NEAR(learning_rate(schedule_config("cosine"), 35, 110), 6e-4 * (0.1 + 0.9 * (1 + std::sqrt(0.5)) / 2), 1e-12);
+  EXPECT_NEAR(learning_rate(schedule_config("cosine"), 35, 110),
+              6e-4 * (0.1 + 0.9 * (1 + std::sqrt(0.5)) / 2), 1e-12);
   EXPECT_NEAR(learning_rate(schedule_config("linear"), 35, 110), 6e-4 * (0.1 + 0.9 * 0.75), 1e-12);
   EXPECT_NEAR(learning_rate(schedule_config("linear"), 110, 110), 6e-5, 1e-12);
   EXPECT_NEAR(learning_rate(schedule_config("constant"), 100, 110), 6e-4, 1e-12);
@@ -56,14 +57,16 @@ TEST(RunConfig, TokensMayDependOnTheParameterCount) {
 }
 
 TEST(RunConfig, PresetsAreOverriddenByKeys) {
-  const auto tree = overrides_tree({"model.preset=gpt2", "model.num_hidden_layers=3", "train.steps=5"});
+  const auto tree =
+      overrides_tree({"model.preset=gpt2", "model.num_hidden_layers=3", "train.steps=5"});
   const RunConfig config = make_run_config(tree, "test");
   EXPECT_EQ(config.model.hidden_size, 768);
   EXPECT_EQ(config.model.num_hidden_layers, 3);
 }
 
 TEST(RunConfig, ResolvedSettingsReadBack) {
-  RunConfig config = make_run_config(overrides_tree({"model.preset=clm-60m", "optimizer.lr=1e-7", "eval.batches=3"}), "test");
+  RunConfig config = make_run_config(
+      overrides_tree({"model.preset=clm-60m", "optimizer.lr=1e-7", "eval.batches=3"}), "test");
   const std::string text = to_toml(config);
   const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "resolved.toml";
   write_file_atomically(path, text);
@@ -74,7 +77,8 @@ TEST(RunConfig, ResolvedSettingsReadBack) {
 }
 
 TEST(RunConfig, RefusesWhatDoesNotFit) {
-  EXPECT_THROW(make_run_config(overrides_tree({"train.batch=6", "train.micro_batch=4"}), "t"), Error);
+  EXPECT_THROW(make_run_config(overrides_tree({"train.batch=6", "train.micro_batch=4"}), "t"),
+               Error);
   EXPECT_THROW(make_run_config(overrides_tree({"train.steps=1", "train.tokens=5"}), "t"), Error);
   EXPECT_THROW(make_run_config(overrides_tree({"eval.batches=some"}), "t"), Error);
   EXPECT_THROW(make_run_config(overrides_tree({"optimizer.betas=[0.9]"}), "t"), Error);
@@ -92,7 +96,8 @@ TEST(Evaluate, PredictsEveryTokenOnce) {
   for (int64_t begin = 0; begin + 1 < 43; begin += 8) {
     const int64_t length = std::min<int64_t>(8, 42 - begin);
     const at::Tensor input =
-        at::from_blob(tokens.data() + begin, {1, length}, at::TensorOptions().dtype(at::kInt)).clone();
+        at::from_blob(tokens.data() + begin, {1, length}, at::TensorOptions().dtype(at::kInt))
+            .clone();
     const at::Tensor logits = run.model->logits(run.model->hidden({}, input)).to(at::kDouble)[0];
     const at::Tensor log_p = at::log_softmax(logits, -1);
     for (int64_t t = 0; t < length; ++t) {
@@ -119,9 +124,11 @@ TEST(Generate, CacheAndFullContextAgree) {
   std::vector<int32_t> seen = {1, 2, 3};
   at::NoGradGuard no_grad;
   for (TokenId token : made) {
-    const at::Tensor input =
-        at::from_blob(seen.data(), {1, static_cast<int64_t>(seen.size())}, at::TensorOptions().dtype(at::kInt)).clone();
-    const at::Tensor logits = run.model->logits(run.model->hidden({}, input).select(1, seen.size() - 1));
+    const at::Tensor input = at::from_blob(seen.data(), {1, static_cast<int64_t>(seen.size())},
+                                           at::TensorOptions().dtype(at::kInt))
+                                 .clone();
+    const at::Tensor logits =
+        run.model->logits(run.model->hidden({}, input).select(1, seen.size() - 1));
     EXPECT_EQ(logits.argmax().item<int64_t>(), token);
     seen.push_back(token);
   }
@@ -133,8 +140,9 @@ TEST(Generate, GoesOnPastTheLongestSequence) {
   options.max_tokens = 50;
   EXPECT_EQ(generate(*run.model, {1}, options).size(), 50u);
   EXPECT_EQ(generate(*run.model, {1}, options), generate(*run.model, {1}, options));
-  options.seed = 2;
-  EXPECT_NE(generate(*run.model, {1}, options), generate(*run.model, {1}, SamplingOptions{.max_tokens = 50}));
+  SamplingOptions other = options;
+  other.seed = 2;
+  EXPECT_NE(generate(*run.model, {1}, options), generate(*run.model, {1}, other));
 }
 
 // Evenly spaced uniform numbers make the frequencies exact to 1e-3.
@@ -145,7 +153,8 @@ std::vector<double> frequencies(const std::vector<float>& logits, const Sampling
 }
 
 TEST(Sampling, FollowsTheDistribution) {
-  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f), std::log(0.05f)};
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f),
+                                     std::log(0.05f)};
   SamplingOptions options;
   const std::vector<double> all = frequencies(logits, options);
   EXPECT_NEAR(all[0], 0.5, 1e-3);

@@ -28,12 +28,14 @@ TEST(Trainer, Learns) {
   const RunResult result = run.trainer->run();
   EXPECT_TRUE(result.finished);
   EXPECT_GT(keeper.losses.front(), 2.5);  // ln 16 = 2.77
-  // The stream's entropy is 0.8125 log(1/0.8125) + ... = 1.03 nats; a model that learned the rule comes near.
+  // The stream's entropy is 0.8125 log(1/0.8125) + ... = 1.03 nats; a model that learned the rule
+  // comes near.
   EXPECT_LT(result.evaluation->loss, 1.35);
   EXPECT_EQ(result.evaluation->tokens, 1999);
 }
 
-// Runs to the end, interrupted after every checkpoint by throwing everything away but the run folder.
+// Runs to the end, interrupted after every checkpoint by throwing everything away but the run
+// folder.
 void expect_resumes_bit_identically(RunConfig config) {
   config.checkpoint.every = 0;
   TinyRun whole(config);

@@ -1,0 +1,77 @@
+// The whole step on a GPU: captured and not, resumed and not, half precision, dropout and
+// micro-batches.
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include "fixtures.h"
+#include "ops/cuda_guard.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+// All the weights after the run, with deterministic algorithms.
+at::Tensor train(RunConfig config, const std::string& graph, const std::vector<int64_t>& stops) {
+  config.train.cuda_graph = graph;
+  fs::remove_all(config.run.dir);
+  const CudaRuntime* cuda = cuda_runtime();
+  cuda->set_deterministic(true);
+  cuda->prefer_cudnn_attention(false);
+  cuda->use_side_stream();
+  at::Tensor weights;
+  for (size_t i = 0; i <= stops.size(); ++i) {
+    RunConfig part = config;
+    if (i < stops.size()) part.checkpoint.permanent = {stops[i]};
+    TinyRun run(part, nullptr, at::Device(at::kCUDA, 0));
+    run.trainer->resume();
+    run.trainer->run();
+    EXPECT_EQ(run.trainer->captured(),
+              graph == "on" && config.train.steps - (i > 0 ? stops[i - 1] : 0) > 3);
+    weights = run.model->arena().master().cpu();
+    const Checkpoints checkpoints(part.run.dir);
+    for (int64_t step : checkpoints.steps()) {
+      if (i < stops.size() && step > stops[i]) fs::remove_all(checkpoints.path(step));
+    }
+  }
+  return weights;
+}
+
+std::vector<RunConfig> settings() {
+  RunConfig plain = tiny_config("cuda_fp32"), mixed = tiny_config("cuda_bf16");
+  mixed.train.precision = "bf16";
+  mixed.train.micro_batch = 2;
+  mixed.model.dropout = 0.1;
+  return {plain, mixed};
+}
+
+TEST(CudaTraining, CapturedEqualsUncaptured) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const RunConfig& config : settings()) {
+    const at::Tensor eager = train(config, "off", {});
+    EXPECT_TRUE(at::equal(train(config, "on", {}), eager)) << config.run.dir;
+    EXPECT_TRUE(at::equal(train(config, "off", {}), eager)) << config.run.dir;
+  }
+}
+
+TEST(CudaTraining, ResumedEqualsUninterrupted) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const RunConfig& config : settings()) {
+    EXPECT_TRUE(at::equal(train(config, "on", {5, 9}), train(config, "on", {}))) << config.run.dir;
+  }
+}
+
+TEST(CudaTraining, AgreesWithTheCpu) {
+  REFRACT_CUDA_OR_SKIP();
+  RunConfig config = tiny_config("cuda_cpu");
+  config.train.steps = 5;
+  const at::Tensor gpu = train(config, "on", {});
+  fs::remove_all(config.run.dir);
+  TinyRun run(config);
+  run.trainer->run();
+  const at::Tensor cpu = run.model->arena().master();
+  EXPECT_LT(gpu.sub(cpu).norm().item<double>() / cpu.norm().item<double>(), 1e-4);
+}
+
+}  // namespace
+}  // namespace refract
