@@ -102,7 +102,6 @@ int TrainCommand::run() {
   const at::Device device = open_device(config_);
   log_to_file(fs::path(config_.run.dir) / "log.txt");
   open_model(recipe, device);
-  write_file_atomically(fs::path(config_.run.dir) / "config.toml", to_toml(config_));
 
   RunReporter::Options options;
   options.folder = config_.run.dir;
@@ -113,6 +112,8 @@ int TrainCommand::run() {
   if (resume_) options.resumed_from = Checkpoints(config_.run.dir).newest();
   RunReporter reporter(options);
   Trainer trainer(config_, *model_, data_, steps_, reporter);
+  // Only now is it a run: a start that failed above may be tried again with other settings.
+  write_file_atomically(fs::path(config_.run.dir) / "config.toml", to_toml(config_));
   if (options.resumed_from) trainer.resume();
   log_info("model: {} parameters, {} steps of {} x {} tokens on {}, {}",
            format_count(static_cast<double>(model_->arena().count())), steps_, config_.train.batch,

@@ -90,13 +90,14 @@ def test_tokens_past_the_vocabulary_are_refused(refract, recipe, tmp_path):
     assert "299" in done.stderr and "257" in done.stderr
 
 
-def test_inspect_counts_without_allocating(refract_json, refract, recipe):
-    figures = refract_json("inspect", recipe, "model.preset=gpt2", "model.vocab_size=50257", "data.context=1024")
+def test_inspect_counts_without_allocating(refract_json, refract, recipe, tmp_path):
+    preset = tmp_path / "preset.toml"
+    preset.write_text('[model]\npreset = "gpt2"\n[data]\ncontext = 1024\n[train]\nbatch = 4\n')
+    figures = refract_json("inspect", preset)
     assert figures["parameters"] == 124_439_808
     assert figures["training_flops_per_token"] == pytest.approx(3 * figures["forward_flops_per_token"]["total"])
     begin = time.monotonic()
-    large = refract_json("inspect", recipe, "model.preset=clm-1.1b", "data.context=1024", "train.steps=0",
-                         "train.tokens=22*N/100")
+    large = refract_json("inspect", preset, "model.preset=clm-1.1b", "train.tokens=22*N/100")
     assert time.monotonic() - begin < 20
     assert large["parameters"] > 1e9 and large["steps"] == round(22 * large["parameters"] / 100 / (4 * 1024))
     assert "model.layers.0.self_attn.q_proj.weight" in refract("inspect", recipe).stdout
