@@ -64,7 +64,8 @@ void CommandLine::option(const std::string& name, std::string& value, const std:
 }
 void CommandLine::option(const std::string& name, std::vector<std::string>& values,
                          const std::string& help, bool required) {
-  app_.add_option(name, values, help)->required(required);
+  // One value each time it is given: what follows it are key=value overrides.
+  app_.add_option(name, values, help)->required(required)->allow_extra_args(false);
 }
 void CommandLine::option(const std::string& name, int64_t& value, const std::string& help) {
   app_.add_option(name, value, help)->capture_default_str();

@@ -22,7 +22,9 @@ class EvalCommand : public Command {
     line.positional("model", model_,
                     "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
-    line.option("--data", data_, "corpus: files, folders, globs, shards, or stories:SIZE");
+    line.option(
+        "--data", data_,
+        "corpus: a file, folder, glob, shards, or stories:SIZE; may be given several times");
     line.flag("--json", json_, "print one JSON object");
   }
   int run() override;

@@ -42,7 +42,7 @@ int64_t number(const std::map<std::string, std::string>& metadata, const std::st
 
 }  // namespace
 
-Checkpoints::Checkpoints(fs::path run_folder) : folder_(std::move(run_folder) / "checkpoints") {}
+Checkpoints::Checkpoints(const fs::path& run_folder) : folder_(run_folder / "checkpoints") {}
 
 fs::path Checkpoints::path(int64_t step) const { return folder_ / fmt::format("step-{:08}", step); }
 

@@ -22,7 +22,7 @@ struct TrainPosition {
 
 class Checkpoints {
  public:
-  explicit Checkpoints(std::filesystem::path run_folder);
+  explicit Checkpoints(const std::filesystem::path& run_folder);
 
   // Writes a checkpoint beside its name, syncs and renames it. `extra` adds files (tokenizer,
   // settings) to the folder. On failure (disk full) nothing with the final name exists and the
