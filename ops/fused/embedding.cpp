@@ -4,6 +4,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
+#include <torch/library.h>
 
 #include "ops/common/call.h"
 #include "ops/common/check.h"

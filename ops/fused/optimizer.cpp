@@ -6,6 +6,7 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
 
 #include "ops/common/call.h"
 #include "ops/common/check.h"

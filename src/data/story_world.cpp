@@ -1,5 +1,7 @@
 #include "data/story_world.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <stdexcept>
 
