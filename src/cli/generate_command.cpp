@@ -69,8 +69,7 @@ int GenerateCommand::run() {
   const Tokenizer& tokenizer = *loaded.tokenizer;
   options_.seed = static_cast<uint64_t>(seed_);
   options_.stop = tokenizer.end_of_text();
-  std::vector<TokenId> prompt = tokenizer.encode(prompt_);
-  if (prompt.empty()) prompt = {tokenizer.end_of_text().value_or(0)};
+  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompt_);
   std::vector<TokenId> made;
   size_t printed = 0;
   if (!json_) fmt::print("{}", prompt_);

@@ -17,8 +17,7 @@ struct Evaluation {
 };
 
 // Windows of context + 1 tokens that overlap by one; the last, shorter one counts. At most
-// `max_batches` batches of `batch` windows from the start of the stream (0: all). Batches larger
-// than that are used where it doesn't matter.
+// `max_windows` whole windows from the start of the stream (0: all of it).
 Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
                     int64_t max_windows = 0);
 

@@ -64,6 +64,12 @@ TokenId sample_token(std::vector<float> logits, const SamplingOptions& options, 
   return order[weights.size() - 1];
 }
 
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text) {
+  std::vector<TokenId> tokens = tokenizer.encode(text);
+  if (tokens.empty()) tokens = {tokenizer.end_of_text().value_or(0)};
+  return tokens;
+}
+
 std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt,
                               const SamplingOptions& options,
                               const std::function<void(TokenId)>& on_token) {

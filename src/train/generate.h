@@ -19,6 +19,10 @@ struct SamplingOptions {
   std::optional<TokenId> stop;  // ends the sample and is not part of it
 };
 
+// The tokens of a prompt; of an empty one the end-of-text token, or id 0 where the tokenizer has
+// none, since generation needs something to start from.
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text);
+
 // Continues `prompt` (at least one token) and returns the new tokens. When the model's longest
 // sequence is reached, it goes on with the second half of what it has seen. `on_token` is called
 // with every new token.

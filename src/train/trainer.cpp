@@ -151,8 +151,7 @@ std::string Trainer::sample(int64_t index) {
   options.temperature = config_.eval.temperature;
   options.seed = static_cast<uint64_t>(config_.run.seed + index);
   options.stop = data_.tokenizer->end_of_text();
-  std::vector<TokenId> prompt = data_.tokenizer->encode(config_.eval.prompt);
-  if (prompt.empty()) prompt = {data_.tokenizer->end_of_text().value_or(0)};
+  const std::vector<TokenId> prompt = prompt_tokens(*data_.tokenizer, config_.eval.prompt);
   return config_.eval.prompt + data_.tokenizer->decode(generate(model_, prompt, options));
 }
 
