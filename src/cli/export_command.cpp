@@ -58,6 +58,12 @@ int ExportCommand::run() {
   SaveOptions options;
   options.dtype = dtype;
   options.format = family.name;
+  options.merge = true;
+  if (!loaded.rules.empty()) {
+    log_info(
+        "transformed layers are written as the dense weights they multiply by; what else they "
+        "simulate (noise, levels) is not in a Hugging Face folder");
+  }
   options.max_shard_bytes = static_cast<uint64_t>(parse_size(shard_size_));
   if (loaded.tokenizer) options.ids.bos = options.ids.eos = loaded.tokenizer->end_of_text();
   save_model(*loaded.model, out_, options);

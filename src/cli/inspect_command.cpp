@@ -7,7 +7,6 @@
 #include "core/progress.h"
 #include "data/tokenize.h"
 #include "model/checkpoint.h"
-#include "model/dense.h"
 #include "report/table.h"
 
 namespace refract {
@@ -117,12 +116,23 @@ void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const 
 
 int InspectCommand::run() {
   read();
-  const Decoder model(config_.model, DenseFactory());
-  const nlohmann::json f = figures(model);
+  const TransformedModel planned = plan_model(config_, source_);
+  const Decoder& model = *planned.decoder;
+  nlohmann::json f = figures(model);
   if (json_) {
+    f["transforms"] = nlohmann::json::array();
+    for (const PlanRow& row : planned.plan) {
+      if (planned.rules.empty()) break;
+      f["transforms"].push_back({{"match", row.match},
+                                 {"kind", row.kind},
+                                 {"modules", row.modules},
+                                 {"dense_parameters", row.dense_parameters},
+                                 {"parameters", row.parameters}});
+    }
     fmt::print("{}\n", f.dump());
   } else {
     print(model, f);
+    if (!planned.rules.empty()) fmt::print("\n{}", plan_table(planned));
   }
   return 0;
 }

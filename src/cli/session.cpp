@@ -7,8 +7,8 @@
 #include "core/error.h"
 #include "core/toml.h"
 #include "model/checkpoint.h"
-#include "model/dense.h"
 #include "ops/common/cuda_runtime.h"
+#include "report/table.h"
 
 namespace refract {
 namespace {
@@ -17,8 +17,11 @@ namespace fs = std::filesystem;
 
 // A run's checkpoint holds the settings it was trained with.
 nlohmann::json saved_settings(const fs::path& folder) {
-  return fs::exists(folder / "config.toml") ? read_toml(folder / "config.toml")
-                                            : nlohmann::json::object();
+  nlohmann::json tree = fs::exists(folder / "config.toml") ? read_toml(folder / "config.toml")
+                                                           : nlohmann::json::object();
+  if (fs::exists(folder / "transforms.toml"))
+    tree["transform"] = read_toml(folder / "transforms.toml").at("transform");
+  return tree;
 }
 
 }  // namespace
@@ -65,7 +68,6 @@ Recipe open_recipe(const std::string& path, const std::vector<std::string>& over
     const ModelConfig base = read_model_config(recipe.source);
     recipe.config = make_run_config(tree, path, &base);
   }
-  check_transforms(recipe.config);
   return recipe;
 }
 
@@ -86,11 +88,10 @@ LoadedModel load_model(const std::string& specification,
   // how to run it.
   tree.erase("model");
   tree.erase("init");
-  tree.merge_patch(overrides_tree(overrides));
+  merge_overrides(tree, overrides);
   const bool context_given = sets_key(tree, "data.context");
   const ModelConfig base = read_model_config(loaded.folder);
   loaded.config = make_run_config(tree, specification, &base);
-  check_transforms(loaded.config);
   if (!context_given) loaded.config.data.context = loaded.config.model.max_position_embeddings;
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
@@ -99,16 +100,37 @@ LoadedModel load_model(const std::string& specification,
   }
   resolve(loaded.config.model, 0, loaded.config.data.context);
   const at::Device device = open_device(loaded.config);
-  loaded.model = std::make_unique<Decoder>(loaded.config.model, DenseFactory());
+  TransformedModel planned = plan_model(loaded.config, specification);
+  loaded.model = std::move(planned.decoder);
+  loaded.rules = std::move(planned.rules);
   loaded.model->allocate(device, compute_dtype(loaded.config));
   load_weights(*loaded.model, loaded.folder);
   return loaded;
 }
 
-void check_transforms(const RunConfig& config) {
-  if (!config.transform.empty() && config.transform != "[]") {
-    fail_usage("[[transform]]: this build has no transform kinds; remove the rules");
+TransformedModel plan_model(RunConfig& config, const std::string& where) {
+  TransformedModel model = build_model(config.model, config.transform, where);
+  config.transform = model.rules.to_json();
+  return model;
+}
+
+std::string plan_table(const TransformedModel& model) {
+  if (model.rules.empty()) return "";
+  Table table({{"rule"},
+               {"kind"},
+               {"modules", Align::kRight},
+               {"dense", Align::kRight},
+               {"parameters", Align::kRight},
+               {"", Align::kRight}});
+  for (const PlanRow& row : model.plan) {
+    const double share = static_cast<double>(row.parameters) /
+                         static_cast<double>(std::max<int64_t>(1, row.dense_parameters));
+    table.add_row({row.rule < 0 ? "(no rule)" : row.match, row.kind,
+                   format_integer(static_cast<int64_t>(row.modules.size())),
+                   format_integer(row.dense_parameters), format_integer(row.parameters),
+                   row.dense_parameters > 0 ? format_percent(share) : ""});
   }
+  return table.str();
 }
 
 }  // namespace refract

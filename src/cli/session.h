@@ -10,6 +10,7 @@
 #include "model/decoder.h"
 #include "text/tokenizer.h"
 #include "train/run_config.h"
+#include "transforms/factory.h"
 
 namespace refract {
 
@@ -40,10 +41,16 @@ struct LoadedModel {
   RunConfig config;  // model settings from the folder, the rest from the overrides
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Decoder> model;
+  Rules rules;
 };
 LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides);
 
-// Refuses transform rules that this build can't follow.
-void check_transforms(const RunConfig& config);
+// The model of a run with its transform rules, not allocated, and what they came to. The rules in
+// `config` become the effective ones (a legacy rule file's are written out).
+TransformedModel plan_model(RunConfig& config, const std::string& where);
+
+// The histogram of the rules: rule, kind, modules, parameters before and after. Empty without
+// rules.
+std::string plan_table(const TransformedModel& model);
 
 }  // namespace refract

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -11,7 +12,6 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "model/checkpoint.h"
-#include "model/dense.h"
 #include "train/trainer.h"
 
 namespace refract {
@@ -21,6 +21,21 @@ namespace fs = std::filesystem;
 
 Arithmetic arithmetic(const RunConfig& config) {
   return config.train.precision == "bf16" ? Arithmetic::kBf16 : Arithmetic::kFp32;
+}
+
+// One line on how well the transformed layers stand for the weights they started from.
+void report_taken_over(const std::vector<TakenOver>& taken) {
+  if (taken.empty()) return;
+  const auto by_error = [](const TakenOver& a, const TakenOver& b) {
+    return a.relative_error < b.relative_error;
+  };
+  const auto worst = std::max_element(taken.begin(), taken.end(), by_error);
+  double sum = 0;
+  for (const TakenOver& layer : taken) sum += layer.relative_error;
+  log_info(
+      "{} transformed layers took over dense weights, relative error {:.3g} on average, {:.3g} "
+      "at worst ({})",
+      taken.size(), sum / static_cast<double>(taken.size()), worst->relative_error, worst->name);
 }
 
 class TrainCommand : public Command {
@@ -52,6 +67,7 @@ class TrainCommand : public Command {
   RunConfig config_;
   Dataset data_;
   std::unique_ptr<Decoder> model_;
+  std::string transforms_;  // transforms.toml
   int64_t steps_ = 0;
 };
 
@@ -76,15 +92,15 @@ void TrainCommand::open_model(const Recipe& recipe, at::Device device) {
   check_tokens(*data_.train, config_.model.vocab_size, "the training tokens");
   if (data_.validation)
     check_tokens(*data_.validation, config_.model.vocab_size, "the validation tokens");
-  model_ = std::make_unique<Decoder>(config_.model, DenseFactory());
+  TransformedModel planned = plan_model(config_, recipe_);
+  if (!planned.rules.empty()) log_info("transforms:\n{}", plan_table(planned));
+  transforms_ = transforms_toml(planned.rules, planned.plan);
+  model_ = std::move(planned.decoder);
   steps_ = resolve_steps(config_, model_->arena().count());
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", recipe_);
   model_->allocate(device, compute_dtype(config_));
-  if (recipe.source.empty()) {
-    model_->arena().initialize(static_cast<uint64_t>(config_.run.seed));
-  } else {
-    load_weights(*model_, recipe.source);
-  }
+  model_->initialize(static_cast<uint64_t>(config_.run.seed));
+  if (!recipe.source.empty()) report_taken_over(start_from_weights(*model_, recipe.source));
 }
 
 int TrainCommand::run() {
@@ -114,6 +130,8 @@ int TrainCommand::run() {
   Trainer trainer(config_, *model_, data_, steps_, reporter);
   // Only now is it a run: a start that failed above may be tried again with other settings.
   write_file_atomically(fs::path(config_.run.dir) / "config.toml", to_toml(config_));
+  if (!transforms_.empty())
+    write_file_atomically(fs::path(config_.run.dir) / "transforms.toml", transforms_);
   if (options.resumed_from) trainer.resume();
   log_info("model: {} parameters, {} steps of {} x {} tokens on {}, {}",
            format_count(static_cast<double>(model_->arena().count())), steps_, config_.train.batch,

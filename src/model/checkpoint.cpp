@@ -11,7 +11,6 @@ namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kBufferFile = "buffers.safetensors";
 
 std::string dtype_name(at::ScalarType dtype) {
   if (dtype == at::kFloat) return "float32";
@@ -22,53 +21,18 @@ std::string dtype_name(at::ScalarType dtype) {
              c10::toString(dtype));
 }
 
-bool is_weight(at::ScalarType dtype) {
-  return dtype == at::kDouble || dtype == at::kFloat || dtype == at::kHalf ||
-         dtype == at::kBFloat16;
-}
-
-std::string choose_format(const Decoder& decoder, const std::string& wanted) {
+std::string choose_format(const Decoder& decoder, const std::string& wanted, bool merge) {
   if (wanted != "auto") return wanted;
   const HfFamily family = hf_family(decoder.config());
-  return !family.name.empty() && why_not(decoder, family.name).empty() ? family.name : "refract";
+  const bool fits = !family.name.empty() && why_not(decoder, family.name, merge).empty();
+  return fits ? family.name : "refract";
 }
 
-// Complaints about many tensors in one line: the first few and how many more.
-class Complaints {
- public:
-  void add(std::string text) {
-    if (++count_ <= 4) shown_.push_back(std::move(text));
-  }
-  bool any() const { return count_ > 0; }
-  std::string text() const {
-    std::string all = fmt::format("{}", fmt::join(shown_, "; "));
-    if (count_ > shown_.size()) all += fmt::format("; and {} more", count_ - shown_.size());
-    return all;
-  }
-
- private:
-  std::vector<std::string> shown_;
-  size_t count_ = 0;
-};
-
-// A tensor's name and shape where its buffer expects something else; empty if it fits.
-std::string buffer_complaint(const BufferStore::Buffer& buffer, const TensorInfo& info) {
-  if (buffer.tensor.sizes() == at::IntArrayRef(info.shape)) return "";
-  return fmt::format("'{}' is {}, the model has [{}]", info.name, info.describe(),
-                     fmt::join(buffer.tensor.sizes(), ", "));
-}
-
-void load_buffer_file(Decoder& decoder, const fs::path& path, Complaints& complaints) {
-  if (!fs::exists(path)) return;
-  const SafetensorsFile file(path);
-  for (const TensorInfo& info : file.tensors()) {
-    const auto buffers = decoder.buffers().find(info.name);
-    if (!buffers) {
-      complaints.add(fmt::format("'{}' of {} is no buffer of the model", info.name, kBufferFile));
-    } else if (std::string wrong = buffer_complaint(*buffers, info); !wrong.empty()) {
-      complaints.add(std::move(wrong));
-    } else {
-      buffers->tensor.copy_(file.tensor(info.name));
+void check_mergeable(const Decoder& decoder) {
+  for (const TransformedLayer& entry : decoder.transformed()) {
+    if (!entry.layer->merged().defined()) {
+      fail("'{}' can't be merged: the kind \"{}\" has no dense weight that computes the same",
+           entry.spec.name, entry.kind);
     }
   }
 }
@@ -77,13 +41,16 @@ void load_buffer_file(Decoder& decoder, const fs::path& path, Complaints& compla
 
 void save_model(Decoder& decoder, const fs::path& folder, const SaveOptions& options) {
   const std::string dtype = dtype_name(options.dtype);
-  const std::string format = choose_format(decoder, options.format);
+  const std::string format = choose_format(decoder, options.format, options.merge);
+  if (options.merge) check_mergeable(decoder);
   std::vector<TensorSource> tensors = checkpoint_tensors(
       decoder, format, options.dtype,
-      [&](const Parameter* parameter) { return decoder.arena().value(parameter); });
+      [&](const Parameter* parameter) { return decoder.arena().value(parameter); }, options.merge);
   std::vector<TensorSource> buffers;
-  for (const BufferStore::Buffer& buffer : decoder.buffers().all()) {
-    buffers.push_back(source_of(buffer.name, buffer.tensor));
+  if (!options.merge) {  // a merged model is dense and keeps no ranges or counters
+    for (const BufferStore::Buffer& buffer : decoder.buffers().all()) {
+      buffers.push_back(source_of(buffer.name, buffer.tensor));
+    }
   }
   fs::create_directories(folder);
   if (format == "refract") {
@@ -185,50 +152,6 @@ std::string CheckpointReader::describe(const std::string& name) const {
 
 void CheckpointReader::release(const std::string& name) const {
   tensors_.release(entry(name).stored);
-}
-
-void load_weights(Decoder& decoder, const fs::path& folder) {
-  const CheckpointReader reader(folder);
-  Complaints missing, wrong, unexpected;
-  for (const Parameter& parameter : decoder.arena().parameters()) {
-    const std::string wanted =
-        fmt::format("'{}' [{}]", parameter.name, fmt::join(parameter.shape, ", "));
-    if (!reader.contains(parameter.name)) {
-      missing.add(wanted);
-    } else if (reader.shape(parameter.name) != parameter.shape ||
-               !is_weight(reader.dtype(parameter.name))) {
-      wrong.add(fmt::format("{} where the model has {}", reader.describe(parameter.name), wanted));
-    }
-  }
-  std::vector<BufferStore::Buffer*> buffers;  // of our own format, among the parameters
-  for (const std::string& name : reader.names()) {
-    if (decoder.arena().find(name)) continue;
-    BufferStore::Buffer* buffer = decoder.buffers().find(name);
-    if (!buffer) {
-      unexpected.add(reader.describe(name));
-    } else if (buffer->tensor.sizes() != at::IntArrayRef(reader.shape(name))) {
-      wrong.add(fmt::format("{} where the model has a buffer [{}]", reader.describe(name),
-                            fmt::join(buffer->tensor.sizes(), ", ")));
-    } else {
-      buffers.push_back(buffer);
-    }
-  }
-  std::string complaint;
-  if (missing.any()) complaint += "; missing: " + missing.text();
-  if (wrong.any()) complaint += "; of another shape or type: " + wrong.text();
-  if (unexpected.any()) complaint += "; not part of the model: " + unexpected.text();
-  if (!complaint.empty())
-    fail("the weights in '{}' don't fit the model{}", folder.string(), complaint);
-  Complaints bad_buffers;
-  load_buffer_file(decoder, folder / kBufferFile, bad_buffers);
-  if (bad_buffers.any())
-    fail("the buffers in '{}' don't fit the model: {}", folder.string(), bad_buffers.text());
-  for (BufferStore::Buffer* buffer : buffers) buffer->tensor.copy_(reader.read(buffer->name));
-  for (const Parameter& parameter : decoder.arena().parameters()) {
-    decoder.arena().value(&parameter).copy_(reader.read(parameter.name));
-    reader.release(parameter.name);
-  }
-  decoder.arena().refresh_compute();
 }
 
 }  // namespace refract

@@ -14,6 +14,9 @@
 
 namespace refract {
 
+// Persistent buffers of a model whose weights are in a Hugging Face layout.
+inline constexpr const char* kBufferFile = "buffers.safetensors";
+
 // What a tensor of a checkpoint is made from: parameters by our names, stacked on dimension 0, then
 // transposed where the layout stores [in, out] (GPT-2's Conv1D).
 struct StoredTensor {
@@ -24,17 +27,19 @@ struct StoredTensor {
 
 // The tensors of a checkpoint in `format`, in its order: "gpt2" or "llama" need a decoder for which
 // why_not returns nothing; "refract" holds every parameter under its own name.
-std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format);
+std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
+                                            bool merge = false);
 
 // Why Hugging Face's `format` can't hold this decoder: a setting it has no word for, or a parameter
-// of a layer that is not standard. Empty if it can.
-std::string why_not(const Decoder& decoder, const std::string& format);
+// of a layer that is not standard. Empty if it can. With `merge` transformed layers count as their
+// merged dense weights.
+std::string why_not(const Decoder& decoder, const std::string& format, bool merge = false);
 
 // The tensors of a checkpoint with what `read` returns for each parameter (its value, its
 // gradient).
 std::vector<TensorSource> checkpoint_tensors(
     const Decoder& decoder, const std::string& format, at::ScalarType dtype,
-    const std::function<at::Tensor(const Parameter*)>& read);
+    const std::function<at::Tensor(const Parameter*)>& read, bool merge = false);
 
 struct SaveOptions {
   at::ScalarType dtype = at::kFloat;  // of the file; bf16 halves it
@@ -43,6 +48,9 @@ struct SaveOptions {
   // otherwise "refract". "gpt2" or "llama": that, or an Error with the reason.
   std::string format = "auto";
   TokenIds ids = {};  // written to config.json and generation_config.json
+  // Transformed layers are written as the dense weight they multiply by. Fails for one that has
+  // none.
+  bool merge = false;
 };
 
 // Writes config.json, generation_config.json, model.safetensors (or shards and their index) and,
@@ -87,6 +95,18 @@ class CheckpointReader {
 // folder holds. Missing, unexpected and mis-shaped tensors are one Error that lists the first few.
 // The decoder must be allocated.
 void load_weights(Decoder& decoder, const std::filesystem::path& folder);
+
+// How well a layer stands for the dense weight it started from.
+struct TakenOver {
+  std::string name, kind;
+  double relative_error = 0;  // |W' - W| / |W|, Frobenius norm
+};
+
+// The same for a run that starts from the folder: a transformed layer whose parameters the folder
+// lacks takes over the dense "<name>.weight" that it holds instead (LinearLayer::take_over).
+// Parameters of the layer that this leaves alone (an adapter's) keep their values, so initialize()
+// comes first.
+std::vector<TakenOver> start_from_weights(Decoder& decoder, const std::filesystem::path& folder);
 
 // Where the model that `spec` names lies: an existing model folder; of a run folder its newest
 // complete checkpoint

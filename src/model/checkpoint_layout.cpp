@@ -3,6 +3,7 @@
 
 #include <ATen/ops/cat.h>
 
+#include <map>
 #include <set>
 
 #include "core/error.h"
@@ -123,6 +124,31 @@ std::vector<StoredName> llama_names(const std::string& name) {
   return {{bare ? "model." + name : name}};  // a LlamaModel without its head has no prefix
 }
 
+// What a checkpoint can hold under one of our names: a parameter, or a layer's merged weight.
+struct Content {
+  std::vector<int64_t> shape;
+  const Parameter* parameter = nullptr;
+  const LinearLayer* layer = nullptr;
+};
+using Contents = std::map<std::string, Content>;
+
+// All parameters; with `merge` those of each transformed layer give way to its dense weight, and
+// only its bias stays.
+Contents contents_of(const Decoder& decoder, bool merge) {
+  Contents contents;
+  for (const Parameter& p : decoder.arena().parameters()) contents[p.name] = {p.shape, &p};
+  if (!merge) return contents;
+  for (const TransformedLayer& entry : decoder.transformed()) {
+    const std::string prefix = entry.spec.name + ".";
+    std::erase_if(contents, [&](const auto& item) {
+      return item.first.starts_with(prefix) && item.first != prefix + "bias";
+    });
+    contents[prefix + "weight"] = {
+        {entry.spec.out_features, entry.spec.in_features}, nullptr, entry.layer};
+  }
+  return contents;
+}
+
 }  // namespace
 
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored) {
@@ -131,13 +157,14 @@ std::vector<StoredName> our_names(const std::string& format, const std::string& 
   return {{stored}};
 }
 
-std::string why_not(const Decoder& decoder, const std::string& format) {
+std::string why_not(const Decoder& decoder, const std::string& format, bool merge) {
   const HfFamily family = hf_family(decoder.config());
   if (family.name.empty()) return family.reason;
   if (family.name != format)
     return fmt::format("its settings are those of Hugging Face's {}", family.name);
   std::set<std::string> present;
-  for (const Parameter& parameter : decoder.arena().parameters()) present.insert(parameter.name);
+  const Contents contents = contents_of(decoder, merge);
+  for (const auto& [name, tensor] : contents) present.insert(name);
   for (const StoredTensor& tensor : hf_layout(decoder.config(), format)) {
     for (const std::string& part : tensor.parts) {
       if (present.erase(part) == 0) return fmt::format("it has no dense '{}'", part);
@@ -149,7 +176,8 @@ std::string why_not(const Decoder& decoder, const std::string& format) {
       present.size() == 1 ? "" : fmt::format(", nor have {} more", present.size() - 1));
 }
 
-std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format) {
+std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
+                                            bool merge) {
   if (format == "refract") {
     std::vector<StoredTensor> all;
     for (const Parameter& parameter : decoder.arena().parameters())
@@ -157,7 +185,7 @@ std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::s
     return all;
   }
   std::vector<StoredTensor> all = hf_layout(decoder.config(), format);
-  if (const std::string reason = why_not(decoder, format); !reason.empty()) {
+  if (const std::string reason = why_not(decoder, format, merge); !reason.empty()) {
     fail("the model can't be saved in Hugging Face's {} format: {}", format, reason);
   }
   return all;
@@ -165,20 +193,20 @@ std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::s
 
 std::vector<TensorSource> checkpoint_tensors(
     const Decoder& decoder, const std::string& format, at::ScalarType dtype,
-    const std::function<at::Tensor(const Parameter*)>& read) {
-  std::map<std::string, const Parameter*> by_name;
-  for (const Parameter& parameter : decoder.arena().parameters())
-    by_name[parameter.name] = &parameter;
+    const std::function<at::Tensor(const Parameter*)>& read, bool merge) {
+  const Contents contents = contents_of(decoder, merge);
   std::vector<TensorSource> sources;
-  for (const StoredTensor& tensor : checkpoint_layout(decoder, format)) {
-    std::vector<const Parameter*> parts;
-    for (const std::string& name : tensor.parts) parts.push_back(by_name.at(name));
-    std::vector<int64_t> shape = parts[0]->shape;
-    for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i]->shape[0];
+  for (const StoredTensor& tensor : checkpoint_layout(decoder, format, merge)) {
+    std::vector<Content> parts;
+    for (const std::string& name : tensor.parts) parts.push_back(contents.at(name));
+    std::vector<int64_t> shape = parts[0].shape;
+    for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].shape[0];
     if (tensor.transposed) std::swap(shape[0], shape[1]);
     auto make = [parts, read, transposed = tensor.transposed] {
       std::vector<at::Tensor> values;
-      for (const Parameter* part : parts) values.push_back(read(part));
+      for (const Content& part : parts) {
+        values.push_back(part.parameter ? read(part.parameter) : part.layer->merged());
+      }
       const at::Tensor whole = values.size() == 1 ? values[0] : at::cat(values);
       return transposed ? whole.t() : whole;
     };

@@ -64,22 +64,24 @@ DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Bu
                                   ? std / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers))
                                   : std;
   input_norm = declare_norm(build.arena, c, name + ".input_layernorm");
-  qkv_ = factory.projections(build,
-                             {{{attn + ".q_proj", C, c.attention_width(), c.attention_bias, std},
-                               {attn + ".k_proj", C, c.key_value_width(), c.attention_bias, std},
-                               {attn + ".v_proj", C, c.key_value_width(), c.attention_bias, std}}});
+  qkv_ = factory.projections(
+      build, {{{attn + ".q_proj", C, c.attention_width(), c.attention_bias, std, index},
+               {attn + ".k_proj", C, c.key_value_width(), c.attention_bias, std, index},
+               {attn + ".v_proj", C, c.key_value_width(), c.attention_bias, std, index}}});
   double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
   if (c.scale_attn_by_inverse_layer_idx) scale /= static_cast<double>(index + 1);
   core_ = factory.attention(build, {attn, index, c.num_attention_heads, c.num_key_value_heads,
                                     c.head_dim, scale, c.attention_dropout});
   output_ = factory.projections(
-      build, {{{attn + ".o_proj", c.attention_width(), C, c.attention_output_bias, residual_std}}});
+      build,
+      {{{attn + ".o_proj", c.attention_width(), C, c.attention_output_bias, residual_std, index}}});
   post_attention_norm = declare_norm(build.arena, c, name + ".post_attention_layernorm");
   ProjectionSpec up{{}, activation_of(c)};
-  if (c.gated()) up.members.push_back({mlp + ".gate_proj", C, F, c.mlp_bias, std});
-  up.members.push_back({mlp + ".up_proj", C, F, c.mlp_bias, std});
+  if (c.gated()) up.members.push_back({mlp + ".gate_proj", C, F, c.mlp_bias, std, index});
+  up.members.push_back({mlp + ".up_proj", C, F, c.mlp_bias, std, index});
   up_ = factory.projections(build, up);
-  down_ = factory.projections(build, {{{mlp + ".down_proj", F, C, c.mlp_bias, residual_std}}});
+  down_ =
+      factory.projections(build, {{{mlp + ".down_proj", F, C, c.mlp_bias, residual_std, index}}});
 }
 
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
@@ -100,7 +102,7 @@ at::Tensor DecoderLayer::mlp(const ForwardContext& context, const at::Tensor& x)
 }
 
 Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory) : config_(config) {
-  const Build build{arena_, buffers_};
+  const Build build{arena_, buffers_, transformed_};
   const int64_t padding = config.vocab_size >= kPadVocabularyFrom ? 64 : 1;
   const std::vector<int64_t> vocabulary = {config.vocab_size, config.hidden_size};
   embed_tokens_ = arena_.declare(
@@ -118,6 +120,7 @@ Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory) : confi
     lm_head_ = arena_.declare(
         {"lm_head.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
   }
+  arena_.freeze_all_but_adapters();
 }
 
 Decoder::~Decoder() = default;
@@ -144,6 +147,12 @@ void Decoder::allocate(at::Device device, at::ScalarType compute_dtype,
     cos_ = cos.to(device, dtype);
     sin_ = sin.to(device, dtype);
   }
+}
+
+void Decoder::initialize(uint64_t seed) {
+  arena_.initialize(seed);
+  for (const TransformedLayer& entry : transformed_) entry.layer->initialize(seed);
+  arena_.refresh_compute();
 }
 
 at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& tokens_BT) {

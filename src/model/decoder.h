@@ -27,6 +27,9 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
+  // Draws all starting values from `seed`: the arena's parameters, then what layers make of them.
+  void initialize(uint64_t seed);
+
   // Allocates arena and buffers. compute_dtype is what the forward pass runs in; master_dtype what
   // is kept.
   void allocate(at::Device device, at::ScalarType compute_dtype,
@@ -51,12 +54,15 @@ class Decoder {
   ParameterArena& arena() { return arena_; }
   const ParameterArena& arena() const { return arena_; }
   BufferStore& buffers() { return buffers_; }
+  // The linear layers that are not plainly dense, in the order of the model.
+  const std::vector<TransformedLayer>& transformed() const { return transformed_; }
   at::Device device() const { return arena_.master().device(); }
 
  private:
   ModelConfig config_;
   ParameterArena arena_;
   BufferStore buffers_;
+  std::vector<TransformedLayer> transformed_;
   Parameter *embed_tokens_ = nullptr, *embed_positions_ = nullptr, *lm_head_ = nullptr;
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   Norm final_norm_;

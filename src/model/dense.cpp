@@ -42,8 +42,15 @@ DenseLinear::DenseLinear(Build build, const LinearSpec& spec)
     : weight_(build.arena.declare(weight_spec(spec))), arena_(build.arena) {}
 
 at::Tensor DenseLinear::forward(const ForwardContext&, const at::Tensor& x) {
-  return at::linear(x, arena_.leaf(weight_));
+  return at::linear(x, weight());
 }
+
+double DenseLinear::take_over(const at::Tensor& weight) {
+  arena_.value(weight_).copy_(weight);
+  return 0;
+}
+
+at::Tensor DenseLinear::merged() const { return arena_.value(weight_); }
 
 DenseProjections::DenseProjections(Build build, const ProjectionSpec& spec)
     : activation_(spec.activation), arena_(build.arena) {

@@ -11,12 +11,17 @@ namespace refract {
 ParameterSpec weight_spec(const LinearSpec& spec);
 ParameterSpec bias_spec(const LinearSpec& spec);
 
+// A linear layer with an ordinary weight. Kinds that only compute differently derive from it.
 class DenseLinear : public LinearLayer {
  public:
   DenseLinear(Build build, const LinearSpec& spec);
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
+  double take_over(const at::Tensor& weight) override;
+  at::Tensor merged() const override;
 
- private:
+ protected:
+  // The weight as autograd sees it, [out_features, in_features] in compute dtype.
+  at::Tensor weight() const { return arena_.leaf(weight_); }
   Parameter* weight_;
   ParameterArena& arena_;
 };

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <numeric>
@@ -50,7 +51,7 @@ Parameter* ParameterArena::declare(const ParameterSpec& spec, int64_t pad_rows_t
   if (allocated()) throw std::logic_error("parameter declared after allocation: " + spec.name);
   if (find(spec.name))
     fail("two layers declare the parameter '{}'; each layer needs its own name", spec.name);
-  Parameter parameter{spec.name, spec.shape, spec.init, spec.trainable};
+  Parameter parameter{spec.name, spec.shape, spec.init, spec.trainable, spec.adapter};
   parameter.padded_rows = round_up(spec.shape[0], pad_rows_to);
   parameters_.push_back(std::move(parameter));
   return &parameters_.back();
@@ -63,6 +64,13 @@ std::vector<Parameter*> ParameterArena::declare_group(const std::vector<Paramete
     group.back()->joined = group.size() > 1;
   }
   return group;
+}
+
+void ParameterArena::freeze_all_but_adapters() {
+  if (allocated()) throw std::logic_error("parameters are frozen before allocation");
+  const auto is_adapter = [](const Parameter& p) { return p.adapter; };
+  if (std::none_of(parameters_.begin(), parameters_.end(), is_adapter)) return;
+  for (Parameter& parameter : parameters_) parameter.trainable = parameter.adapter;
 }
 
 void ParameterArena::place() {

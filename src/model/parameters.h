@@ -31,6 +31,7 @@ struct Parameter {
   std::vector<int64_t> shape;  // as a checkpoint sees it
   Init init;
   bool trainable = true;
+  bool adapter = false;
   int64_t padded_rows = 0;  // rows in the arena; those past shape[0] are zero and stay zero
   bool joined = false;      // lies directly behind the parameter declared before it
   int64_t offset = -1;      // elements from the arena's start
@@ -44,6 +45,7 @@ struct ParameterSpec {
   std::vector<int64_t> shape;
   Init init;
   bool trainable = true;
+  bool adapter = false;  // see freeze_all_but_adapters()
 };
 
 class ParameterArena {
@@ -53,6 +55,10 @@ class ParameterArena {
   Parameter* declare(const ParameterSpec& spec, int64_t pad_rows_to = 1);
   // Parameters that lie side by side: all matrices of equal width, or all vectors.
   std::vector<Parameter*> declare_group(const std::vector<ParameterSpec>& specs);
+
+  // Where any parameter was declared as an adapter's: freezes all others, as training an adapter
+  // leaves the model below it alone. Before allocate().
+  void freeze_all_but_adapters();
 
   // Allocates the buffers. Values are kept in `master_dtype`; the forward pass reads
   // `compute_dtype`. A frozen parameter has no gradient and no optimizer state.

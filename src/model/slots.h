@@ -28,10 +28,17 @@ struct ForwardContext {
   bool training = false;
   uint64_t seed = 0;  // of the run, for noise and dropout
   at::Tensor clock;   // int64 [2] on the device: optimizer step, first sequence of the micro-batch
-                      // in the global batch. Defined while training; on the device, so that a
-                      // captured graph can advance it.
+                      // in the global batch; on the device, so that a captured graph can advance
+                     // it. Always defined while training; evaluation counts its windows in it, with
+                     // the step kEvaluationStep. Where it is undefined (generation) noise is drawn
+                     // as for the first sequence of an evaluation.
+  bool weights_changed = true;  // false: no parameter was written since this model's last forward
+                                // pass, so that what a layer derived from its weight is still good
   KvCache* cache = nullptr;
 };
+// Stands for the optimizer step in the clock of an evaluation, so that its noise is that of no
+// step.
+inline constexpr int64_t kEvaluationStep = -1;
 
 // The clock of an op that draws a number per element of x [B, ...]: (step, index of x's first
 // element in the global batch), so that any cut of the batch into micro-batches draws the same
@@ -46,6 +53,7 @@ struct LinearSpec {
   int64_t in_features = 0, out_features = 0;
   bool bias = false;
   double init_std = 0.02;
+  int64_t layer = 0;  // index of the decoder layer
 };
 
 // The linear layers that share one input, applied together: {q, k, v}, {o}, {gate, up} or {up},
@@ -64,18 +72,40 @@ struct AttentionSpec {
   double dropout = 0;
 };
 
-// Everything a layer declares its state in while a model is built.
-struct Build {
-  ParameterArena& arena;
-  BufferStore& buffers;
-};
-
 // One linear layer of some kind: the product without its bias.
 class LinearLayer {
  public:
   virtual ~LinearLayer() = default;
   // x [..., in_features] -> [..., out_features], compute dtype.
   virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& x) = 0;
+
+  // What follows concerns kinds whose parameters are not just "<name>.weight" [out, in].
+
+  // Called once after the arena drew its values from `seed`: for starting values that are more than
+  // independent draws. Works on master values (arena.value(...)).
+  virtual void initialize(uint64_t /*seed*/) {}
+  // Sets the parameters to stand for a dense weight [out, in] (float or double, CPU) as well as
+  // they can; returns the relative error |W' - W| / |W| in the Frobenius norm. Biases are not the
+  // layer's. The default copies into "<name>.weight".
+  virtual double take_over(const at::Tensor& weight) = 0;
+  // The dense weight [out, in] that the layer multiplies by, from master values and in their type;
+  // undefined where there is none.
+  virtual at::Tensor merged() const = 0;
+};
+
+// A linear layer that a model was built with and that is not plainly dense, for loading, merging
+// and reports.
+struct TransformedLayer {
+  LinearSpec spec;
+  std::string kind;
+  LinearLayer* layer = nullptr;  // owned by its group
+};
+
+// Everything a layer declares its state in while a model is built.
+struct Build {
+  ParameterArena& arena;
+  BufferStore& buffers;
+  std::vector<TransformedLayer>& transformed;
 };
 
 class Projections {

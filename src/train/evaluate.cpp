@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -17,16 +18,24 @@ struct Totals {
   at::Tensor loss, correct;  // double and int64 scalars on the device
 };
 
-void add_batch(Decoder& model, const TokenStream& stream, int64_t begin, int64_t windows,
-               int64_t context, Totals& totals) {
-  at::Tensor host = at::empty({windows, context + 1}, at::TensorOptions().dtype(at::kInt));
+// Windows of `length` + 1 tokens from `begin` on; `first` is the number of the first of them in the
+// evaluation.
+struct Batch {
+  int64_t first = 0, begin = 0, windows = 0, length = 0;
+};
+
+void add_batch(Decoder& model, const TokenStream& stream, const Batch& at, Totals& totals) {
+  const int64_t size = at.length + 1;
+  at::Tensor host = at::empty({at.windows, size}, at::TensorOptions().dtype(at::kInt));
   int32_t* data = host.mutable_data_ptr<int32_t>();
-  for (int64_t i = 0; i < windows; ++i) {
-    stream.read(begin + i * context, {data + i * (context + 1), static_cast<size_t>(context + 1)});
-  }
+  for (int64_t i = 0; i < at.windows; ++i)
+    stream.read(at.begin + i * at.length, {data + i * size, static_cast<size_t>(size)});
   const at::Tensor batch = host.to(model.device());
-  const Decoder::Loss loss = model.loss({}, batch.narrow(1, 0, context).contiguous(),
-                                        batch.narrow(1, 1, context).contiguous());
+  ForwardContext context;
+  context.clock = at::tensor({kEvaluationStep, at.first}, at::kLong).to(model.device());
+  context.weights_changed = at.first == 0;
+  const Decoder::Loss loss = model.loss(context, batch.narrow(1, 0, at.length).contiguous(),
+                                        batch.narrow(1, 1, at.length).contiguous());
   totals.loss += loss.sum;
   totals.correct += loss.correct;
 }
@@ -48,10 +57,10 @@ Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
   if (max_windows > 0) windows = std::min(windows, max_windows);
   const int64_t per_batch = std::max<int64_t>(1, kTokensPerBatch / context);
   for (int64_t first = 0; first < windows; first += per_batch) {
-    add_batch(model, stream, first * context, std::min(per_batch, windows - first), context,
-              totals);
+    const int64_t count = std::min(per_batch, windows - first);
+    add_batch(model, stream, {first, first * context, count, context}, totals);
   }
-  if (rest > 0) add_batch(model, stream, windows * context, 1, rest, totals);
+  if (rest > 0) add_batch(model, stream, {windows, windows * context, 1, rest}, totals);
   Evaluation result;
   result.tokens = windows * context + rest;
   result.loss = totals.loss.item<double>() / static_cast<double>(result.tokens);

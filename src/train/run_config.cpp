@@ -1,6 +1,7 @@
 #include "train/run_config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -69,22 +70,27 @@ void describe_train(Fields& fields, RunConfig& c) {
              "steps between log points; the host reads nothing in between", count);
 }
 
+// The child of a table by its name, or of an array (the transform rules) by its index.
+json& child(json& node, const std::string& part, const std::string& key) {
+  if (!node.is_array()) return node[part];
+  size_t index = 0;
+  const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
+  if (error != std::errc() || end != part.data() + part.size() || index >= node.size()) {
+    fail_usage("can't set '{}': '{}' is no index of its {} entries, which count from 0", key, part,
+               node.size());
+  }
+  return node[index];
+}
+
 void merge(json& tree, const std::string& key, json value) {
   json* node = &tree;
   size_t begin = 0;
   for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
-    node = &(*node)[key.substr(begin, dot - begin)];
-    if (!node->is_object() && !node->is_null())
+    node = &child(*node, key.substr(begin, dot - begin), key);
+    if (!node->is_object() && !node->is_array() && !node->is_null())
       fail_usage("can't set '{}': '{}' is not a table", key, key.substr(0, dot));
   }
-  (*node)[key.substr(begin)] = std::move(value);
-}
-
-void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
-  for (const std::string& text : overrides) {
-    auto [key, value] = parse_override(text);
-    merge(tree, key, std::move(value));
-  }
+  child(*node, key.substr(begin), key) = std::move(value);
 }
 
 }  // namespace
@@ -100,6 +106,13 @@ void describe(Fields& fields, RunConfig& c) {
   describe_optimizer(fields, c);
   describe_train(fields, c);
   fields.add_raw("transform", c.transform, "ordered rules, see the page on transforms");
+}
+
+void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
+  for (const std::string& text : overrides) {
+    auto [key, value] = parse_override(text);
+    merge(tree, key, std::move(value));
+  }
 }
 
 json read_recipe(const std::string& path, const std::vector<std::string>& overrides) {

@@ -71,8 +71,10 @@ void describe(Fields& fields, RunConfig& config);
 
 // A recipe as read: the file's tree with the overrides ("key=value") merged in.
 nlohmann::json read_recipe(const std::string& path, const std::vector<std::string>& overrides);
-// The same without a file.
+// The overrides alone, as a tree.
 nlohmann::json overrides_tree(const std::vector<std::string>& overrides);
+// Sets the overrides in a tree; "transform.0.rank=4" reaches into the array of rules.
+void merge_overrides(nlohmann::json& tree, const std::vector<std::string>& overrides);
 
 // Whether the tree sets a dotted key itself.
 bool sets_key(const nlohmann::json& tree, const std::string& key);

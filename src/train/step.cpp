@@ -110,6 +110,7 @@ void TrainStep::compute() {
     context.training = true;
     context.seed = static_cast<uint64_t>(config_.run.seed);
     context.clock = longs_.narrow(0, 2 * m, 2);
+    context.weights_changed = m == 0;
     const at::Tensor batch = tokens_.select(0, m);
     const Decoder::Loss loss = model_.loss(context, batch.narrow(1, 0, context_).contiguous(),
                                            batch.narrow(1, 1, context_).contiguous());

@@ -72,7 +72,8 @@ TEST(DenseProjectionsTest, OneGemmEqualsSeparateLayers) {
   for (bool bias : {false, true}) {
     ParameterArena arena;
     BufferStore buffers;
-    DenseProjections group({arena, buffers},
+    std::vector<TransformedLayer> transformed;
+    DenseProjections group({arena, buffers, transformed},
                            {{{"q", 6, 8, bias, 1}, {"k", 6, 4, bias, 1}, {"v", 6, 4, bias, 1}}});
     arena.allocate(at::kCPU, at::kDouble, at::kDouble);
     arena.initialize(3);

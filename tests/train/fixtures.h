@@ -7,8 +7,8 @@
 
 #include "core/random.h"
 #include "model/decoder.h"
-#include "model/dense.h"
 #include "train/trainer.h"
+#include "transforms/factory.h"
 
 namespace refract {
 
@@ -51,9 +51,9 @@ struct TinyRun {
   explicit TinyRun(RunConfig c, Observer* observer = nullptr, at::Device device = at::kCPU)
       : config(std::move(c)) {
     resolve(config.model, 16, config.data.context);
-    model = std::make_unique<Decoder>(config.model, DenseFactory());
+    model = build_model(config.model, config.transform, "the test's rules").decoder;
     model->allocate(device, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-    model->arena().initialize(static_cast<uint64_t>(config.run.seed));
+    model->initialize(static_cast<uint64_t>(config.run.seed));
     Dataset data{nullptr, tiny_stream(), tiny_stream(2), "tiny"};
     trainer = std::make_unique<Trainer>(config, *model, data, config.train.steps,
                                         observer ? *observer : silent);

@@ -1,0 +1,109 @@
+#include "transforms/kind.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "transforms/builtin.h"
+
+namespace refract {
+namespace {
+
+// Built-in kinds first, so that a plug-in that takes one of their names fails and not they.
+std::vector<KindEntry>& registry() {
+  static std::vector<KindEntry> entries = builtin_kinds();
+  return entries;
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> all;
+  for (const KindEntry& entry : registry()) all.push_back(entry.name);
+  return all;
+}
+
+}  // namespace
+
+std::unique_ptr<LinearLayer> Kind::linear(Build, const LinearSpec& spec) const {
+  throw std::logic_error("this kind makes no linear layer: " + spec.name);
+}
+
+std::unique_ptr<AttentionCore> Kind::attention(Build, const AttentionSpec& spec) const {
+  throw std::logic_error("this kind makes no attention: " + spec.name);
+}
+
+std::unique_ptr<Projections> Kind::projections(Build, const ProjectionSpec&) const {
+  return nullptr;
+}
+
+void register_kind(KindEntry entry) {
+  for (const KindEntry& known : registry()) {
+    if (known.name == entry.name)
+      fail_usage("the kind \"{}\" is registered twice; give one of them another name", entry.name);
+  }
+  if (entry.name.empty() || entry.name == "none")
+    fail_usage("\"{}\" can't be the name of a kind", entry.name);
+  registry().push_back(std::move(entry));
+}
+
+const std::vector<KindEntry>& registered_kinds() { return registry(); }
+
+const KindEntry& find_kind(std::string_view name) {
+  for (const KindEntry& entry : registry()) {
+    if (entry.name == name) return entry;
+  }
+  std::vector<std::string> known = names();
+  known.emplace_back("none");
+  fail_usage("there is no kind \"{}\"; did you mean \"{}\"? There are {}", name,
+             nearest_name(name, known), fmt::join(known, ", "));
+}
+
+std::unique_ptr<Kind> make_kind(const std::string& table_json, const std::string& where) {
+  nlohmann::json table = nlohmann::json::parse(table_json);
+  if (table.is_string()) table = {{"kind", table}};
+  if (!table.is_object() || !table.contains("kind") || !table["kind"].is_string())
+    fail_usage("{}: a kind is its name, or a table with kind = \"name\"", where);
+  const std::string name = table["kind"].get<std::string>();
+  std::unique_ptr<Kind> kind;
+  try {
+    kind = find_kind(name).make();
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", where, error.what()), ExitCode::kUsage);
+  }
+  table.erase("kind");
+  const std::string place = fmt::format("{}, kind \"{}\"", where, name);
+  Fields fields;
+  kind->describe(fields);
+  if (fields.all().empty() && !table.empty())
+    fail_usage("{}: unknown key '{}'; this kind has no parameters", place, table.begin().key());
+  // Not set_all(): a table is the value of one parameter (an inner kind), never a path.
+  for (const auto& [key, value] : table.items()) fields.set(key, value, place);
+  kind->check(place);
+  return kind;
+}
+
+void load_plugin(const std::string& path) {
+  if (!std::filesystem::exists(path)) fail_usage("--plugin {}: there is no such file", path);
+  const std::string place = std::filesystem::absolute(path).string();
+  const size_t before = registry().size();
+  // Errors of static initialisers can't be caught across dlopen, so registration is a function that
+  // the plug-in exports.
+  void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) fail_usage("--plugin {}: {}", path, dlerror());
+  using Register = void (*)();
+  const auto entry = reinterpret_cast<Register>(dlsym(library, "refract_register"));
+  if (!entry) {
+    fail_usage("--plugin {}: it exports no function refract_register(); see docs/new-transform.md",
+               path);
+  }
+  entry();
+  if (registry().size() == before) fail_usage("--plugin {}: it registered no kind", path);
+}
+
+void enter(Build build, const LinearSpec& spec, std::string kind, LinearLayer* layer) {
+  build.transformed.push_back({spec, std::move(kind), layer});
+}
+
+}  // namespace refract

@@ -1,0 +1,106 @@
+#include "transforms/lora.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "model/dense.h"
+#include "ops/fused/dropout.h"
+
+namespace refract {
+namespace {
+
+struct LoraSettings {
+  int64_t r = 8;
+  double alpha = 16;
+  double dropout = 0;
+  std::string over;  // JSON of a kind; empty: dense
+};
+
+class LoraLinear : public LinearLayer {
+ public:
+  LoraLinear(Build build, const LinearSpec& spec, const LoraSettings& settings,
+             std::unique_ptr<LinearLayer> base)
+      : settings_(settings), base_(std::move(base)), arena_(build.arena), name_(spec.name) {
+    const double std = 1 / std::sqrt(3.0 * static_cast<double>(spec.in_features));
+    a_ = arena_.declare({spec.name + ".lora_A.weight",
+                         {settings.r, spec.in_features},
+                         Init::normal(std),
+                         true,
+                         true});
+    b_ = arena_.declare(
+        {spec.name + ".lora_B.weight", {spec.out_features, settings.r}, Init::zeros(), true, true});
+  }
+
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
+    at::Tensor input = x;
+    if (context.training && settings_.dropout > 0) {
+      input = dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
+                      static_cast<int64_t>(stream_id("lora:" + name_)), element_clock(context, x));
+    }
+    const at::Tensor inner = at::linear(input, arena_.leaf(a_)).mul(scale());
+    return base_->forward(context, x).add(at::linear(inner, arena_.leaf(b_)));
+  }
+
+  void initialize(uint64_t seed) override { base_->initialize(seed); }
+  double take_over(const at::Tensor& weight) override { return base_->take_over(weight); }
+  at::Tensor merged() const override {
+    const at::Tensor below = base_->merged();
+    if (!below.defined()) return below;
+    return below.add(at::matmul(arena_.value(b_), arena_.value(a_)), scale());
+  }
+
+ private:
+  double scale() const { return settings_.alpha / static_cast<double>(settings_.r); }
+
+  LoraSettings settings_;
+  std::unique_ptr<LinearLayer> base_;
+  ParameterArena& arena_;
+  std::string name_;
+  Parameter *a_, *b_;
+};
+
+class Lora : public Kind {
+ public:
+  void describe(Fields& fields) override {
+    fields.add("r", settings_.r, "rank of the adapter", {.min = 1});
+    fields.add("alpha", settings_.alpha, "the adapter's product is scaled by alpha / r",
+               {.min = 0, .open_min = true});
+    fields.add("dropout", settings_.dropout, "of the adapter's input, in training",
+               {.min = 0, .max = 0.99});
+    fields.add_raw("over", settings_.over,
+                   "the kind of the frozen layer: a name, or a table with its parameters");
+  }
+  void check(const std::string& where) const override { base(where); }
+  bool transforms_linear() const override { return true; }
+  void check_shape(const LinearSpec& spec) const override {
+    if (const auto below = base(spec.name)) below->check_shape(spec);
+  }
+  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
+    const auto below = base(spec.name);
+    return std::make_unique<LoraLinear>(
+        build, spec, settings_,
+        below ? below->linear(build, spec) : std::make_unique<DenseLinear>(build, spec));
+  }
+
+ private:
+  // The kind below; null: dense.
+  std::unique_ptr<Kind> base(const std::string& where) const {
+    if (settings_.over.empty()) return nullptr;
+    auto below = make_kind(settings_.over, where + ", over");
+    if (!below->transforms_linear())
+      fail_usage("{}: over = {} is no kind of linear layer", where, settings_.over);
+    return below;
+  }
+
+  LoraSettings settings_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kind> make_lora() { return std::make_unique<Lora>(); }
+
+}  // namespace refract
