@@ -27,7 +27,7 @@ inline std::shared_ptr<TokenStream> tiny_stream(uint64_t seed = 1) {
 inline RunConfig tiny_config(const std::string& name) {
   RunConfig config;
   const std::filesystem::path folder =
-      std::filesystem::path(testing::TempDir()) / ("refract_" + name);
+      std::filesystem::path(::testing::TempDir()) / ("refract_" + name);
   std::filesystem::remove_all(folder);
   config.run.dir = folder.string();
   config.data.context = 8;
