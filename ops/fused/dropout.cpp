@@ -2,9 +2,7 @@
 #include "ops/fused/dropout.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -12,7 +10,7 @@
 
 #include "ops/common/call.h"
 #include "ops/common/check.h"
-#include "ops/common/philox.h"
+#include "ops/common/philox_tensor.h"
 
 namespace refract {
 
@@ -27,46 +25,12 @@ void dropout_op::check(const at::Tensor& x, double p, const at::Tensor& clock) {
 }
 
 namespace composite {
-namespace {
-
-constexpr int64_t kMask = 0xffffffff;
-
-at::Tensor low(const at::Tensor& t) { return t.bitwise_and(kMask); }
-at::Tensor high(const at::Tensor& t) { return low(t.bitwise_right_shift(32)); }
-
-// The words [blocks, 4] of the blocks, as int64: ops/common/philox.h in tensor arithmetic.
-at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block) {
-  at::Tensor c0 = low(block), c1 = high(block);
-  at::Tensor c2 = low(step).expand_as(c0), c3 = high(step).expand_as(c0);
-  int64_t k0 = key.lo, k1 = key.hi;
-  for (int round = 0; round < 10; ++round) {
-    const at::Tensor p0 = c0.mul(int64_t{0xD2511F53}), p1 = c2.mul(int64_t{0xCD9E8D57});
-    c0 = high(p1).bitwise_xor(c1).bitwise_xor(k0);
-    c2 = high(p0).bitwise_xor(c3).bitwise_xor(k1);
-    c1 = low(p1);
-    c3 = low(p0);
-    k0 = (k0 + 0x9E3779B9) & kMask;
-    k1 = (k1 + 0xBB67AE85) & kMask;
-  }
-  return at::stack({c0, c1, c2, c3}, -1);
-}
-
-}  // namespace
-
 at::Tensor dropout(const at::Tensor& x, double p, int64_t seed, int64_t stream,
                    const at::Tensor& clock) {
   dropout_op::check(x, p, clock);
-  const int64_t n = x.numel();
-  const at::Tensor step = clock.select(0, 0), first = clock.select(0, 1);
-  const at::Tensor index = at::arange(n, clock.options()).add(first);
-  const at::Tensor first_block = first.bitwise_right_shift(2);
-  const at::Tensor blocks = at::arange(n / 4 + 2, clock.options()).add(first_block);
-  const at::Tensor words =
-      philox_words(philox_key(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream)), step,
-                   blocks)
-          .flatten()
-          .index_select(0, index.sub(first_block.mul(4)));
-  const at::Tensor uniform = words.bitwise_right_shift(8).to(at::kFloat).mul(1.0f / 16777216.0f);
+  const PhiloxKey key = philox_key(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream));
+  const at::Tensor uniform =
+      philox_uniforms(key, clock.select(0, 0), clock.select(0, 1), x.numel());
   const at::Tensor keep = uniform.ge(static_cast<float>(p)).view(x.sizes());
   const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor scaled = x.contiguous().to(wide).mul(1.0 / (1.0 - p)).to(x.scalar_type());

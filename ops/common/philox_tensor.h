@@ -1,0 +1,14 @@
+// Philox in plain tensor arithmetic, for composite forms.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "ops/common/philox.h"
+
+namespace refract::composite {
+
+// philox_uniform(philox_word(key, step, first + i)) for i = 0 .. count - 1: float [count] on the
+// device of `step` and `first`, int64 scalars.
+at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
+                           int64_t count);
+
+}  // namespace refract::composite
