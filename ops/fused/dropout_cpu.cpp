@@ -4,7 +4,7 @@
 #include <torch/library.h>
 
 #include "ops/common/dispatch.h"
-#include "ops/common/philox.h"
+#include "ops/common/philox_cpu.h"
 #include "ops/common/simd.h"
 #include "ops/fused/dropout.h"
 
@@ -22,15 +22,6 @@ struct Draw {
 };
 
 constexpr int64_t kChunk = 1024;  // elements
-
-// words[4 b + j] = word j of block `block` + b.
-REFRACT_SIMD void draw(PhiloxKey key, uint64_t step, uint64_t block, uint32_t* __restrict words,
-                       int64_t count) {
-  for (int64_t b = 0; b < count; ++b) {
-    const PhiloxBlock drawn = philox(key, step, block + static_cast<uint64_t>(b));
-    for (int j = 0; j < 4; ++j) words[4 * b + j] = drawn.word[j];
-  }
-}
 
 template <class T>
 REFRACT_INLINE void apply_chunk(const T* __restrict x, T* __restrict y,
@@ -62,7 +53,7 @@ void dropout_range(const T* x, T* y, const Draw& d, int64_t begin, int64_t end) 
     const int64_t n = std::min(kChunk, end - i);
     const uint64_t index = d.first + static_cast<uint64_t>(i);
     const int64_t skip = static_cast<int64_t>(index & 3);
-    draw(d.key, d.step, index >> 2, words, (skip + n + 3) / 4);
+    simd::draw_philox(d.key, d.step, index >> 2, words, (skip + n + 3) / 4);
     apply(x + i, y + i, words + skip, d, n);
   }
 }

@@ -172,10 +172,25 @@ at::Tensor call_quantize(const at::Tensor& x, const at::Tensor& range, int64_t l
   return op.call(x, range, levels, lut_min, noise, shared_noise, clock, seed, stream);
 }
 
+// Everything but x, which alone has a gradient.
+struct QuantizeCall {
+  const at::Tensor& range;
+  int64_t levels;
+  double lut_min;
+  bool noise;
+  std::optional<double> shared_noise;
+  const std::optional<at::Tensor>& clock;
+  int64_t seed, stream;
+
+  at::Tensor operator()(const at::Tensor& x) const {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_quantize(x, range, levels, lut_min, noise, shared_noise, clock, seed, stream);
+  }
+};
+
 struct StraightThrough : torch::autograd::Function<StraightThrough> {
-  static at::Tensor forward(AutogradContext*, const at::Tensor& x, const at::Tensor& quantized) {
-    (void)x;
-    return quantized.view_as(quantized);
+  static at::Tensor forward(AutogradContext*, const at::Tensor& x, const QuantizeCall& call) {
+    return call(x);
   }
   static variable_list backward(AutogradContext*, const variable_list& grads) {
     return {grads[0], at::Tensor()};
@@ -185,12 +200,8 @@ struct StraightThrough : torch::autograd::Function<StraightThrough> {
 at::Tensor quantize_autograd(const at::Tensor& x, const at::Tensor& range, int64_t levels,
                              double lut_min, bool noise, std::optional<double> shared_noise,
                              const std::optional<at::Tensor>& clock, int64_t seed, int64_t stream) {
-  at::Tensor quantized;
-  {
-    at::AutoDispatchBelowADInplaceOrView below;
-    quantized = call_quantize(x, range, levels, lut_min, noise, shared_noise, clock, seed, stream);
-  }
-  return any_gradient(x) ? StraightThrough::apply(x, quantized) : quantized;
+  const QuantizeCall call{range, levels, lut_min, noise, shared_noise, clock, seed, stream};
+  return any_gradient(x) ? StraightThrough::apply(x, call) : call(x);
 }
 
 at::Tensor quantize_meta(const at::Tensor& x, const at::Tensor& range, int64_t levels,

@@ -172,4 +172,17 @@ REFRACT_HOST_DEVICE float code(const Quantizer& q, const Coder& c, float level) 
   return v < 0.0f && v > q.floor_below ? c.code_below : code;
 }
 
+// sum_k x_k w_k = gain sum_k(code code) + row_gain sum_k(code of x) + column_gain sum_k(code of w)
+// + constant, over `inner` values of each operand.
+struct Mix {
+  float gain, row_gain, column_gain, constant;
+};
+
+REFRACT_HOST_DEVICE Mix mix(const Quantizer& x, const Quantizer& w, float inner) {
+  const Coder cx = coder(x), cw = coder(w);
+  const float ux = x.step / cx.unit, uw = w.step / cw.unit;
+  return {mul(ux, uw), mul(ux, cw.residual), mul(cx.residual, uw),
+          mul(inner, mul(cx.residual, cw.residual))};
+}
+
 }  // namespace refract::optical
