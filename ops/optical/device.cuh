@@ -1,0 +1,63 @@
+// What the optical kernels share on the device: ranges over a block, and reading them.
+#pragma once
+#include "ops/common/reduce.cuh"
+#include "ops/common/vector.cuh"
+#include "ops/optical/quantizer.h"
+
+namespace refract::optical {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+
+__device__ __forceinline__ Range load_range(const float* p) { return {p[0], p[1]}; }
+__device__ __forceinline__ void store_range(float* p, Range r) {
+  p[0] = r.lo;
+  p[1] = r.hi;
+}
+
+// The range over all threads of a block of kThreads, given to every thread; ends and begins with a
+// barrier.
+__device__ __forceinline__ Range block_range(Range r) {
+  __shared__ float lo[kWarps], hi[kWarps];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) {
+    r = merge(r, {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) {
+    lo[threadIdx.x / 32] = r.lo;
+    hi[threadIdx.x / 32] = r.hi;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) r = merge(r, {lo[w], hi[w]});
+  return r;
+}
+
+// The merge of parts [count, 2] that other blocks wrote, past the first-level cache.
+__device__ __forceinline__ Range merge_parts(const float* parts, int64_t count) {
+  Range r = unset_range();
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
+    r = merge(r, {__ldcg(parts + 2 * i), __ldcg(parts + 2 * i + 1)});
+  }
+  return block_range(r);
+}
+
+// The range a call quantizes with: `range` where it is set, else the merge of parts, where there
+// are any. Every thread of the block calls it.
+__device__ __forceinline__ Range effective_range(const float* range, const float* parts,
+                                                 int64_t count) {
+  const Range r = load_range(range);
+  return is_set(r) || parts == nullptr ? r : merge_parts(parts, count);
+}
+
+// (step, index of the first slice) of a clock that may be absent.
+struct Now {
+  uint64_t step, slice;
+};
+__device__ __forceinline__ Now now_of(const int64_t* clock) {
+  if (clock == nullptr) return {~0ull, 0};
+  return {static_cast<uint64_t>(clock[0]), static_cast<uint64_t>(clock[1])};
+}
+
+}  // namespace refract::optical

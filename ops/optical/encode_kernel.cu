@@ -1,0 +1,169 @@
+// Operands: a warp has a row, a block some rows of one member. Each element is read once for its
+// code, the row's sum and the member's range.
+#include "ops/optical/device.cuh"
+#include "ops/optical/product_kernel.h"
+
+namespace refract {
+namespace {
+
+using optical::kThreads;
+using optical::kWarps;
+using optical::Range;
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) seen_kernel(OpticalSeenArgs a, bool aligned) {
+  constexpr int N = kVec<T>;
+  const int m = blockIdx.y;
+  if (a.only_unset && optical::is_set(optical::load_range(a.members.range[m]))) return;
+  const T* x = static_cast<const T*>(a.x) + a.members.begin[m] * a.width;
+  const int64_t count = (a.members.begin[m + 1] - a.members.begin[m]) * a.width;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  Range r = optical::unset_range();
+  const int64_t whole = aligned ? count / N * N : 0;
+  for (int64_t i = thread * N; i < whole; i += stride * N) {
+    const Vec<T, N> v = load_vec(x + i);
+#pragma unroll
+    for (int j = 0; j < N; ++j) r = optical::include(r, to_float(v.at[j]));
+  }
+  for (int64_t i = whole + thread; i < count; i += stride) {
+    r = optical::include(r, to_float(x[i]));
+  }
+  r = optical::block_range(r);
+  if (threadIdx.x == 0) optical::store_range(a.seen + (m * gridDim.x + blockIdx.x) * 2, r);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    move_kernel(float* range, const float* seen, int parts, float smooth) {
+  const Range merged = optical::merge_parts(seen, parts);
+  if (threadIdx.x == 0) {
+    optical::store_range(range, optical::moved(optical::load_range(range), merged, smooth));
+  }
+}
+
+template <class T, bool kAligned>
+__global__ void __launch_bounds__(kThreads) encode_kernel(OpticalEncodeArgs a) {
+  constexpr int N = kAligned ? kVec<T> : 1;
+  const int m = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const float* unset =
+      a.unset == nullptr ? nullptr : a.unset + static_cast<int64_t>(m) * kOpticalParts * 2;
+  const Range range = optical::effective_range(a.members.range[m], unset, kOpticalParts);
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    optical::store_range(a.used + 2 * m, range);
+    if (m == 0 && a.ticket != nullptr) *a.ticket = 0;
+  }
+  const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
+  const optical::Coder c = optical::coder(q);
+  const T* x = static_cast<const T*>(a.x);
+  __half* codes = static_cast<__half*>(a.codes);
+  Range r = optical::unset_range();
+  const int64_t end = a.members.begin[m + 1];
+  for (int64_t row = a.members.begin[m] + static_cast<int64_t>(blockIdx.x) * kWarps + warp;
+       row < end; row += static_cast<int64_t>(gridDim.x) * kWarps) {
+    const T* from = x + row * a.width;
+    __half* to = codes + row * a.width;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int64_t i = lane * N; i < a.width; i += 32 * N) {
+      const Vec<T, N> v = load_vec<T, N>(from + i);
+      Vec<__half, N> out;
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const float value = to_float(v.at[j]);
+        r = optical::include(r, value);
+        const float code = optical::code(q, c, optical::level(q, value));
+        sum += code;
+        out.at[j] = __float2half_rn(code);
+      }
+      store_vec(to + i, out);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) a.sums[row] = sum;
+  }
+  r = optical::block_range(r);
+  if (threadIdx.x == 0) optical::store_range(a.seen + (m * kOpticalParts + blockIdx.x) * 2, r);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs a, bool aligned) {
+  constexpr int N = kVec<T>;
+  const T* x = static_cast<const T*>(a.x);
+  T* y = static_cast<T*>(a.y);
+  const Range range = optical::effective_range(a.range, a.seen, kOpticalParts);
+  const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
+  const optical::Now now = optical::now_of(a.clock);
+  const uint64_t first = now.slice * static_cast<uint64_t>(a.slice);
+  const bool whole = aligned && (first & 3) == 0;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * N;
+  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N; i < a.count;
+       i += stride) {
+    const uint64_t index = first + static_cast<uint64_t>(i);
+    if (whole && i + N <= a.count) {
+      Vec<T, N> v = load_vec(x + i);
+#pragma unroll
+      for (int j = 0; j < N; j += 4) {
+        PhiloxBlock drawn;
+        if (a.draws) drawn = philox(a.key, now.step, (index + j) >> 2);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const float xi = a.draws ? optical::noise_of(drawn.word[k]) : a.shared;
+          const float level = optical::noisy_level(q, to_float(v.at[j + k]), xi);
+          v.at[j + k] = from_float<T>(optical::value(q, level));
+        }
+      }
+      store_vec(y + i, v);
+    } else {
+      for (int j = 0; j < N && i + j < a.count; ++j) {
+        const float xi =
+            a.draws ? optical::noise_of(philox_word(a.key, now.step, index + j)) : a.shared;
+        const float level = optical::noisy_level(q, to_float(x[i + j]), xi);
+        y[i + j] = from_float<T>(optical::value(q, level));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_optical_seen(const OpticalSeenArgs& a, Dtype dtype, cudaStream_t stream) {
+  return dispatch_cuda(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const bool aligned =
+        aligned16(a.x) && (a.members.count == 1 || a.width % kVec<T> == 0);
+    seen_kernel<T><<<dim3(kOpticalParts, a.members.count), kThreads, 0, stream>>>(a, aligned);
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t launch_optical_move(float* range, const float* seen, int parts, float smooth,
+                                cudaStream_t stream) {
+  move_kernel<<<1, kThreads, 0, stream>>>(range, seen, parts, smooth);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_optical_quantize(const OpticalQuantizeArgs& a, Dtype dtype, int multiprocessors,
+                                    cudaStream_t stream) {
+  return dispatch_cuda(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const int64_t per_block = kThreads * kVec<T>, most = static_cast<int64_t>(multiprocessors) * 16;
+    const int64_t blocks = (a.count + per_block - 1) / per_block;
+    quantize_kernel<T><<<static_cast<unsigned>(blocks < most ? blocks : most), kThreads, 0, stream>>>(
+        a, aligned16(a.x, a.y));
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t launch_optical_encode(const OpticalEncodeArgs& a, Dtype dtype, cudaStream_t stream) {
+  return dispatch_cuda(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const dim3 grid(kOpticalParts, a.members.count);
+    if (aligned16(a.x, a.codes) && a.width % kVec<T> == 0) {
+      encode_kernel<T, true><<<grid, kThreads, 0, stream>>>(a);
+    } else {
+      encode_kernel<T, false><<<grid, kThreads, 0, stream>>>(a);
+    }
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace refract
