@@ -126,7 +126,7 @@ void add_move(OpticalOutputArgs& a, const at::Tensor& range, const float* seen) 
   a.move[a.moves++] = {range.mutable_data_ptr<float>(), seen};
 }
 
-// fp16 for half types, fp32 for fp32 and for sums that fp16 might not hold.
+// fp16 for half types, fp32 for fp32.
 at::ScalarType product_type(const at::Tensor& x) {
   return x.scalar_type() == at::kFloat ? at::kFloat : at::kHalf;
 }
