@@ -31,7 +31,8 @@ class GenerateCommand : public Command {
     line.positional("model", model_,
                     "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
-    line.option("--prompt", prompt_, "text to continue");
+    line.option("--prompt", prompts_,
+                "text to continue; may be given several times, all are continued together");
     line.option("--max-tokens", options_.max_tokens, "tokens to make");
     line.option("--temperature", options_.temperature, "0: always the likeliest token");
     line.option("--top-k", options_.top_k, "draw from the k likeliest tokens; 0: all");
@@ -44,11 +45,14 @@ class GenerateCommand : public Command {
 
  private:
   void check() const;
-  std::string model_, prompt_;
-  std::vector<std::string> overrides_;
+  void stream(Decoder& model, const Tokenizer& tokenizer);
+  void batch(Decoder& model, const Tokenizer& tokenizer);
+  std::string model_;
+  std::vector<std::string> prompts_, overrides_;
   SamplingOptions options_;
   int64_t seed_ = 1;
   bool json_ = false;
+  DecodeOptions decode_;
 };
 
 void GenerateCommand::check() const {
@@ -60,22 +64,13 @@ void GenerateCommand::check() const {
   if (options_.max_tokens < 1) fail_usage("--max-tokens {} must be positive", options_.max_tokens);
 }
 
-int GenerateCommand::run() {
-  check();
-  LoadedModel loaded = load_model(model_, overrides_);
-  if (!loaded.tokenizer)
-    fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
-               loaded.folder.string());
-  const Tokenizer& tokenizer = *loaded.tokenizer;
-  options_.seed = static_cast<uint64_t>(seed_);
-  options_.stop = tokenizer.end_of_text();
-  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompt_);
+// One prompt, printed while it grows.
+void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
   std::vector<TokenId> made;
   size_t printed = 0;
-  if (!json_) fmt::print("{}", prompt_);
-  generate(*loaded.model, prompt, options_, [&](TokenId token) {
+  fmt::print("{}", prompts_[0]);
+  decode_.on_token = [&](int64_t, TokenId token) {
     made.push_back(token);
-    if (json_) return;
     const std::string text = tokenizer.decode(made);
     const size_t whole =
         complete_utf8(text);  // a token may end inside a character; its rest comes with the next
@@ -83,14 +78,42 @@ int GenerateCommand::run() {
     std::fwrite(text.data() + printed, 1, whole - printed, stdout);
     std::fflush(stdout);
     printed = whole;
-  });
-  if (json_) {
-    fmt::print(
-        "{}\n",
-        nlohmann::json{{"prompt", prompt_}, {"text", tokenizer.decode(made)}, {"tokens", made}}
-            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  };
+  generate_batch(model, {prompt_tokens(tokenizer, prompts_[0])}, options_, decode_);
+  fmt::print("\n");
+}
+
+// All prompts together, printed when they are done.
+void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
+  std::vector<std::vector<TokenId>> tokens;
+  for (const std::string& prompt : prompts_) tokens.push_back(prompt_tokens(tokenizer, prompt));
+  const auto made = generate_batch(model, tokens, options_, decode_);
+  nlohmann::json samples = nlohmann::json::array();
+  for (size_t i = 0; i < made.size(); ++i) {
+    const std::string text = tokenizer.decode(made[i]);
+    samples.push_back({{"prompt", prompts_[i]}, {"text", text}, {"tokens", made[i]}});
+    if (!json_) fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], text);
+  }
+  if (!json_) return;
+  const nlohmann::json out =
+      samples.size() == 1 ? samples[0] : nlohmann::json{{"samples", samples}};
+  fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+int GenerateCommand::run() {
+  check();
+  if (prompts_.empty()) prompts_ = {""};
+  LoadedModel loaded = load_model(model_, overrides_);
+  if (!loaded.tokenizer)
+    fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
+               loaded.folder.string());
+  options_.seed = static_cast<uint64_t>(seed_);
+  options_.stop = loaded.tokenizer->end_of_text();
+  decode_.cuda_graph = loaded.config.train.cuda_graph != "off";
+  if (prompts_.size() == 1 && !json_) {
+    stream(*loaded.model, *loaded.tokenizer);
   } else {
-    fmt::print("\n");
+    batch(*loaded.model, *loaded.tokenizer);
   }
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -41,9 +42,10 @@ class DecoderLayer {
  public:
   DecoderLayer(const ModelConfig& config, const LayerFactory& factory, Build build, int64_t index);
 
-  at::Tensor attention(const ForwardContext& context, const at::Tensor& x, const at::Tensor& cos,
-                       const at::Tensor& sin);
+  at::Tensor attention(const ForwardContext& context, const at::Tensor& x,
+                       const Positions& positions);
   at::Tensor mlp(const ForwardContext& context, const at::Tensor& x);
+  bool follows_lengths() const { return core_->follows_lengths(); }
 
   Norm input_norm, post_attention_norm;
   const std::string name;
@@ -85,12 +87,15 @@ DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Bu
 }
 
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
-                                   const at::Tensor& cos, const at::Tensor& sin) {
+                                   const Positions& place) {
   const ModelConfig& c = config_;
   const int64_t B = x.size(0), T = x.size(1), H = c.num_attention_heads, K = c.num_key_value_heads,
                 D = c.head_dim;
   at::Tensor qkv = qkv_->forward(context, x);
-  if (cos.defined()) qkv = rope(qkv, cos, sin, context.cache ? context.cache->length : 0, H + K, D);
+  if (place.cos.defined()) {
+    const at::Tensor rows = place.per_sequence ? qkv.view({B, -1}) : qkv;
+    qkv = rope(rows, place.cos, place.sin, place.offset, H + K, D).view(qkv.sizes());
+  }
   const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
   const at::Tensor mixed = core_->forward(context, parts[0].view({B, T, H, D}),
                                           parts[1].view({B, T, K, D}), parts[2].view({B, T, K, D}));
@@ -156,11 +161,7 @@ void Decoder::initialize(uint64_t seed) {
 }
 
 at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& tokens_BT) {
-  const int64_t offset = context.cache ? context.cache->length : 0;
-  if (offset + tokens_BT.size(1) > config_.max_position_embeddings) {
-    fail("{} tokens do not fit the model's max_position_embeddings = {}",
-         offset + tokens_BT.size(1), config_.max_position_embeddings);
-  }
+  const Positions place = positions(context, tokens_BT.size(1));
   auto drop = [&](const at::Tensor& x, const std::string& name) {
     if (!context.training || config_.dropout == 0) return x;
     return dropout(x, config_.dropout, static_cast<int64_t>(context.seed),
@@ -174,7 +175,10 @@ at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& toke
                     config_.rms());
   };
 
-  at::Tensor stream = drop(embed(tokens_BT, embed_leaf_, maybe(position_leaf_), offset), "embed");
+  const at::Tensor rows = place.per_sequence ? tokens_BT.view({1, -1}) : tokens_BT;
+  const at::Tensor embedded = embed(rows, embed_leaf_, maybe(place.learned), place.offset);
+  at::Tensor stream =
+      drop(embedded.view({tokens_BT.size(0), tokens_BT.size(1), config_.hidden_size}), "embed");
   at::Tensor normed, branch;
   for (auto& layer : layers_) {
     if (branch.defined()) {
@@ -183,13 +187,41 @@ at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& toke
       normed = norm(stream, layer->input_norm.weight_leaf, maybe(layer->input_norm.bias_leaf),
                     config_.norm_eps, config_.rms());
     }
-    branch = drop(layer->attention(context, normed, cos_, sin_), layer->name + ".self_attn");
+    branch = drop(layer->attention(context, normed, place), layer->name + ".self_attn");
     std::tie(normed, stream) = add_and_norm(stream, branch, layer->post_attention_norm);
     branch = drop(layer->mlp(context, normed), layer->name + ".mlp");
   }
   std::tie(normed, stream) = add_and_norm(stream, branch, final_norm_);
-  if (context.cache) context.cache->length += tokens_BT.size(1);
+  if (place.per_sequence) {
+    context.cache->lengths.add_(1);
+  } else if (context.cache) {
+    context.cache->length += tokens_BT.size(1);
+  }
   return normed;
+}
+
+Positions Decoder::positions(const ForwardContext& context, int64_t tokens) const {
+  Positions place{cos_, sin_, position_leaf_, 0, false};
+  if (context.cache && context.cache->lengths.defined()) {
+    const at::Tensor& lengths = context.cache->lengths;
+    if (tokens != 1) throw std::logic_error("a cache with lengths takes one token a sequence");
+    for (at::Tensor* table : {&place.cos, &place.sin, &place.learned}) {
+      if (table->defined()) *table = table->index_select(0, lengths);
+    }
+    place.per_sequence = true;
+    return place;
+  }
+  place.offset = context.cache ? context.cache->length : 0;
+  if (place.offset + tokens > config_.max_position_embeddings) {
+    fail("{} tokens do not fit the model's max_position_embeddings = {}", place.offset + tokens,
+         config_.max_position_embeddings);
+  }
+  return place;
+}
+
+bool Decoder::follows_lengths() const {
+  return std::all_of(layers_.begin(), layers_.end(),
+                     [](const auto& layer) { return layer->follows_lengths(); });
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) {

@@ -19,6 +19,14 @@ struct Norm {
 
 class DecoderLayer;
 
+// How the positions of a call's tokens enter the model.
+struct Positions {
+  at::Tensor cos, sin;        // of rope: rows of the tables; undefined without it
+  at::Tensor learned;         // rows of the position embedding; undefined without it
+  int64_t offset = 0;         // row of the first token
+  bool per_sequence = false;  // the rows are one per sequence, whose only token stands there
+};
+
 class Decoder {
  public:
   // Declares all parameters; allocates nothing. The factory fills the slots.
@@ -49,6 +57,8 @@ class Decoder {
 
   // An empty cache for `batch` sequences of up to `max_length` tokens.
   KvCache make_cache(int64_t batch, int64_t max_length) const;
+  // Whether every layer follows KvCache::lengths.
+  bool follows_lengths() const;
 
   const ModelConfig& config() const { return config_; }
   ParameterArena& arena() { return arena_; }
@@ -59,6 +69,8 @@ class Decoder {
   at::Device device() const { return arena_.master().device(); }
 
  private:
+  Positions positions(const ForwardContext& context, int64_t tokens) const;
+
   ModelConfig config_;
   ParameterArena arena_;
   BufferStore buffers_;

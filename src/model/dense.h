@@ -44,6 +44,7 @@ class SdpaAttention : public AttentionCore {
   explicit SdpaAttention(const AttentionSpec& spec) : spec_(spec) {}
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override;
+  bool follows_lengths() const override { return true; }
 
  private:
   AttentionSpec spec_;

@@ -1,5 +1,6 @@
 #include "model/slots.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -55,17 +56,44 @@ at::Tensor ComposedProjections::forward(const ForwardContext& context, const at:
   return apply_epilogue(y, bias, activation_);
 }
 
+KvCache KvCache::rows(int64_t first, int64_t count) const {
+  KvCache part;
+  for (const at::Tensor& all : keys) part.keys.push_back(all.narrow(0, first, count));
+  for (const at::Tensor& all : values) part.values.push_back(all.narrow(0, first, count));
+  return part;
+}
+
+namespace {
+
+// Writes x [B, 1, K, D] into place lengths[b] of each sequence of all [B, K, S, D].
+void append_at_lengths(const at::Tensor& all, const at::Tensor& lengths, const at::Tensor& x) {
+  const at::Tensor column = x.transpose(1, 2);
+  all.scatter_(2, lengths.view({-1, 1, 1, 1}).expand(column.sizes()), column);
+}
+
+}  // namespace
+
 std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
                                                   const at::Tensor& k_BTKD,
                                                   const at::Tensor& v_BTKD) {
   const int64_t begin = cache.length, count = k_BTKD.size(1);
   at::Tensor &keys = cache.keys.at(layer), &values = cache.values.at(layer);
+  if (cache.lengths.defined()) {
+    append_at_lengths(keys, cache.lengths, k_BTKD);
+    append_at_lengths(values, cache.lengths, v_BTKD);
+    return {keys.narrow(2, 0, cache.attended), values.narrow(2, 0, cache.attended)};
+  }
   if (begin + count > keys.size(2)) {
     fail("the KV cache holds {} tokens and {} more do not fit; ask for fewer tokens", begin, count);
   }
   keys.narrow(2, begin, count).copy_(k_BTKD.transpose(1, 2));
   values.narrow(2, begin, count).copy_(v_BTKD.transpose(1, 2));
   return {keys.narrow(2, 0, begin + count), values.narrow(2, 0, begin + count)};
+}
+
+at::Tensor cache_mask(const KvCache& cache) {
+  const at::Tensor places = at::arange(cache.attended, cache.lengths.options());
+  return places.le(cache.lengths.unsqueeze(1)).view({-1, 1, 1, cache.attended});
 }
 
 }  // namespace refract

@@ -18,9 +18,20 @@ namespace refract {
 
 // Keys and values of the tokens so far, for decoding. Preallocated: [batch, kv heads, max length,
 // head_dim] per layer.
+//
+// Either every sequence holds `length` tokens, which the host knows. Or each holds a number of its
+// own, `lengths`, which lies on the device so that a captured graph can advance it; a call then
+// adds one token per sequence, its position is lengths[b], and the layers look at the first
+// `attended` places, of which sequence b uses lengths[b] + 1. What lies behind those is masked and
+// may be anything finite.
 struct KvCache {
   std::vector<at::Tensor> keys, values;  // one per layer
   int64_t length = 0;                    // tokens held by every layer before this call
+  at::Tensor lengths;                    // int64 [batch]; undefined: all hold `length`
+  int64_t attended = 0;                  // with `lengths`: more than the longest of them
+
+  // The same memory for `count` sequences from `first` on, empty and with lengths of the host.
+  KvCache rows(int64_t first, int64_t count) const;
 };
 
 // What a forward pass needs to know beside its input.
@@ -29,9 +40,9 @@ struct ForwardContext {
   uint64_t seed = 0;  // of the run, for noise and dropout
   at::Tensor clock;   // int64 [2] on the device: optimizer step, first sequence of the micro-batch
                       // in the global batch; on the device, so that a captured graph can advance
-                     // it. Always defined while training; evaluation counts its windows in it, with
-                     // the step kEvaluationStep. Where it is undefined (generation) noise is drawn
-                     // as for the first sequence of an evaluation.
+  // it. Always defined while training; evaluation counts its windows in it, with
+  // the step kEvaluationStep. Where it is undefined (generation) noise is drawn
+  // as for the first sequence of an evaluation.
   bool weights_changed = true;  // false: no parameter was written since this model's last forward
                                 // pass, so that what a layer derived from its weight is still good
   KvCache* cache = nullptr;
@@ -124,6 +135,9 @@ class AttentionCore {
   // With a cache, k and v are appended to it and all of it is attended to.
   virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                              const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) = 0;
+  // Whether forward() follows KvCache::lengths, that is masks by cache_mask(). Otherwise sequences
+  // are decoded one at a time, and without a graph.
+  virtual bool follows_lengths() const { return false; }
 };
 
 class LayerFactory {
@@ -155,9 +169,11 @@ class ComposedProjections : public Projections {
 at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation);
 
 // Appends k, v [B, T, K, D] of `layer` to the cache and returns all keys and values so far, [B, K,
-// length + T, D].
+// length + T, D]; with lengths [B, K, attended, D], to be masked by cache_mask().
 std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
                                                   const at::Tensor& k_BTKD,
                                                   const at::Tensor& v_BTKD);
+// With lengths: bool [B, 1, 1, attended], true where a sequence's new token may look.
+at::Tensor cache_mask(const KvCache& cache);
 
 }  // namespace refract

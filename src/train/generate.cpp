@@ -1,68 +1,24 @@
 #include "train/generate.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
 #include "core/error.h"
-#include "core/random.h"
+#include "train/generation.h"
 
 namespace refract {
 namespace {
 
-// Feeds tokens to the model and returns the logits behind the last one.
-std::vector<float> next_logits(Decoder& model, KvCache& cache, std::vector<TokenId> tokens) {
-  ForwardContext context;
-  context.cache = &cache;
-  const at::Tensor input = at::from_blob(tokens.data(), {1, static_cast<int64_t>(tokens.size())},
-                                         at::TensorOptions().dtype(at::kInt))
-                               .to(model.device(), at::kInt, false, true);
-  const at::Tensor hidden = model.hidden(context, input);
-  const at::Tensor logits =
-      model.logits(hidden.select(1, hidden.size(1) - 1)).to(at::kCPU, at::kFloat).contiguous();
-  const float* data = logits.const_data_ptr<float>();
-  return {data, data + logits.numel()};
+std::vector<std::vector<TokenId>> run(Generation& generation,
+                                      const std::vector<std::vector<TokenId>>& prompts,
+                                      int64_t first, const DecodeOptions& options) {
+  generation.start(prompts, first);
+  generation.run(options);
+  return generation.made();
 }
 
 }  // namespace
-
-TokenId sample_token(std::vector<float> logits, const SamplingOptions& options, double u) {
-  if (options.temperature == 0) {
-    return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-  }
-  std::vector<TokenId> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const bool limited = options.top_k > 0 || options.top_p < 1;
-  if (limited) {
-    std::stable_sort(order.begin(), order.end(),
-                     [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
-    if (options.top_k > 0 && options.top_k < static_cast<int64_t>(order.size()))
-      order.resize(options.top_k);
-  }
-  const float top = *std::max_element(logits.begin(), logits.end());
-  std::vector<double> weights;
-  double total = 0;
-  for (TokenId id : order) {
-    weights.push_back(std::exp((logits[id] - top) / options.temperature));
-    total += weights.back();
-  }
-  if (options.top_p < 1) {  // the smallest set of likeliest tokens whose probability reaches top_p
-    double sum = 0;
-    size_t kept = 0;
-    while (kept < weights.size() && sum < options.top_p * total) sum += weights[kept++];
-    weights.resize(std::max<size_t>(kept, 1));
-    total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  }
-  double left = u * total;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    left -= weights[i];
-    if (left < 0) return order[i];
-  }
-  return order[weights.size() - 1];
-}
 
 std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text) {
   std::vector<TokenId> tokens = tokenizer.encode(text);
@@ -70,31 +26,30 @@ std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string
   return tokens;
 }
 
-std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt,
-                              const SamplingOptions& options,
-                              const std::function<void(TokenId)>& on_token) {
-  if (prompt.empty()) fail("generation needs at least one token to start from; give a --prompt");
-  at::NoGradGuard no_grad;
-  const int64_t longest = model.config().max_position_embeddings;
-  RandomStream random(options.seed, "generate");
-  std::vector<TokenId> seen = prompt;
-  if (static_cast<int64_t>(seen.size()) > longest) seen.erase(seen.begin(), seen.end() - longest);
-  KvCache cache = model.make_cache(1, longest);
-  std::vector<TokenId> pending = seen, made;
-  while (static_cast<int64_t>(made.size()) < options.max_tokens) {
-    if (cache.length + static_cast<int64_t>(pending.size()) > longest) {
-      cache.length = 0;
-      pending.assign(seen.end() - std::max<int64_t>(1, longest / 2), seen.end());
-    }
-    const std::vector<float> logits = next_logits(model, cache, pending);
-    const TokenId token = sample_token(logits, options, random.uniform());
-    if (options.stop && token == *options.stop) break;
-    made.push_back(token);
-    seen.push_back(token);
-    pending = {token};
-    if (on_token) on_token(token);
-  }
+std::vector<std::vector<TokenId>> generate_batch(Decoder& model,
+                                                 const std::vector<std::vector<TokenId>>& prompts,
+                                                 const SamplingOptions& sampling,
+                                                 const DecodeOptions& options) {
+  const at::NoGradGuard no_grad;
+  size_t longest = 0;
+  for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+  const int64_t capacity = static_cast<int64_t>(longest) + sampling.max_tokens;
+  const auto count = static_cast<int64_t>(prompts.size());
+  const int64_t batch = model.follows_lengths() ? count : 1;
+  Generation generation(model, batch, capacity, sampling, options.cuda_graph);
+  if (batch == count) return run(generation, prompts, 0, options);
+  std::vector<std::vector<TokenId>> made;
+  for (int64_t i = 0; i < count; ++i)
+    made.push_back(run(generation, {prompts[i]}, i, options).front());
   return made;
+}
+
+std::vector<TokenId> generate(Decoder& model, const std::vector<TokenId>& prompt,
+                              const SamplingOptions& sampling,
+                              const std::function<void(TokenId)>& on_token) {
+  DecodeOptions options;
+  if (on_token) options.on_token = [&](int64_t, TokenId token) { on_token(token); };
+  return generate_batch(model, {prompt}, sampling, options).front();
 }
 
 }  // namespace refract

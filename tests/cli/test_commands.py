@@ -47,6 +47,14 @@ def test_generate_is_seeded(refract, recipe):
     assert "--top-p 2" in refract("generate", "run", "--top-p", "2", code=2).stderr
 
 
+def test_prompts_of_unequal_lengths_are_continued_as_if_alone(refract, refract_json, recipe):
+    refract("train", recipe, "train.steps=5")
+    prompts, greedy = ["The", "On a day", "A"], ["--temperature", "0", "--max-tokens", "12"]
+    together = refract_json("generate", "run", *greedy, *[word for p in prompts for word in ("--prompt", p)])["samples"]
+    assert together == [refract_json("generate", "run", *greedy, "--prompt", prompt) for prompt in prompts]
+    assert refract("generate", "run", *greedy, "--prompt", "The").stdout == "The" + together[0]["text"] + "\n"
+
+
 def test_stories_are_the_same_for_a_seed(refract, tmp_path):
     refract("data", "stories", "--size", "30KB", "--out", "a.jsonl")
     refract("data", "stories", "--size", "30KB", "--out", "b.jsonl")
