@@ -7,6 +7,7 @@
 #include <ATen/ops/softmax.h>
 
 #include "core/random.h"
+#include "ops/fused/attention.h"
 #include "ops/fused/dropout.h"
 
 namespace refract {
@@ -109,6 +110,15 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
     out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.scale, grouped);
   }
   return out.transpose(1, 2).reshape({q.size(0), queries, spec_.num_heads * spec_.head_dim});
+}
+
+at::Tensor SdpaAttention::forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                                        const at::Tensor& qkv) {
+  const bool dropped = context.training && spec_.dropout > 0;
+  if (qkv.is_cpu() && qkv.size(1) <= kShortSequence && !context.cache && !dropped) {
+    return causal_attention(qkv, spec_.num_heads, spec_.num_kv_heads, spec_.scale);
+  }
+  return AttentionCore::forward_joint(context, spec, qkv);
 }
 
 std::unique_ptr<Projections> DenseFactory::projections(Build build,

@@ -44,6 +44,8 @@ class SdpaAttention : public AttentionCore {
   explicit SdpaAttention(const AttentionSpec& spec) : spec_(spec) {}
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override;
+  at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                           const at::Tensor& qkv) override;
 
  private:
   AttentionSpec spec_;

@@ -124,6 +124,10 @@ class AttentionCore {
   // With a cache, k and v are appended to it and all of it is attended to.
   virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                              const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) = 0;
+  // The same from the joint output of the projections, qkv [B, T, (H + 2 K) * D], for a core that
+  // reads it as it lies. The default takes it apart.
+  virtual at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                                   const at::Tensor& qkv);
 };
 
 class LayerFactory {
