@@ -1,6 +1,5 @@
 #include "model/dense.h"
 
-#include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -9,6 +8,7 @@
 #include "core/random.h"
 #include "ops/fused/attention.h"
 #include "ops/fused/dropout.h"
+#include "ops/fused/linear.h"
 
 namespace refract {
 namespace {
@@ -43,7 +43,7 @@ DenseLinear::DenseLinear(Build build, const LinearSpec& spec)
     : weight_(build.arena.declare(weight_spec(spec))), arena_(build.arena) {}
 
 at::Tensor DenseLinear::forward(const ForwardContext&, const at::Tensor& x) {
-  return at::linear(x, weight());
+  return fused_linear(x, weight());
 }
 
 double DenseLinear::take_over(const at::Tensor& weight) {
@@ -73,9 +73,9 @@ at::Tensor DenseProjections::forward(const ForwardContext&, const at::Tensor& x)
     if (!biases_.empty()) bias_ = arena_.joint_leaf(biases_);
   }
   if (activation_ == Activation::kNone) {  // the GEMM's own epilogue adds the bias
-    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+    return fused_linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
   }
-  return apply_epilogue(at::linear(x, weight_), bias_, activation_);
+  return apply_epilogue(fused_linear(x, weight_), bias_, activation_);
 }
 
 at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tensor& q_BTHD,
