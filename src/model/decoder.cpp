@@ -51,14 +51,14 @@ class DecoderLayer {
   const std::string name;
 
  private:
-  const ModelConfig& config_;
+  AttentionSpec spec_;
   std::unique_ptr<Projections> qkv_, output_, up_, down_;
   std::unique_ptr<AttentionCore> core_;
 };
 
 DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Build build,
                            int64_t index)
-    : name(fmt::format("model.layers.{}", index)), config_(c) {
+    : name(fmt::format("model.layers.{}", index)) {
   const std::string attn = name + ".self_attn", mlp = name + ".mlp";
   const int64_t C = c.hidden_size, F = c.intermediate_size;
   const double std = c.initializer_range;
@@ -72,8 +72,9 @@ DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Bu
                {attn + ".v_proj", C, c.key_value_width(), c.attention_bias, std, index}}});
   double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
   if (c.scale_attn_by_inverse_layer_idx) scale /= static_cast<double>(index + 1);
-  core_ = factory.attention(build, {attn, index, c.num_attention_heads, c.num_key_value_heads,
-                                    c.head_dim, scale, c.attention_dropout});
+  spec_ = {attn,       index, c.num_attention_heads, c.num_key_value_heads,
+           c.head_dim, scale, c.attention_dropout};
+  core_ = factory.attention(build, spec_);
   output_ = factory.projections(
       build,
       {{{attn + ".o_proj", c.attention_width(), C, c.attention_output_bias, residual_std, index}}});
@@ -88,18 +89,14 @@ DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Bu
 
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
-  const ModelConfig& c = config_;
-  const int64_t B = x.size(0), T = x.size(1), H = c.num_attention_heads, K = c.num_key_value_heads,
-                D = c.head_dim;
   at::Tensor qkv = qkv_->forward(context, x);
   if (place.cos.defined()) {
-    const at::Tensor rows = place.per_sequence ? qkv.view({B, -1}) : qkv;
-    qkv = rope(rows, place.cos, place.sin, place.offset, H + K, D).view(qkv.sizes());
+    const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
+    qkv = rope(rows, place.cos, place.sin, place.offset, spec_.num_heads + spec_.num_kv_heads,
+               spec_.head_dim)
+              .view(qkv.sizes());
   }
-  const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
-  const at::Tensor mixed = core_->forward(context, parts[0].view({B, T, H, D}),
-                                          parts[1].view({B, T, K, D}), parts[2].view({B, T, K, D}));
-  return output_->forward(context, mixed);
+  return output_->forward(context, core_->forward_joint(context, spec_, qkv));
 }
 
 at::Tensor DecoderLayer::mlp(const ForwardContext& context, const at::Tensor& x) {

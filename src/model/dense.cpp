@@ -1,13 +1,14 @@
 #include "model/dense.h"
 
-#include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
 #include "core/random.h"
+#include "ops/fused/attention.h"
 #include "ops/fused/dropout.h"
+#include "ops/fused/linear.h"
 
 namespace refract {
 namespace {
@@ -54,7 +55,7 @@ DenseLinear::DenseLinear(Build build, const LinearSpec& spec)
     : weight_(build.arena.declare(weight_spec(spec))), arena_(build.arena) {}
 
 at::Tensor DenseLinear::forward(const ForwardContext&, const at::Tensor& x) {
-  return at::linear(x, weight());
+  return fused_linear(x, weight());
 }
 
 double DenseLinear::take_over(const at::Tensor& weight) {
@@ -84,9 +85,9 @@ at::Tensor DenseProjections::forward(const ForwardContext&, const at::Tensor& x)
     if (!biases_.empty()) bias_ = arena_.joint_leaf(biases_);
   }
   if (activation_ == Activation::kNone) {  // the GEMM's own epilogue adds the bias
-    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+    return fused_linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
   }
-  return apply_epilogue(at::linear(x, weight_), bias_, activation_);
+  return apply_epilogue(fused_linear(x, weight_), bias_, activation_);
 }
 
 at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tensor& q_BTHD,
@@ -123,6 +124,15 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
     out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.scale, grouped);
   }
   return out.transpose(1, 2).reshape({q.size(0), queries, spec_.num_heads * spec_.head_dim});
+}
+
+at::Tensor SdpaAttention::forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                                        const at::Tensor& qkv) {
+  const bool dropped = context.training && spec_.dropout > 0;
+  if (qkv.is_cpu() && qkv.size(1) <= kShortSequence && !context.cache && !dropped) {
+    return causal_attention(qkv, spec_.num_heads, spec_.num_kv_heads, spec_.scale);
+  }
+  return AttentionCore::forward_joint(context, spec, qkv);
 }
 
 std::unique_ptr<Projections> DenseFactory::projections(Build build,

@@ -45,6 +45,8 @@ class SdpaAttention : public AttentionCore {
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override;
   bool follows_lengths() const override { return true; }
+  at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                           const at::Tensor& qkv) override;
 
  private:
   AttentionSpec spec_;

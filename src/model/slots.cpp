@@ -73,6 +73,15 @@ void append_at_lengths(const at::Tensor& all, const at::Tensor& lengths, const a
 
 }  // namespace
 
+at::Tensor AttentionCore::forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                                        const at::Tensor& qkv) {
+  const int64_t B = qkv.size(0), T = qkv.size(1), H = spec.num_heads, K = spec.num_kv_heads,
+                D = spec.head_dim;
+  const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
+  return forward(context, parts[0].view({B, T, H, D}), parts[1].view({B, T, K, D}),
+                 parts[2].view({B, T, K, D}));
+}
+
 std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
                                                   const at::Tensor& k_BTKD,
                                                   const at::Tensor& v_BTKD) {

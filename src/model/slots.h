@@ -138,6 +138,10 @@ class AttentionCore {
   // Whether forward() follows KvCache::lengths, that is masks by cache_mask(). Otherwise sequences
   // are decoded one at a time, and without a graph.
   virtual bool follows_lengths() const { return false; }
+  // The same from the joint output of the projections, qkv [B, T, (H + 2 K) * D], for a core that
+  // reads it as it lies. The default takes it apart.
+  virtual at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,
+                                   const at::Tensor& qkv);
 };
 
 class LayerFactory {

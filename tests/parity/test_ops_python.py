@@ -69,6 +69,17 @@ def op_samples():
             (normal(4, 4, grad=False), normal(4, 8, grad=False), normal(8, grad=False)),
         ),
         "rope": (ops.rope.default, (normal(2, 5, 24), cos, sin, 2, 2, 8)),
+        "causal_attention": (ops.causal_attention.default, (normal(2, 5, 64), 4, 2, 0.4)),
+        "causal_attention_backward": (
+            ops.causal_attention_backward.default,
+            (normal(2, 5, 32, grad=False), normal(2, 5, 64, grad=False), 4, 2, 0.4),
+        ),
+        "linear": (ops.linear.default, (normal(2, 16, 32), normal(16, 32), normal(16))),
+        "linear-blas": (ops.linear.default, (normal(2, 3, 5), normal(7, 5), None)),
+        "linear_backward": (
+            ops.linear_backward.default,
+            (normal(32, 16, grad=False), normal(32, 32, grad=False), normal(16, 32, grad=False), True, True, False),
+        ),
         "dropout": (ops.dropout.default, (normal(4, 8), 0.3, 1, 2, CLOCK)),
     }
 
@@ -140,6 +151,26 @@ def test_swiglu():
         return F.silu(gate) * up
 
     check(lambda x, b: ops.swiglu(x, b), reference, (normal(5, 7, 96), normal(96)))
+
+
+@pytest.mark.parametrize("heads, kv_heads, length", [(4, 4, 8), (6, 2, 33)])
+def test_causal_attention(heads, kv_heads, length):
+    def reference(qkv):
+        q, k, v = qkv.split([heads * 16, kv_heads * 16, kv_heads * 16], -1)
+        q, k, v = (x.unflatten(-1, (-1, 16)).transpose(1, 2) for x in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)
+        return y.transpose(1, 2).flatten(2)
+
+    check(
+        lambda qkv: ops.causal_attention(qkv, heads, kv_heads, 0.3),
+        reference,
+        (normal(3, length, (heads + 2 * kv_heads) * 16),),
+    )
+
+
+@pytest.mark.parametrize("rows, inner, outer", [(40, 64, 48), (5, 7, 9)])
+def test_linear(rows, inner, outer):
+    check(ops.linear, F.linear, (normal(2, rows, inner), normal(outer, inner), normal(outer)))
 
 
 def rotate_half(x):

@@ -1,0 +1,37 @@
+// Causal scaled dot-product attention of short sequences, read from the joint output of the q, k, v
+// projections as it lies there. Its gradient is that joint output's, so nothing is split,
+// transposed, copied or concatenated. scaled_dot_product_attention is made for hundreds of tokens
+// and pays more in set-up than in arithmetic below that.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace refract {
+
+// qkv [B, T, (H + 2 K) D] of any floating type: H query heads, K key heads, K value heads of width
+// D side by side; K divides H, and query head h is served by key/value head h / (H / K).
+// Returns [B, T, H * D]: softmax over j <= i of scale * q_i . k_j, times v, in fp32 (float64 for
+// float64).
+at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
+                            double scale);
+
+// grad [B, T, H D] -> the gradient of qkv. The probabilities are made again.
+at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                     int64_t num_heads, int64_t num_kv_heads, double scale);
+
+// The longest sequence for which the CPU kernel beats scaled_dot_product_attention for certain.
+inline constexpr int64_t kShortSequence = 128;
+
+namespace composite {
+at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
+                            double scale);
+at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
+                                     int64_t num_heads, int64_t num_kv_heads, double scale);
+}  // namespace composite
+
+namespace causal_attention_op {
+void check(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads);
+void check_backward(const at::Tensor& grad, const at::Tensor& qkv, int64_t num_heads,
+                    int64_t num_kv_heads);
+}  // namespace causal_attention_op
+
+}  // namespace refract
