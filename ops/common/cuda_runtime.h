@@ -57,8 +57,11 @@ class CudaRuntime {
   // Records what `work` launches, also from autograd's threads, without running it. Run it a few
   // times before (libraries choose and allocate at first use). The current stream is captured, so
   // use_side_stream() first. `work` must not ask for values on the host, nor copy from pageable
-  // memory. An exception in it ends the capture and comes through.
-  virtual std::unique_ptr<CudaGraph> capture(const std::function<void()>& work) const = 0;
+  // memory. An exception in it ends the capture and comes through. With `beside` the graph lies in
+  // that graph's memory: for two that are never replayed at once and of which neither reads what
+  // the other left in it.
+  virtual std::unique_ptr<CudaGraph> capture(const std::function<void()>& work,
+                                             const CudaGraph* beside = nullptr) const = 0;
 
   // A page-locked host tensor: copies from it run beside the host.
   virtual at::Tensor empty_pinned(at::IntArrayRef sizes, at::ScalarType dtype) const = 0;

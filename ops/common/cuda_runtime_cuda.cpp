@@ -114,7 +114,8 @@ class Runtime : public CudaRuntime {
     c10::cuda::setCurrentCUDAStream(stream);
   }
 
-  std::unique_ptr<CudaGraph> capture(const std::function<void()>& work) const override {
+  std::unique_ptr<CudaGraph> capture(const std::function<void()>& work,
+                                     const CudaGraph* beside) const override {
     ready();
     TORCH_CHECK(c10::cuda::getCurrentCUDAStream() != c10::cuda::getDefaultCUDAStream(),
                 "refract: the default stream can't be captured; call use_side_stream() first");
@@ -124,7 +125,9 @@ class Runtime : public CudaRuntime {
     auto graph = std::make_unique<Graph>();
     // Thread local: a data or NCCL thread may go on asking CUDA. Autograd's thread launches into
     // the same stream and is captured in every mode.
-    graph->graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
+    auto pool = at::cuda::MempoolId_t{0, 0};
+    if (beside) pool = const_cast<Graph&>(dynamic_cast<const Graph&>(*beside)).graph.pool();
+    graph->graph.capture_begin(pool, cudaStreamCaptureModeThreadLocal);
     std::exception_ptr failure;
     try {
       work();

@@ -29,29 +29,44 @@ void check(const DecoderShape& s) {
   require(s.intermediate_size, "intermediate_size");
   require(s.vocab_size, "vocab_size");
   require(s.context, "context");
-  const auto given = static_cast<int64_t>(s.ffn_multiplications.size());
-  if (given > 0 && given != s.num_layers) {
-    fail("can't count operations: {} feed-forward counts for {} layers", given, s.num_layers);
-  }
-}
-
-// q and o are [H D, C], k and v are [K D, C].
-int64_t attention_matrix_elements(const DecoderShape& s) {
-  return 2 * (s.num_heads + kv_heads(s)) * head_dim(s) * s.hidden_size;
+  const auto require_all = [&](const std::vector<double>& counts, const char* name) {
+    const auto given = static_cast<int64_t>(counts.size());
+    if (given > 0 && given != s.num_layers) {
+      fail("can't count operations: {} {} counts for {} layers", given, name, s.num_layers);
+    }
+  };
+  require_all(s.ffn_multiplications, "feed-forward");
+  require_all(s.attention_multiplications, "attention");
 }
 
 // Of all layers.
+double sum_of_layers(const std::vector<double>& counts, double dense, const DecoderShape& s) {
+  if (counts.empty()) return dense * static_cast<double>(s.num_layers);
+  return std::accumulate(counts.begin(), counts.end(), 0.0);
+}
+
 double ffn_multiplications(const DecoderShape& s) {
-  if (s.ffn_multiplications.empty()) {
-    return dense_ffn_multiplications(s) * static_cast<double>(s.num_layers);
-  }
-  return std::accumulate(s.ffn_multiplications.begin(), s.ffn_multiplications.end(), 0.0);
+  return sum_of_layers(s.ffn_multiplications, dense_ffn_multiplications(s), s);
+}
+
+double attention_multiplications(const DecoderShape& s) {
+  return sum_of_layers(s.attention_multiplications, dense_attention_multiplications(s), s);
 }
 
 }  // namespace
 
 double dense_ffn_multiplications(const DecoderShape& shape) {
   return static_cast<double>((shape.gated ? 3 : 2) * shape.hidden_size * shape.intermediate_size);
+}
+
+// q and o are [H D, C], k and v are [K D, C].
+double dense_attention_multiplications(const DecoderShape& s) {
+  return static_cast<double>(2 * (s.num_heads + kv_heads(s)) * head_dim(s) * s.hidden_size);
+}
+
+Flops Flops::operator+(const Flops& other) const {
+  return {attention_projections + other.attention_projections,
+          attention_products + other.attention_products, ffn + other.ffn, head + other.head};
 }
 
 Flops Flops::operator*(double factor) const {
@@ -65,8 +80,7 @@ Flops forward_flops_per_token(const DecoderShape& shape, AttentionCount attentio
   const double keys = attention == AttentionCount::kFull ? context : (context + 1) / 2;
   const auto width = static_cast<double>(shape.num_heads * head_dim(shape));
   Flops multiplications;
-  multiplications.attention_projections =
-      layers * static_cast<double>(attention_matrix_elements(shape));
+  multiplications.attention_projections = attention_multiplications(shape);
   multiplications.attention_products = layers * 2 * keys * width;
   multiplications.ffn = ffn_multiplications(shape);
   multiplications.head = static_cast<double>(shape.hidden_size * shape.vocab_size);
@@ -77,12 +91,24 @@ Flops training_flops_per_token(const DecoderShape& shape, AttentionCount attenti
   return forward_flops_per_token(shape, attention) * kTrainingFactor;
 }
 
+Flops guide_flops_per_token(const DecoderShape& shape) {
+  Flops multiplications;
+  multiplications.attention_projections = shape.attention_guide_multiplications;
+  multiplications.ffn = shape.ffn_guide_multiplications;
+  return multiplications * (kFlopsPerMultiplication * kTrainingFactor);
+}
+
+Flops training_flops(const DecoderShape& shape, const TrainingRun& run) {
+  return training_flops_per_token(shape) * (run.steps * run.tokens_per_step) +
+         guide_flops_per_token(shape) * (run.guided_steps * run.tokens_per_step);
+}
+
 MatrixParameters matrix_parameters(const DecoderShape& shape) {
   check(shape);
   MatrixParameters count;
   count.token_embedding = shape.vocab_size * shape.hidden_size;
-  count.attention = shape.num_layers * attention_matrix_elements(shape);
-  // Every factor of a feed-forward multiplies each of its elements once per token.
+  // Every factor of a layer multiplies each of its elements once per token.
+  count.attention = static_cast<int64_t>(attention_multiplications(shape));
   count.ffn = static_cast<int64_t>(ffn_multiplications(shape));
   count.head = shape.tied ? 0 : count.token_embedding;
   return count;

@@ -29,11 +29,18 @@ struct DecoderShape {
   // Multiplications per token in the feed-forward of each layer, for layers that are not dense
   // (low rank: (C + F) R for each of its linear layers). Empty: all layers are dense.
   std::vector<double> ffn_multiplications = {};
+  // The same of the projections q, k, v, o of each layer.
+  std::vector<double> attention_multiplications = {};
+  // What the dense guides of self-guided training multiply per token, of all layers together, in a
+  // step that computes them: on top of the above.
+  double ffn_guide_multiplications = 0, attention_guide_multiplications = 0;
 };
 
 // What a dense feed-forward multiplies per token and layer: C F for each of its two or three
 // matrices.
 double dense_ffn_multiplications(const DecoderShape& shape);
+// The same of q, k, v and o.
+double dense_attention_multiplications(const DecoderShape& shape);
 
 enum class AttentionCount {
   kFull,    // T keys for each query: the convention above
@@ -49,6 +56,7 @@ struct Flops {
 
   double total() const { return attention_projections + attention_products + ffn + head; }
   Flops operator*(double factor) const;
+  Flops operator+(const Flops& other) const;
 };
 
 // Forward pass, per token at a sequence length of `shape.context`. Throws Error for a shape with
@@ -58,6 +66,18 @@ Flops forward_flops_per_token(const DecoderShape& shape,
 // Forward and backward pass: three times the forward pass.
 Flops training_flops_per_token(const DecoderShape& shape,
                                AttentionCount attention = AttentionCount::kFull);
+
+// What the guides add to that, per token of a step that computes them.
+Flops guide_flops_per_token(const DecoderShape& shape);
+
+// A whole training run. Steps that compute the guides cost guide_flops_per_token() more; those that
+// self_guided.reduce_flop leaves out cost what the model costs.
+struct TrainingRun {
+  double steps = 0;         // all of them, those on repeated data too
+  double guided_steps = 0;  // of these, the ones that compute the guides
+  double tokens_per_step = 0;
+};
+Flops training_flops(const DecoderShape& shape, const TrainingRun& run);
 
 // Elements of the weight matrices; vectors (biases, norms) are left out.
 struct MatrixParameters {

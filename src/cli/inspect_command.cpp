@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
 
-#include "analysis/flops.h"
+#include "analysis/model_flops.h"
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "core/error.h"
@@ -61,19 +61,23 @@ void InspectCommand::read() {
 }
 
 nlohmann::json InspectCommand::figures(const Decoder& model) const {
-  const DecoderShape shape = shape_of(config_.model, config_.data.context);
+  const DecoderShape shape = shape_of(model, config_.data.context);
   const Flops forward = forward_flops_per_token(shape);
   const double training = training_flops_per_token(shape).total();
-  const int64_t steps = resolve_steps(config_, model.arena().count());
-  const double tokens = static_cast<double>(steps * config_.train.batch * config_.data.context);
-  const double n = static_cast<double>(model.arena().count()),
-               trained = static_cast<double>(model.arena().trainable_count());
+  const RunCost cost = cost_of_run(config_, model, resolve_steps(config_, model.arena().count()));
+  double n = static_cast<double>(model.arena().count()),
+         trained = static_cast<double>(model.arena().trainable_count());
+  for (const Parameter& guide : model.arena().guides()) {  // at the beginning of the run
+    n += static_cast<double>(guide.numel());
+    trained += static_cast<double>(guide.numel());
+  }
   const double compute = config_.train.precision == "bf16" ? 2 : 4;
   // Master weights, a half-precision copy where there is one, gradients, two fp32 moments.
   const double state = 4 * n + (compute < 4 ? compute * n : 0) + compute * trained + 8 * trained;
   return {{"parameters", model.arena().count()},
           {"trainable_parameters", model.arena().trainable_count()},
           {"parameters_without_embeddings", matrix_parameters(shape).without_embeddings()},
+          {"ffn_parameters", matrix_parameters(shape).ffn},
           {"forward_flops_per_token",
            {{"attention_projections", forward.attention_projections},
             {"attention_products", forward.attention_products},
@@ -81,9 +85,15 @@ nlohmann::json InspectCommand::figures(const Decoder& model) const {
             {"head", forward.head},
             {"total", forward.total()}}},
           {"training_flops_per_token", training},
-          {"steps", steps},
-          {"tokens", tokens},
-          {"training_flops", training * tokens},
+          {"guide_flops_per_token", guide_flops_per_token(shape).total()},
+          {"steps", static_cast<int64_t>(cost.run.steps)},
+          {"guided_steps", static_cast<int64_t>(cost.run.guided_steps)},
+          {"tokens", cost.run.steps * cost.run.tokens_per_step},
+          {"training_flops", cost.flops.total()},
+          {"training_flops_by_part",
+           {{"attention", cost.flops.attention_projections + cost.flops.attention_products},
+            {"ffn", cost.flops.ffn},
+            {"head", cost.flops.head}}},
           {"state_bytes", state}};
 }
 
@@ -104,10 +114,8 @@ void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const 
   fmt::print("training        {} FLOPs per token\n",
              format_number(f["training_flops_per_token"].get<double>()));
   if (f["steps"].get<int64_t>() > 0) {
-    fmt::print("the run         {} steps of {} x {} tokens: {} tokens, {} FLOPs\n",
-               f["steps"].get<int64_t>(), config_.train.batch, config_.data.context,
-               format_count(f["tokens"].get<double>()),
-               format_number(f["training_flops"].get<double>()));
+    const RunCost cost = cost_of_run(config_, model, resolve_steps(config_, model.arena().count()));
+    fmt::print("the run         {}\n", describe(cost, config_));
   }
   fmt::print(
       "state           {} for weights, gradients and moments ({}); activations come on top\n",

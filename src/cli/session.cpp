@@ -4,11 +4,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "analysis/model_flops.h"
 #include "core/error.h"
+#include "core/progress.h"
 #include "core/toml.h"
 #include "model/checkpoint.h"
 #include "ops/common/cuda_runtime.h"
 #include "report/table.h"
+#include "train/self_guided.h"
 
 namespace refract {
 namespace {
@@ -88,6 +91,7 @@ LoadedModel load_model(const std::string& specification,
   // how to run it.
   tree.erase("model");
   tree.erase("init");
+  tree.erase("self_guided");  // a saved model has no guides
   merge_overrides(tree, overrides);
   const bool context_given = sets_key(tree, "data.context");
   const ModelConfig base = read_model_config(loaded.folder);
@@ -109,7 +113,8 @@ LoadedModel load_model(const std::string& specification,
 }
 
 TransformedModel plan_model(RunConfig& config, const std::string& where) {
-  TransformedModel model = build_model(config.model, config.transform, where);
+  TransformedModel model =
+      build_model(config.model, config.transform, where, config.self_guided.mode != "none");
   config.transform = model.rules.to_json();
   return model;
 }
@@ -131,6 +136,31 @@ std::string plan_table(const TransformedModel& model) {
                    row.dense_parameters > 0 ? format_percent(share) : ""});
   }
   return table.str();
+}
+
+RunCost cost_of_run(const RunConfig& config, const Decoder& model, int64_t fresh_steps) {
+  RunCost cost;
+  if (fresh_steps == 0) return cost;
+  const SelfGuidedPlan plan(config, fresh_steps);
+  cost.run = {static_cast<double>(plan.total_steps()), static_cast<double>(plan.count_guided()),
+              static_cast<double>(config.train.batch * config.data.context)};
+  cost.flops = training_flops(shape_of(model, config.data.context), cost.run);
+  return cost;
+}
+
+std::string describe(const RunCost& cost, const RunConfig& config) {
+  const Flops& f = cost.flops;
+  const double all = f.total();
+  std::string text =
+      fmt::format("{} steps of {} x {} tokens: {} tokens, {} FLOPs",
+                  static_cast<int64_t>(cost.run.steps), config.train.batch, config.data.context,
+                  format_count(cost.run.steps * cost.run.tokens_per_step), format_number(all));
+  text += fmt::format(" (attention {}, feed-forward {}, head {})",
+                      format_percent((f.attention_projections + f.attention_products) / all),
+                      format_percent(f.ffn / all), format_percent(f.head / all));
+  if (cost.run.guided_steps > 0)
+    text += fmt::format("; {} steps guided", static_cast<int64_t>(cost.run.guided_steps));
+  return text;
 }
 
 }  // namespace refract

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/flops.h"
 #include "model/decoder.h"
 #include "text/tokenizer.h"
 #include "train/run_config.h"
@@ -52,5 +53,14 @@ TransformedModel plan_model(RunConfig& config, const std::string& where);
 // The histogram of the rules: rule, kind, modules, parameters before and after. Empty without
 // rules.
 std::string plan_table(const TransformedModel& model);
+
+// What a run of `fresh_steps` steps on fresh data costs, guides and repeats included.
+struct RunCost {
+  TrainingRun run;
+  Flops flops;
+};
+RunCost cost_of_run(const RunConfig& config, const Decoder& model, int64_t fresh_steps);
+// "12 steps of 4 x 8 tokens: 384 tokens, 1.2e6 FLOPs (attention 20%, feed-forward 50%, head 30%)"
+std::string describe(const RunCost& cost, const RunConfig& config);
 
 }  // namespace refract

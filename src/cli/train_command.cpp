@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "analysis/flops.h"
+#include "analysis/model_flops.h"
 #include "analysis/peak.h"
 #include "cli/commands.h"
 #include "cli/reporter.h"
@@ -121,9 +121,10 @@ int TrainCommand::run() {
 
   RunReporter::Options options;
   options.folder = config_.run.dir;
-  options.steps = steps_;
+  const RunCost cost = cost_of_run(config_, *model_, steps_);
+  options.steps = static_cast<int64_t>(cost.run.steps);
   options.flops_per_token =
-      training_flops_per_token(shape_of(config_.model, config_.data.context)).total();
+      training_flops_per_token(shape_of(*model_, config_.data.context)).total();
   options.peak_flops = peak_flops(device_name(device), arithmetic(config_)).value_or(0);
   if (resume_) options.resumed_from = Checkpoints(config_.run.dir).newest();
   RunReporter reporter(options);
@@ -133,9 +134,10 @@ int TrainCommand::run() {
   if (!transforms_.empty())
     write_file_atomically(fs::path(config_.run.dir) / "transforms.toml", transforms_);
   if (options.resumed_from) trainer.resume();
-  log_info("model: {} parameters, {} steps of {} x {} tokens on {}, {}",
-           format_count(static_cast<double>(model_->arena().count())), steps_, config_.train.batch,
-           config_.data.context, device_name(device), config_.train.precision);
+  log_info("model: {} parameters on {}, {}",
+           format_count(static_cast<double>(model_->arena().count())), device_name(device),
+           config_.train.precision);
+  log_info("run: {}", describe(cost, config_));
   if (trainer.position() > 0) log_info("resuming from step {}", trainer.position());
   const RunResult result = trainer.run();
   reporter.finish();

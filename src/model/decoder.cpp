@@ -157,7 +157,9 @@ void Decoder::initialize(uint64_t seed) {
   arena_.refresh_compute();
 }
 
-at::Tensor Decoder::hidden(const ForwardContext& context, const at::Tensor& tokens_BT) {
+at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens_BT) {
+  ForwardContext context = given;
+  context.guide = guide_;
   const Positions place = positions(context, tokens_BT.size(1));
   auto drop = [&](const at::Tensor& x, const std::string& name) {
     if (!context.training || config_.dropout == 0) return x;

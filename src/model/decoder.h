@@ -43,6 +43,10 @@ class Decoder {
   void allocate(at::Device device, at::ScalarType compute_dtype,
                 at::ScalarType master_dtype = at::kFloat);
 
+  // The share of the guides in every forward pass from now on, float [1] on the device
+  // (ForwardContext::guide); an undefined one leaves the guides out.
+  void set_guide(at::Tensor share) { guide_ = std::move(share); }
+
   // tokens [B, T] int32 or int64 -> final normalized hidden states [B, T, C].
   at::Tensor hidden(const ForwardContext& context, const at::Tensor& tokens_BT);
   // hidden [..., C] -> logits [..., V].
@@ -75,6 +79,7 @@ class Decoder {
   ParameterArena arena_;
   BufferStore buffers_;
   std::vector<TransformedLayer> transformed_;
+  at::Tensor guide_;
   Parameter *embed_tokens_ = nullptr, *embed_positions_ = nullptr, *lm_head_ = nullptr;
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   Norm final_norm_;

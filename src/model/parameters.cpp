@@ -1,6 +1,7 @@
 #include "model/parameters.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
@@ -41,6 +42,12 @@ void fill_normal(float* out, int64_t n, uint64_t seed, const std::string& name, 
 
 }  // namespace
 
+at::Tensor draw_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name, double std) {
+  at::Tensor drawn = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
+  fill_normal(drawn.mutable_data_ptr<float>(), drawn.numel(), seed, name, std);
+  return drawn;
+}
+
 int64_t Parameter::numel() const { return product(shape); }
 
 int64_t Parameter::stored_numel() const {
@@ -55,6 +62,14 @@ Parameter* ParameterArena::declare(const ParameterSpec& spec, int64_t pad_rows_t
   parameter.padded_rows = round_up(spec.shape[0], pad_rows_to);
   parameters_.push_back(std::move(parameter));
   return &parameters_.back();
+}
+
+Parameter* ParameterArena::declare_guide(const ParameterSpec& spec) {
+  if (allocated()) throw std::logic_error("guide declared after allocation: " + spec.name);
+  Parameter guide{spec.name, spec.shape, spec.init};
+  guide.padded_rows = spec.shape[0];
+  guides_.push_back(std::move(guide));
+  return &guides_.back();
 }
 
 std::vector<Parameter*> ParameterArena::declare_group(const std::vector<ParameterSpec>& specs) {
@@ -75,8 +90,8 @@ void ParameterArena::freeze_all_but_adapters() {
 
 void ParameterArena::place() {
   size_ = 0;
-  auto place_if = [&](auto&& wanted) {
-    for (Parameter& parameter : parameters_) {
+  auto place_if = [&](auto&& wanted, std::deque<Parameter>& among) {
+    for (Parameter& parameter : among) {
       if (!wanted(parameter)) continue;
       if (!parameter.joined) size_ = round_up(size_, kAlignment);
       parameter.offset = size_;
@@ -85,9 +100,12 @@ void ParameterArena::place() {
     size_ = round_up(size_, kAlignment);
     return size_;
   };
-  matrix_size_ = place_if([](const Parameter& p) { return p.trainable && p.shape.size() > 1; });
-  trainable_size_ = place_if([](const Parameter& p) { return p.trainable && p.shape.size() <= 1; });
-  place_if([](const Parameter& p) { return !p.trainable; });
+  const auto matrix = [](const Parameter& p) { return p.trainable && p.shape.size() > 1; };
+  const auto vector = [](const Parameter& p) { return p.trainable && p.shape.size() <= 1; };
+  matrix_size_ = place_if(matrix, parameters_);
+  core_size_ = place_if(vector, parameters_);
+  trainable_size_ = place_if(matrix, guides_);
+  place_if([](const Parameter& p) { return !p.trainable; }, parameters_);
 }
 
 void ParameterArena::allocate(at::Device device, at::ScalarType master_dtype,
@@ -113,15 +131,38 @@ void ParameterArena::initialize(uint64_t seed) {
         target.fill_(1);
         break;
       case Init::Kind::kNormal: {
-        at::Tensor drawn = at::empty(parameter.shape, at::TensorOptions().dtype(at::kFloat));
-        fill_normal(drawn.mutable_data_ptr<float>(), drawn.numel(), seed, "init:" + parameter.name,
-                    parameter.init.std);
-        target.copy_(drawn);
+        target.copy_(
+            draw_normal(parameter.shape, seed, "init:" + parameter.name, parameter.init.std));
         break;
       }
     }
   }
   refresh_compute();
+}
+
+void ParameterArena::drop_guides() {
+  if (guides_.empty()) return;
+  std::erase_if(leaves_, [&](const Leaf& leaf) {
+    return std::any_of(guides_.begin(), guides_.end(),
+                       [&](const Parameter& guide) { return &guide == leaf.first; });
+  });
+  guides_.clear();
+  if (!allocated()) return;
+  const int64_t removed = trainable_size_ - core_size_, frozen = size_ - trainable_size_;
+  // Every region ends at a multiple of the alignment, so what follows only moves.
+  const auto cut = [&](const at::Tensor& flat) {
+    return at::cat({flat.narrow(0, 0, core_size_), flat.narrow(0, trainable_size_, frozen)});
+  };
+  const bool same = compute_.is_same(master_);
+  master_ = cut(master_);
+  compute_ = same ? master_ : cut(compute_);
+  grads_ = grads_.narrow(0, 0, core_size_).clone();
+  trainable_size_ = core_size_;
+  size_ -= removed;
+  for (Parameter& parameter : parameters_) {
+    if (!parameter.trainable) parameter.offset -= removed;
+  }
+  for (Leaf& leaf : leaves_) point(leaf);
 }
 
 void ParameterArena::refresh_compute() {
@@ -155,20 +196,29 @@ at::Tensor ParameterArena::joint_leaf(std::span<Parameter* const> parameters) {
     rows += parameter->padded_rows;
     numel += parameter->stored_numel();
   }
-  for (const auto& [name, tensor] : leaves_) {
-    if (name == key) return tensor;
+  for (const Leaf& leaf : leaves_) {
+    if (leaf.key == key) return leaf.tensor;
   }
   if (!adjacent(parameters)) throw std::logic_error("parameters are not adjacent: " + key);
-  const Parameter* first = parameters.front();
-  std::vector<int64_t> shape = first->shape;
-  shape[0] = rows;
-  at::Tensor tensor = compute_.narrow(0, first->offset, numel).view(shape).detach();
-  if (first->trainable) {
-    tensor.requires_grad_(true);
-    tensor.mutable_grad() = grads_.narrow(0, first->offset, numel).view(shape);
+  Leaf leaf{std::move(key), parameters.front(), numel, parameters.front()->shape, {}};
+  leaf.shape[0] = rows;
+  point(leaf);
+  leaves_.push_back(leaf);
+  return leaf.tensor;
+}
+
+// Makes the leaf's tensor, or lets the one that layers hold see the buffers of now.
+void ParameterArena::point(Leaf& leaf) {
+  const auto view = [&](const at::Tensor& flat) {
+    return flat.narrow(0, leaf.first->offset, leaf.numel).view(leaf.shape).detach();
+  };
+  if (leaf.tensor.defined()) {
+    leaf.tensor.set_data(view(compute_));
+  } else {
+    leaf.tensor = view(compute_);
+    leaf.tensor.requires_grad_(leaf.first->trainable);
   }
-  leaves_.emplace_back(key, tensor);
-  return tensor;
+  if (leaf.first->trainable) leaf.tensor.mutable_grad() = view(grads_);
 }
 
 at::Tensor ParameterArena::value(const Parameter* parameter) const {
@@ -203,6 +253,9 @@ std::string ParameterArena::layout() const {
   for (const Parameter& p : parameters_) {
     text += fmt::format("{} [{}] at {}{}\n", p.name, fmt::join(p.shape, ", "), p.offset,
                         p.trainable ? "" : " frozen");
+  }
+  for (const Parameter& p : guides_) {
+    text += fmt::format("{} [{}] at {} guide\n", p.name, fmt::join(p.shape, ", "), p.offset);
   }
   return text;
 }

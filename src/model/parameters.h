@@ -2,10 +2,12 @@
 // it.
 //
 // Layers first declare what they need (cheap, no memory), then the arena is allocated once. Order
-// in the arena: trainable matrices, trainable vectors, frozen parameters, so that weight decay, the
-// optimizer and a collective each cover one range. Parameters declared as a group lie side by side
-// without gaps, and joint() is one leaf over all of them: the q, k, v weights are one [q + k + v,
-// C] matrix to a GEMM and three tensors to a checkpoint.
+// in the arena: trainable matrices, trainable vectors, guides, frozen parameters, so that weight
+// decay, the optimizer and a collective each cover one range. Guides are matrices that only the
+// beginning of a training run has (self-guided training): they are no part of the model, so
+// parameters() leaves them out, and drop_guides() cuts them off. Parameters declared as a group lie
+// side by side without gaps, and joint() is one leaf over all of them: the q, k, v weights are one
+// [q + k + v, C] matrix to a GEMM and three tensors to a checkpoint.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -48,6 +50,9 @@ struct ParameterSpec {
   bool adapter = false;  // see freeze_all_but_adapters()
 };
 
+// Independent normal numbers of the stream `name`, float on the CPU: the same on every platform.
+at::Tensor draw_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name, double std);
+
 class ParameterArena {
  public:
   // One parameter; with `pad_rows_to` its rows are padded to a multiple (tensor cores want aligned
@@ -55,6 +60,10 @@ class ParameterArena {
   Parameter* declare(const ParameterSpec& spec, int64_t pad_rows_to = 1);
   // Parameters that lie side by side: all matrices of equal width, or all vectors.
   std::vector<Parameter*> declare_group(const std::vector<ParameterSpec>& specs);
+
+  // A trainable matrix beside the model, for as long as guides are not dropped. Its starting value
+  // is its layer's to set.
+  Parameter* declare_guide(const ParameterSpec& spec);
 
   // Where any parameter was declared as an adapter's: freezes all others, as training an adapter
   // leaves the model below it alone. Before allocate().
@@ -68,6 +77,12 @@ class ParameterArena {
   // Draws every parameter from its own random stream (seed, name): the same on every device and
   // world size.
   void initialize(uint64_t seed);
+  // Frees the guides: all buffers move to smaller ones. Leaves stay the tensors they are and see
+  // the new buffers, but what holds addresses (a captured graph) has to go before. Does nothing
+  // where there are no guides.
+  void drop_guides();
+  bool has_guides() const { return !guides_.empty(); }
+
   // Copies master values to the compute arena after they were written from outside the optimizer.
   void refresh_compute();
 
@@ -90,9 +105,12 @@ class ParameterArena {
   const at::Tensor& grads() const { return grads_; }
   int64_t trainable_size() const { return trainable_size_; }
   int64_t matrix_size() const { return matrix_size_; }
+  // The trainable part without the guides, which end it.
+  int64_t core_size() const { return core_size_; }
 
   std::deque<Parameter>& parameters() { return parameters_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }
+  const std::deque<Parameter>& guides() const { return guides_; }
   Parameter* find(std::string_view name);
   int64_t count() const;            // parameters without padding
   int64_t trainable_count() const;  // of those, the trainable ones
@@ -101,13 +119,21 @@ class ParameterArena {
   std::string layout() const;
 
  private:
+  struct Leaf {
+    std::string key;
+    const Parameter* first;
+    int64_t numel;
+    std::vector<int64_t> shape;
+    at::Tensor tensor;
+  };
   void place();
+  void point(Leaf& leaf);
   at::Tensor view(const at::Tensor& flat, const Parameter* parameter) const;
 
-  std::deque<Parameter> parameters_;  // stable addresses
-  std::vector<std::pair<std::string, at::Tensor>> leaves_;
+  std::deque<Parameter> parameters_, guides_;  // stable addresses
+  std::vector<Leaf> leaves_;
   at::Tensor master_, compute_, grads_;
-  int64_t size_ = 0, trainable_size_ = 0, matrix_size_ = 0;
+  int64_t size_ = 0, trainable_size_ = 0, core_size_ = 0, matrix_size_ = 0;
 };
 
 // Persistent state that is not a parameter: running ranges, counters. Saved with every checkpoint,

@@ -45,6 +45,8 @@ struct ForwardContext {
   // as for the first sequence of an evaluation.
   bool weights_changed = true;  // false: no parameter was written since this model's last forward
                                 // pass, so that what a layer derived from its weight is still good
+  at::Tensor guide;  // float [1] on the device: the guide's share a of the output of each layer
+                     // that has one (self-guided training); undefined: the layer alone
   KvCache* cache = nullptr;
 };
 // Stands for the optimizer step in the clock of an evaluation, so that its noise is that of no
@@ -102,6 +104,10 @@ class LinearLayer {
   // The dense weight [out, in] that the layer multiplies by, from master values and in their type;
   // undefined where there is none.
   virtual at::Tensor merged() const = 0;
+  // Multiplications of the forward pass per token; 0: as many as a dense layer of its shape.
+  virtual int64_t multiplications() const { return 0; }
+  // The same of the guide beside it, in steps that use it (self-guided training).
+  virtual int64_t guide_multiplications() const { return 0; }
 };
 
 // A linear layer that a model was built with and that is not plainly dense, for loading, merging

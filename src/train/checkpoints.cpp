@@ -40,6 +40,10 @@ int64_t number(const std::map<std::string, std::string>& metadata, const std::st
   fail("'{}' lacks '{}'; it is not a train state of this program", file.string(), key);
 }
 
+at::Tensor guides(const ParameterArena& arena) {
+  return arena.master().slice(0, arena.core_size(), arena.trainable_size());
+}
+
 }  // namespace
 
 Checkpoints::Checkpoints(const fs::path& run_folder) : folder_(run_folder / "checkpoints") {}
@@ -58,13 +62,15 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
     save_model(model, partial);
     extra(partial);
     // Last, because a checkpoint without it is never taken for a complete one.
-    write_safetensors(
-        partial / kStateFile,
-        {source_of("exp_avg", state.exp_avg), source_of("exp_avg_sq", state.exp_avg_sq)},
-        {{"step", std::to_string(position.step)},
-         {"sequences", std::to_string(position.sequences)},
-         {"seed", std::to_string(position.seed)},
-         {"layout", model.arena().layout()}});
+    std::vector<TensorSource> tensors = {source_of("exp_avg", state.exp_avg),
+                                         source_of("exp_avg_sq", state.exp_avg_sq)};
+    // Guides are no part of the model that save_model() wrote.
+    if (model.arena().has_guides()) tensors.push_back(source_of("guides", guides(model.arena())));
+    write_safetensors(partial / kStateFile, tensors,
+                      {{"step", std::to_string(position.step)},
+                       {"sequences", std::to_string(position.sequences)},
+                       {"seed", std::to_string(position.seed)},
+                       {"layout", model.arena().layout()}});
     sync_path(partial);
     fs::remove_all(final_path);  // of an earlier, longer run that was resumed from before this step
     fs::rename(partial, final_path);
@@ -113,6 +119,17 @@ TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& st
   load_weights(model, path(step));
   state.exp_avg.copy_(saved.tensor("exp_avg"));
   state.exp_avg_sq.copy_(saved.tensor("exp_avg_sq"));
+  if (model.arena().has_guides()) {
+    guides(model.arena()).copy_(saved.tensor("guides"));
+    model.arena().refresh_compute();
+  }
+  return position(step);
+}
+
+TrainPosition Checkpoints::position(int64_t step) const {
+  const fs::path file = path(step) / kStateFile;
+  const SafetensorsFile saved(file);
+  const auto& metadata = saved.metadata();
   return {number(metadata, "step", file), number(metadata, "sequences", file),
           number(metadata, "seed", file)};
 }

@@ -36,6 +36,8 @@ class Checkpoints {
   std::optional<int64_t> newest() const;
   std::filesystem::path path(int64_t step) const;
 
+  // How far a checkpoint's run had come, without reading its weights.
+  TrainPosition position(int64_t step) const;
   // Reads weights and optimizer state; fails where they belong to another model or optimizer.
   TrainPosition load(int64_t step, Decoder& model, OptimizerState& state) const;
 

@@ -53,6 +53,17 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add("train.deterministic", c.train.deterministic,
              "bit-reproducible on CUDA too (the CPU always is)");
   fields.add("train.threads", c.train.threads, "CPU threads; 0: all cores", or_zero);
+  fields.add(
+      "self_guided.mode", c.self_guided.mode,
+      "guide structured layers by dense ones; fixedflop repeats the guided steps' data at the "
+      "end",
+      {"none", "fixedstep", "fixedflop"});
+  fields.add("self_guided.ratio", c.self_guided.ratio, "guided part of the steps on fresh data",
+             {.min = 0, .max = 1, .open_min = true});
+  fields.add("self_guided.schedule", c.self_guided.schedule, "how the guide's share falls to 0",
+             {"cosine", "linear"});
+  fields.add("self_guided.reduce_flop", c.self_guided.reduce_flop,
+             "compute the guides in a step with the probability of their share only");
   fields.add("eval.every", c.eval.every, "steps between evaluations; 0: only at the end", or_zero);
   fields.add("eval.batches", c.eval.batches,
              "\"all\" of the validation split, or a number of batches");

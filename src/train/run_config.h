@@ -48,6 +48,12 @@ struct RunConfig {
     bool deterministic = false;
     int64_t threads = 0;
   } train;
+  struct SelfGuided {
+    std::string mode = "none";
+    double ratio = 0.5;
+    std::string schedule = "cosine";
+    bool reduce_flop = false;
+  } self_guided;
   struct Eval {
     int64_t every = 500;
     std::string batches = "all";

@@ -17,10 +17,10 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
                      int64_t steps)
     : model_(model),
       config_(config),
+      plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
       order_(stream_->size(), config.data.context, static_cast<uint64_t>(config.run.seed)),
-      steps_(steps),
       micro_batch_(config.train.micro_batch > 0 ? config.train.micro_batch : config.train.batch),
       context_(config.data.context) {
   micro_batches_ = config.train.batch / micro_batch_;
@@ -67,9 +67,10 @@ void TrainStep::fill(Staging& staging, int64_t step, int64_t first_sequence) {
   longs[2 * micro_batches_ + 1] = step % kHistory;
   float* floats = staging.floats.mutable_data_ptr<float>();
   const double t = static_cast<double>(step + 1);
-  floats[0] = static_cast<float>(learning_rate(config_, step, steps_));
+  floats[0] = static_cast<float>(learning_rate(config_, step, plan_.total_steps()));
   floats[1] = static_cast<float>(1 - std::pow(config_.optimizer.betas[0], t));
   floats[2] = static_cast<float>(1 - std::pow(config_.optimizer.betas[1], t));
+  floats[3] = static_cast<float>(plan_.alpha(step));
 }
 
 void TrainStep::upload(const Staging& staging) {
@@ -88,22 +89,29 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   if (staging.copied) staging.copied->wait();
   fill(staging, step, first_sequence);
   upload(staging);
-  if (graph_) {
-    graph_->replay();
-  } else if (wants_graph() && eager_steps_ >= kEagerSteps) {
-    graph_ = cuda_->capture([this] { compute(); });
-    graph_->replay();
+  const bool guided = plan_.guided(step);
+  Variant& variant = variants_[guided ? 1 : 0];
+  if (!variant.graph && wants_graph() && variant.eager_steps >= kEagerSteps) {
+    // Never replayed at once and leaving nothing behind, both may lie in the same memory.
+    variant.graph =
+        cuda_->capture([this, guided] { compute(guided); }, variants_[guided ? 0 : 1].graph.get());
+  }
+  if (variant.graph) {
+    variant.graph->replay();
   } else {
-    compute();
-    ++eager_steps_;
+    compute(guided);
+    ++variant.eager_steps;
   }
   pending_.push_back(step);
 }
 
-void TrainStep::compute() {
+void TrainStep::compute(bool guided) {
   ParameterArena& arena = model_.arena();
-  const RunConfig::Optimizer& o = config_.optimizer;
   const double per_token = 1.0 / static_cast<double>(config_.train.batch * context_);
+  // Without guides their gradients stay zero, as the optimizer left them.
+  const int64_t size = guided ? arena.trainable_size() : arena.core_size();
+  const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, 0, size); };
+  model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
   loss_.zero_();
   for (int64_t m = 0; m < micro_batches_; ++m) {
     ForwardContext context;
@@ -117,27 +125,52 @@ void TrainStep::compute() {
     const at::Tensor mean = loss.sum.mul(per_token);
     mean.backward();
     loss_.add_(mean.detach());
-    if (accumulated_.defined()) accumulate_(accumulated_, arena.grads());
+    if (accumulated_.defined()) accumulate_(part(accumulated_), part(arena.grads()));
   }
-  at::Tensor grads = accumulated_.defined() ? accumulated_ : arena.grads();
-  const at::Tensor norm = global_norm(grads);
+  const at::Tensor grads = accumulated_.defined() ? accumulated_ : arena.grads();
+  const at::Tensor norm = global_norm(part(grads));
   const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
-  step_control_(control_, norm, loss_, o.clip, step);
+  step_control_(control_, norm, loss_, config_.optimizer.clip, step);
   history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1),
                        at::stack({loss_, norm}).unsqueeze(0));
+  optimize(grads, 0, arena.core_size());
+  if (guided) optimize(grads, arena.core_size(), arena.trainable_size());
+}
+
+// The elements [begin, end) of the trainable part: the model's own, matrices first, or the guides,
+// which are matrices.
+void TrainStep::optimize(const at::Tensor& grads, int64_t begin, int64_t end) {
+  ParameterArena& arena = model_.arena();
+  const RunConfig::Optimizer& o = config_.optimizer;
   AdamW settings;
   settings.beta1 = o.betas[0];
   settings.beta2 = o.betas[1];
   settings.eps = o.eps;
   settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
-  settings.n_decay = o.decay == "all" ? arena.trainable_size() : arena.matrix_size();
+  const bool all = o.decay == "all" || begin >= arena.core_size();
+  settings.n_decay = all ? end - begin : arena.matrix_size();
   settings.zero_grads = true;
-  auto trainable = [&](const at::Tensor& flat) {
-    return flat.narrow(0, 0, arena.trainable_size());
-  };
+  const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, end - begin); };
   const bool same = arena.compute().is_same(arena.master());
-  adamw_(trainable(arena.master()), optional_of(same ? at::Tensor() : trainable(arena.compute())),
-         grads, state_.exp_avg, state_.exp_avg_sq, floats_, control_, settings);
+  adamw_(part(arena.master()), optional_of(same ? at::Tensor() : part(arena.compute())),
+         part(grads), part(state_.exp_avg), part(state_.exp_avg_sq), floats_, control_, settings);
+}
+
+void TrainStep::drop_guides() {
+  ParameterArena& arena = model_.arena();
+  if (!arena.has_guides()) return;
+  variants_ = {};  // what was captured reads the old buffers
+  model_.set_guide({});
+  arena.drop_guides();
+  for (at::Tensor* flat : {&state_.exp_avg, &state_.exp_avg_sq, &accumulated_}) {
+    if (flat->defined()) *flat = flat->narrow(0, 0, arena.core_size()).clone();
+  }
+  if (cuda_) cuda_->empty_cache();
+}
+
+at::Tensor TrainStep::guide_share(int64_t step) {
+  if (!model_.arena().has_guides()) return {};
+  return floats_.narrow(0, 3, 1).fill_(plan_.alpha(step));
 }
 
 std::vector<StepRecord> TrainStep::take_records(std::optional<int64_t>& bad_step) {

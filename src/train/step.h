@@ -12,6 +12,7 @@
 #include "model/decoder.h"
 #include "ops/common/cuda_runtime.h"
 #include "train/run_config.h"
+#include "train/self_guided.h"
 
 namespace refract {
 
@@ -30,7 +31,7 @@ struct OptimizerState {
 class TrainStep {
  public:
   // `order` gives the windows of `stream`; `first_sequence` is the global number of the next
-  // sequence to train on.
+  // sequence to train on. `steps` are those on fresh data (self_guided.h).
   TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
             int64_t steps);
   ~TrainStep();
@@ -46,9 +47,17 @@ class TrainStep {
   // How many records fit before they must be taken.
   int64_t capacity() const { return kHistory; }
 
+  const SelfGuidedPlan& plan() const { return plan_; }
+  // Frees the guides, their moments and what was captured with them. Does nothing where there are
+  // none.
+  void drop_guides();
+  // The guides' share for forward passes outside of training at the 0-based `step`; undefined where
+  // there are no guides. Good until the next step runs.
+  at::Tensor guide_share(int64_t step);
+
   OptimizerState& state() { return state_; }
   const WindowOrder& order() const { return order_; }
-  bool captured() const { return graph_ != nullptr; }
+  bool captured() const { return variants_[0].graph || variants_[1].graph; }
 
  private:
   static constexpr int64_t kHistory = 1024;
@@ -64,29 +73,37 @@ class TrainStep {
 
   void fill(Staging& staging, int64_t step, int64_t first_sequence);
   void upload(const Staging& staging);
-  void compute();
+  // Steps with the guides and without are captured apart, and the host knows which is due, so that
+  // what a step leaves out is not computed.
+  struct Variant {
+    std::unique_ptr<CudaGraph> graph;
+    int64_t eager_steps = 0;
+  };
+
+  void compute(bool guided);
+  void optimize(const at::Tensor& grads, int64_t begin, int64_t end);
   bool wants_graph() const;
 
   Decoder& model_;
   const RunConfig& config_;
+  const SelfGuidedPlan plan_;
   const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library
   std::shared_ptr<TokenStream> stream_;
   WindowOrder order_;
-  int64_t steps_, micro_batches_, micro_batch_, context_;
+  int64_t micro_batches_, micro_batch_, context_;
   OptimizerState state_;
   at::Tensor
       accumulated_;    // fp32 gradients, only where several micro-batches run in half precision
   at::Tensor tokens_;  // int32 [M, b, T + 1]
   at::Tensor longs_;  // int64 [2 M + 2]: per micro-batch (step, first sequence); step; place in the
                       // history
-  at::Tensor floats_;   // float [4]: lr, 1 - beta1^t, 1 - beta2^t
+  at::Tensor floats_;   // float [4]: lr, 1 - beta1^t, 1 - beta2^t, the guides' share
   at::Tensor control_;  // float [4]: clip coefficient, halted, step of the halt
   at::Tensor history_;  // float [kHistory, 2]: loss, norm
   at::Tensor loss_;     // float scalar
   std::array<Staging, kStagingSlots> staging_;
-  std::vector<int64_t> pending_;  // steps whose records were not taken yet
-  std::unique_ptr<CudaGraph> graph_;
-  int64_t eager_steps_ = 0;
+  std::vector<int64_t> pending_;     // steps whose records were not taken yet
+  std::array<Variant, 2> variants_;  // without the guides, with them
 };
 
 }  // namespace refract

@@ -36,20 +36,30 @@ Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, 
     : config_(std::move(config)),
       model_(model),
       data_(std::move(data)),
-      steps_(steps),
       observer_(observer),
       checkpoints_(config_.run.dir),
-      step_(model, config_, data_.train, steps) {
+      step_(model, config_, data_.train, steps),
+      steps_(step_.plan().total_steps()) {
   position_.seed = config_.run.seed;
 }
 
 std::optional<int64_t> Trainer::resume() {
   const std::optional<int64_t> newest = checkpoints_.newest();
   if (!newest) return std::nullopt;
+  // A checkpoint from after the guided steps holds no guides.
+  if (checkpoints_.position(*newest).step >= step_.plan().guided_steps()) step_.drop_guides();
   position_ = checkpoints_.load(*newest, model_, step_.state());
   if (position_.seed != config_.run.seed) {
     fail_usage("the run was started with run.seed = {}, not {}; resume it with its own seed",
                position_.seed, config_.run.seed);
+  }
+  if (config_.self_guided.mode == "fixedflop" &&
+      position_.sequences != position_.step * config_.train.batch) {
+    fail_usage(
+        "the run trained on {} sequences in {} steps, not {} in each; self_guided.mode = "
+        "\"fixedflop\" repeats the data of its first steps, so resume it with its own "
+        "train.batch",
+        position_.sequences, position_.step, config_.train.batch);
   }
   saved_at_ = evaluated_at_ = position_.step;
   return newest;
@@ -60,9 +70,10 @@ RunResult Trainer::run() {
   if (position_.step == 0) evaluate_now();
   restart_clock();
   while (position_.step < steps_) {
-    step_.run(position_.step, position_.sequences);
+    step_.run(position_.step, first_sequence(position_.step));
     position_.step += 1;
     position_.sequences += config_.train.batch;
+    if (position_.step == step_.plan().guided_steps()) step_.drop_guides();
     timed_steps_ += 1;
     observer_.on_step(position_.step);
     const bool last = position_.step == steps_;
@@ -117,8 +128,13 @@ void Trainer::log_point() {
   restart_clock();
 }
 
+int64_t Trainer::first_sequence(int64_t step) const {
+  const int64_t back = position_.step - step_.plan().data_step(step);
+  return position_.sequences - back * config_.train.batch;
+}
+
 void Trainer::stop_at_bad_step(int64_t bad_step) {
-  const int64_t first = position_.sequences - (position_.step - bad_step) * config_.train.batch;
+  const int64_t first = first_sequence(bad_step);
   const std::optional<int64_t> good = checkpoints_.newest();
   fail(
       "the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, "
@@ -133,6 +149,7 @@ void Trainer::stop_at_bad_step(int64_t bad_step) {
 void Trainer::evaluate_now() {
   if (evaluated_at_ == position_.step) return;
   evaluated_at_ = position_.step;
+  model_.set_guide(step_.guide_share(position_.step));
   if (data_.validation && data_.validation->size() > 1) {
     int64_t windows = 0;
     if (config_.eval.batches != "all") {

@@ -50,7 +50,8 @@ struct RunResult {
 
 class Trainer {
  public:
-  // The model is allocated and holds its starting weights. `steps`: the whole run.
+  // The model is allocated and holds its starting weights. `steps`: the whole run, or with
+  // self_guided.mode = "fixedflop" its steps on fresh data.
   Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer);
 
   // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where
@@ -72,15 +73,17 @@ class Trainer {
   void evaluate_now();
   void save();
   bool due(int64_t every) const { return every > 0 && position_.step % every == 0; }
+  // The place in the data order of a step's first sequence.
+  int64_t first_sequence(int64_t step) const;
   [[noreturn]] void stop_at_bad_step(int64_t bad_step);
 
   RunConfig config_;
   Decoder& model_;
   Dataset data_;
-  int64_t steps_;
   Observer& observer_;
   Checkpoints checkpoints_;
   TrainStep step_;
+  int64_t steps_;  // in all
   TrainPosition position_;
   RunResult result_;
   double clock_ = 0;         // when the steps that are being timed began

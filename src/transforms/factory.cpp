@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "model/dense.h"
+#include "transforms/guided.h"
 
 namespace refract {
 namespace {
@@ -33,6 +34,13 @@ int TransformFactory::choose(const std::string& module, bool is_attention) const
       rule + 1, rules_.all()[rule].match, module, rules_.all()[rule].kind, role(is_attention));
 }
 
+std::unique_ptr<LinearLayer> TransformFactory::layer(Build build, const LinearSpec& spec,
+                                                     const Kind& kind) const {
+  auto layer = kind.linear(build, spec);
+  if (!self_guided_ || !kind.takes_guide()) return layer;
+  return make_guided(build, spec, std::move(layer));
+}
+
 std::unique_ptr<Projections> TransformFactory::projections(Build build,
                                                            const ProjectionSpec& spec) const {
   std::vector<const Kind*> kinds;
@@ -44,7 +52,8 @@ std::unique_ptr<Projections> TransformFactory::projections(Build build,
   }
   std::unique_ptr<Projections> group;
   const bool same = std::set<const Kind*>(kinds.begin(), kinds.end()).size() == 1;
-  if (same) {
+  const bool guided = self_guided_ && kinds[0] && kinds[0]->takes_guide();
+  if (same && !guided) {
     group = kinds[0] ? kinds[0]->projections(build, spec)
                      : std::make_unique<DenseProjections>(build, spec);
   }
@@ -56,7 +65,7 @@ std::unique_ptr<Projections> TransformFactory::projections(Build build,
         layers.push_back(std::make_unique<DenseLinear>(build, member));
         continue;
       }
-      layers.push_back(kinds[i]->linear(build, member));
+      layers.push_back(layer(build, member, *kinds[i]));
       enter(build, member, rules_.all()[rules[i]].kind, layers.back().get());
     }
     group = std::make_unique<ComposedProjections>(build, spec, std::move(layers));
@@ -112,14 +121,35 @@ void check_plan(const std::vector<PlanRow>& plan, const std::string& where) {
 
 }  // namespace
 
+namespace {
+
+void check_guides(const Decoder& decoder, const std::string& where) {
+  if (!decoder.arena().has_guides()) {
+    fail_usage(
+        "{}: self_guided.mode is set, but no transform rule makes a layer that takes a guide "
+        "(low_rank, block_dense, block_shuffle)",
+        where);
+  }
+  for (const Parameter& parameter : decoder.arena().parameters()) {
+    if (parameter.trainable) continue;
+    fail_usage(
+        "{}: self-guided training trains the whole model, but '{}' is frozen by an adapter; "
+        "set self_guided.mode = \"none\"",
+        where, parameter.name);
+  }
+}
+
+}  // namespace
+
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,
-                             const std::string& where) {
-  const TransformFactory factory(Rules::parse(transform_json, where));
+                             const std::string& where, bool self_guided) {
+  const TransformFactory factory(Rules::parse(transform_json, where), self_guided);
   TransformedModel model;
   model.decoder = std::make_unique<Decoder>(config, factory);
   model.rules = factory.rules();
   model.plan = factory.plan();
   check_plan(model.plan, where);
+  if (self_guided) check_guides(*model.decoder, where);
   return model;
 }
 

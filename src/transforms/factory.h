@@ -21,7 +21,9 @@ struct PlanRow {
 
 class TransformFactory : public LayerFactory {
  public:
-  explicit TransformFactory(Rules rules) : rules_(std::move(rules)) {}
+  // self_guided: layers of the kinds that take a guide get one (transforms/guided.h).
+  explicit TransformFactory(Rules rules, bool self_guided = false)
+      : rules_(std::move(rules)), self_guided_(self_guided) {}
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override;
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override;
 
@@ -37,7 +39,10 @@ class TransformFactory : public LayerFactory {
   };
   int choose(const std::string& module, bool is_attention) const;
 
+  std::unique_ptr<LinearLayer> layer(Build build, const LinearSpec& spec, const Kind& kind) const;
+
   Rules rules_;
+  bool self_guided_;
   mutable std::vector<Module> built_;  // a factory's functions are const; this only watches them
 };
 
@@ -49,7 +54,7 @@ struct TransformedModel {
   std::vector<PlanRow> plan;
 };
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,
-                             const std::string& where);
+                             const std::string& where, bool self_guided = false);
 
 // transforms.toml of a run: the rules as a recipe would hold them, the plan in comments before
 // each. Empty where there are no rules.

@@ -29,6 +29,8 @@ class Kind {
   // Whether its gradients are, by definition, those of the dense layer with the merged weight: the
   // straight-through estimator of a layer whose forward pass has none.
   virtual bool straight_through() const { return false; }
+  // Whether self-guided training puts a dense guide beside its linear layers.
+  virtual bool takes_guide() const { return false; }
   // Refuses a shape it can't do, by fail_usage() with what would do.
   virtual void check_shape(const LinearSpec& /*spec*/) const {}
 

@@ -51,7 +51,9 @@ struct TinyRun {
   explicit TinyRun(RunConfig c, Observer* observer = nullptr, at::Device device = at::kCPU)
       : config(std::move(c)) {
     resolve(config.model, 16, config.data.context);
-    model = build_model(config.model, config.transform, "the test's rules").decoder;
+    model = build_model(config.model, config.transform, "the test's rules",
+                        config.self_guided.mode != "none")
+                .decoder;
     model->allocate(device, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
     model->initialize(static_cast<uint64_t>(config.run.seed));
     Dataset data{nullptr, tiny_stream(), tiny_stream(2), "tiny"};

@@ -1,0 +1,46 @@
+// One factor of a structured layer: a block diagonal weight [B, m, k], B = 1 being an ordinary
+// matrix, whose blocks are multiplied by some kind of linear layer.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/slots.h"
+#include "ops/structured/block_linear.h"
+#include "transforms/kind.h"
+
+namespace refract {
+
+struct FactorShape {
+  int64_t blocks = 1, out = 0, in = 0;  // m and k of one block
+};
+
+class Factor {
+ public:
+  // Without `over` one parameter "<name>.weight", [m, k] or [B, m, k]. With it one layer of that
+  // kind per block, "<name>" or "<name>.<block>".
+  Factor(Build build, const LinearSpec& spec, FactorShape shape, const Kind* over);
+
+  // x [..., B k] -> [..., B m]. The layout chooses which features each block reads and writes.
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x, BlockLayout layout);
+
+  const FactorShape& shape() const { return shape_; }
+  // Whether the blocks are plain matrices.
+  bool plain() const { return weight_ != nullptr; }
+  // The leaf of a plain factor, [m, k] or [B, m, k].
+  at::Tensor leaf() { return arena_.leaf(weight_); }
+  // All blocks [B, m, k], from master values; undefined where a layer has no dense weight.
+  at::Tensor value() const;
+  // Sets them from [B, m, k].
+  void set(const at::Tensor& blocks);
+  // Lets the layers of another kind start.
+  void initialize(uint64_t seed);
+
+ private:
+  FactorShape shape_;
+  ParameterArena& arena_;
+  Parameter* weight_ = nullptr;                       // plain
+  std::vector<std::unique_ptr<LinearLayer>> layers_;  // otherwise, one per block
+};
+
+}  // namespace refract

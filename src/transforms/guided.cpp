@@ -1,0 +1,68 @@
+#include "transforms/guided.h"
+
+#include <ATen/ops/lerp.h>
+#include <ATen/ops/linear.h>
+
+#include "core/error.h"
+
+namespace refract {
+namespace {
+
+class GuidedLinear : public LinearLayer {
+ public:
+  GuidedLinear(Build build, const LinearSpec& spec, std::unique_ptr<LinearLayer> inner)
+      : spec_(spec), inner_(std::move(inner)), arena_(build.arena) {
+    guide_ = arena_.declare_guide(
+        {spec.name + ".guide", {spec.out_features, spec.in_features}, Init::zeros()});
+  }
+
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
+    const at::Tensor y = inner_->forward(context, x);
+    if (!context.guide.defined() || !arena_.has_guides()) return y;
+    // lerp is exact at both ends: with a = 1 the output is the guide's, bit for bit.
+    return at::lerp(y, at::linear(x, arena_.leaf(guide_)), context.guide.to(y.scalar_type()));
+  }
+
+  void initialize(uint64_t seed) override {
+    inner_->initialize(seed);
+    start_guide();
+  }
+  double take_over(const at::Tensor& weight) override {
+    const double error = inner_->take_over(weight);
+    start_guide();
+    return error;
+  }
+  at::Tensor merged() const override { return inner_->merged(); }
+
+  int64_t multiplications() const override { return inner_->multiplications(); }
+  int64_t guide_multiplications() const override {
+    return arena_.has_guides() ? spec_.in_features * spec_.out_features : 0;
+  }
+
+ private:
+  void start_guide() {
+    if (!arena_.has_guides()) return;
+    const at::Tensor merged = inner_->merged();
+    if (!merged.defined()) {
+      fail(
+          "'{}' has no dense weight that a guide could start from; leave self_guided.mode = "
+          "\"none\"",
+          spec_.name);
+    }
+    arena_.value(guide_).copy_(merged);
+  }
+
+  LinearSpec spec_;
+  std::unique_ptr<LinearLayer> inner_;
+  ParameterArena& arena_;
+  Parameter* guide_;  // gone once the arena has no guides
+};
+
+}  // namespace
+
+std::unique_ptr<LinearLayer> make_guided(Build build, const LinearSpec& spec,
+                                         std::unique_ptr<LinearLayer> inner) {
+  return std::make_unique<GuidedLinear>(build, spec, std::move(inner));
+}
+
+}  // namespace refract

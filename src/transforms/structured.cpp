@@ -1,0 +1,149 @@
+#include "transforms/structured.h"
+
+#include <ATen/ops/eye.h>
+
+#include <cmath>
+#include <set>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "transforms/factorise.h"
+
+namespace refract {
+namespace {
+
+// Tensor cores work on tiles of 64; other sizes have been seen ten times slower.
+constexpr int64_t kTile = 64;
+
+class StructuredLinear : public LinearLayer {
+ public:
+  StructuredLinear(Build build, const LinearSpec& spec, StructuredForm form, std::string init,
+                   const Kind* over)
+      : spec_(spec),
+        form_(std::move(form)),
+        init_(std::move(init)),
+        first_(build, factor_spec("V", form_.first), form_.first, over),
+        second_(build, factor_spec("U", form_.second), form_.second, over) {}
+
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
+    if (x.is_cuda() && !checked_) check_tiles();
+    return second_.forward(context, first_.forward(context, x, form_.first_layout),
+                           form_.second_layout);
+  }
+
+  void initialize(uint64_t seed) override {
+    first_.initialize(seed);
+    second_.initialize(seed);
+    if (init_ == "svd") {
+      take_over(draw_normal({spec_.out_features, spec_.in_features}, seed,
+                            "init:" + spec_.name + ".weight", spec_.init_std));
+    } else if (init_ == "ortho") {
+      first_.set(orthonormal(first_.value()));
+      second_.set(orthonormal(second_.value()));
+    }
+  }
+
+  double take_over(const at::Tensor& weight) override {
+    const at::Tensor dense = weight.detach().to(at::kCPU, at::kDouble);
+    const auto [first, second] = form_.project(dense);
+    first_.set(first);
+    second_.set(second);
+    const at::Tensor approximation = merged();
+    return approximation.defined() ? relative_error(approximation, dense) : 0;
+  }
+
+  at::Tensor merged() const override {
+    const at::Tensor first = first_.value(), second = second_.value();
+    if (!first.defined() || !second.defined()) return {};
+    const at::Tensor identity = at::eye(spec_.in_features, first.options());
+    return block_linear(block_linear(identity, first, form_.first_layout), second,
+                        form_.second_layout)
+        .t()
+        .contiguous();
+  }
+
+  int64_t multiplications() const override { return form_.multiplications(); }
+
+ private:
+  LinearSpec factor_spec(const char* factor, const FactorShape& shape) const {
+    LinearSpec spec = spec_;
+    spec.name += std::string(".") + factor;
+    spec.in_features = shape.blocks * shape.in;
+    spec.out_features = shape.blocks * shape.out;
+    spec.bias = false;
+    const double inner = static_cast<double>(form_.second.in);
+    if (init_ == "normal") {
+      // The product's elements are sums of second.in products of two.
+      spec.init_std = std::sqrt(spec_.init_std / std::sqrt(inner));
+    } else if (init_ == "xavier") {
+      spec.init_std = std::sqrt(2.0 / static_cast<double>(shape.in + shape.out));
+    } else {
+      spec.init_std = 1;  // of what is replaced by its orthonormal factor or not used
+    }
+    return spec;
+  }
+
+  void check_tiles() {
+    checked_ = true;
+    static std::set<int64_t> told;
+    for (const int64_t size :
+         {form_.first.in, form_.first.out, form_.second.in, form_.second.out}) {
+      if (size % kTile == 0 || !told.insert(size).second) continue;
+      log_warning(
+          "'{}' multiplies by a factor of size {}, which is no multiple of {}; on a GPU it may "
+          "be several times slower",
+          spec_.name, size, kTile);
+    }
+  }
+
+  LinearSpec spec_;
+  StructuredForm form_;
+  std::string init_;
+  Factor first_, second_;
+  bool checked_ = false;
+};
+
+}  // namespace
+
+int64_t StructuredForm::multiplications() const {
+  return first.blocks * first.out * first.in + second.blocks * second.out * second.in;
+}
+
+void StructuredKind::describe_common(Fields& fields) {
+  fields.add("init", init_,
+             "starting values: of the SVD of a drawn dense weight, orthonormal factors, or normal "
+             "ones with Xavier's or the dense layer's deviation",
+             {"svd", "ortho", "xavier", "normal"});
+  fields.add_raw("over", over_,
+                 "the kind that multiplies by each factor: a name, or a table with its parameters");
+}
+
+std::unique_ptr<Kind> StructuredKind::factor_kind(const std::string& where) const {
+  if (over_.empty()) return nullptr;
+  auto kind = make_kind(over_, where + ", over");
+  if (!kind->transforms_linear()) {
+    fail_usage("{}: over = {} is no kind of linear layer", where, over_);
+  }
+  return kind;
+}
+
+void StructuredKind::check(const std::string& where) const { factor_kind(where); }
+
+std::unique_ptr<LinearLayer> StructuredKind::linear(Build build, const LinearSpec& spec) const {
+  const auto over = factor_kind(spec.name);
+  return std::make_unique<StructuredLinear>(build, spec, form(spec), init_, over.get());
+}
+
+std::string divisors(int64_t n, int64_t from) {
+  std::vector<int64_t> found;
+  for (int64_t d = from; d <= n && found.size() < 12; ++d) {
+    if (n % d == 0) found.push_back(d);
+  }
+  if (found.empty()) return "none";
+  if (found.size() == 1) return std::to_string(found[0]);
+  const int64_t last = found.back();
+  found.pop_back();
+  return fmt::format("{} or {}", fmt::join(found, ", "), last);
+}
+
+}  // namespace refract

@@ -1,0 +1,95 @@
+#include "analysis/model_flops.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "train/self_guided.h"
+#include "transforms/factory.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+
+// The paper's structured models: every feed-forward but the first layer's, nothing allocated.
+std::unique_ptr<Decoder> build(const std::string& name, json rule, bool guided) {
+  ModelConfig config = preset(name);
+  resolve(config, 0, 1024);
+  rule["match"] = R"(model\.layers\.[1-9]\d*\.mlp\..*)";
+  return build_model(config, json::array({rule}).dump(), "the test", guided).decoder;
+}
+
+RunConfig guided_config(double ratio) {
+  RunConfig config;
+  config.self_guided = {"fixedflop", ratio, "cosine", true};
+  return config;
+}
+
+TEST(ModelFlops, ReproducesThePapersLowRankTotals) {
+  const double s =
+      training_flops_per_token(
+          shape_of(*build("structured-s", {{"kind", "low_rank"}, {"rank", 192}}, false), 1024))
+          .total();
+  const double m =
+      training_flops_per_token(
+          shape_of(*build("structured-m", {{"kind", "low_rank"}, {"rank", 256}}, false), 1024))
+          .total();
+  EXPECT_NEAR(s * 2.2e9, 1.22e18, 0.005e18);
+  EXPECT_NEAR(m * 6.7e9, 1.01e19, 0.005e19);
+}
+
+// The paper chose its ratios so that a guided run costs what the dense one costs (its table 4:
+// 1.69e18 and 1.55e19 for s and m): guides in half of the guided steps, then the repeat.
+TEST(ModelFlops, SelfGuidedRunsCostWhatTheDenseOnesCost) {
+  struct Size {
+    const char* name;
+    int64_t rank;
+    double ratio, tokens, published;
+  };
+  for (const Size& size :
+       {Size{"structured-s", 192, 0.30, 2.2e9, 1.69e18},
+        Size{"structured-m", 256, 0.38, 6.7e9, 1.55e19},
+        Size{"structured-l", 384, 0.41, 14.58e9, 0}, Size{"structured-xl", 512, 0.43, 25.5e9, 0}}) {
+    SCOPED_TRACE(size.name);
+    const auto model = build(size.name, {{"kind", "low_rank"}, {"rank", size.rank}}, true);
+    const DecoderShape shape = shape_of(*model, 1024), dense = shape_of(model->config(), 1024);
+    EXPECT_GT(shape.ffn_guide_multiplications, 0);
+    EXPECT_EQ(shape.attention_guide_multiplications, 0);
+    const double tokens_per_step = 512 * 1024;
+    const auto fresh = std::llround(size.tokens / tokens_per_step);
+    const SelfGuidedPlan plan(guided_config(size.ratio), fresh);
+    const double run =
+        training_flops(shape, {static_cast<double>(plan.total_steps()),
+                               static_cast<double>(plan.count_guided()), tokens_per_step})
+            .total();
+    const double whole = training_flops_per_token(dense).total() * size.tokens;
+    EXPECT_NEAR(run / whole, 1, 0.015);
+    if (size.published > 0) {
+      EXPECT_NEAR(run / size.published, 1, 0.01);
+    }
+    // Without the savings it would cost more than the dense run.
+    const double all_guided =
+        training_flops(shape, {static_cast<double>(plan.total_steps()),
+                               static_cast<double>(plan.guided_steps()), tokens_per_step})
+            .total();
+    EXPECT_GT(all_guided / whole, 1.03);
+  }
+}
+
+TEST(ModelFlops, TellsTheFeedForwardFromTheAttention) {
+  ModelConfig config = preset("structured-s");
+  resolve(config, 0, 1024);
+  const json rules = {{{"match", ".*q_proj"}, {"kind", "low_rank"}, {"rank", 64}},
+                      {{"match", ".*up_proj"}, {"kind", "block_shuffle"}, {"blocks", 4}}};
+  const auto model = build_model(config, rules.dump(), "the test").decoder;
+  const Flops dense = forward_flops_per_token(shape_of(config, 1024));
+  const Flops structured = forward_flops_per_token(shape_of(*model, 1024));
+  EXPECT_EQ(dense.attention_projections - structured.attention_projections,
+            2.0 * 12 * (768 * 768 - 2 * 768 * 64));
+  EXPECT_EQ(dense.ffn - structured.ffn, 2.0 * 12 * (768 * 3072 - 768 * (768 + 3072) / 4));
+  EXPECT_EQ(dense.head, structured.head);
+}
+
+}  // namespace
+}  // namespace refract
