@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "transforms/plugin.h"
 
 namespace refract {
 namespace {
@@ -33,8 +34,9 @@ CLI::App* app_for(CLI::App& root, const Command& command,
   return group->add_subcommand(name.substr(space + 1), command.summary());
 }
 
-int run_command(Command& command) {
+int run_command(Command& command, const std::vector<std::string>& plugins) {
   try {
+    for (const std::string& path : plugins) load_plugin(path);
     return command.run();
   } catch (const Error& error) {
     return report(error.what(), error.code());
@@ -87,11 +89,17 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
   root.footer("Each command has --help with a working example.");
   std::map<std::string, CLI::App*> groups;
   std::vector<std::pair<CLI::App*, Command*>> apps;
+  std::vector<std::string> plugins;
   for (const auto& command : commands) {
     CLI::App* app = app_for(root, *command, groups);
     app->footer("Example:\n  " + command->example());
     CommandLine line(*app);
     command->declare(line);
+    if (command->uses_models()) {
+      line.option("--plugin", plugins,
+                  "a shared object with further kinds of layers (scripts/plugin makes one); may be "
+                  "given several times");
+    }
     apps.emplace_back(app, command.get());
   }
   try {
@@ -102,7 +110,7 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
     return report(std::string(error.what()) + " (see refract --help)", ExitCode::kUsage);
   }
   for (const auto& [app, command] : apps) {
-    if (app->parsed()) return run_command(*command);
+    if (app->parsed()) return run_command(*command, plugins);
   }
   return static_cast<int>(ExitCode::kUsage);
 }

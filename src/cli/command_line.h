@@ -39,6 +39,8 @@ struct Command {
   virtual std::string example()
       const = 0;  // works as it stands in a fresh checkout, or says what it needs
   virtual void declare(CommandLine& line) = 0;
+  // Whether it loads or builds models, and so takes --plugin.
+  virtual bool uses_models() const { return true; }
   virtual int run() = 0;  // the exit code
 };
 

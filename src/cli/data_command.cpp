@@ -20,6 +20,7 @@ class StoriesCommand : public Command {
   std::string example() const override {
     return "refract data stories --size 20MB --out stories.jsonl";
   }
+  bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
     line.option("--size", size_, "how much text: 500KB, 20MB, 1GB");
     line.option("--seed", seed_, "the same seed gives the same stories");

@@ -90,6 +90,7 @@ LoadedModel load_model(const std::string& specification,
   // The folder's config.json describes the model; the settings of its training stay where they say
   // how to run it.
   tree.erase("model");
+  if (sets_key(tree, "init.from")) loaded.started_from = tree["init"]["from"].get<std::string>();
   tree.erase("init");
   tree.erase("self_guided");  // a saved model has no guides
   merge_overrides(tree, overrides);

@@ -43,6 +43,7 @@ struct LoadedModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Decoder> model;
   Rules rules;
+  std::string started_from = "random";  // init.from of the run it is of
 };
 LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides);
 

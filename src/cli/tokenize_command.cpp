@@ -18,6 +18,7 @@ class TokenizeCommand : public Command {
   std::string example() const override {
     return "refract tokenize stories:5MB --tokenizer bytes --out shards";
   }
+  bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
     line.positional("corpus", config_.path, "files, folders, globs, or stories:SIZE", true);
     line.option("--tokenizer", config_.tokenizer, "chars, bytes, or a tokenizer's folder or file");
@@ -59,6 +60,7 @@ class TokenizerTrainCommand : public Command {
     return "refract tokenizer train stories:5MB --vocab-size 2048 --out "
            "my-tokenizer/tokenizer.json";
   }
+  bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
     line.positional("corpus", corpus_, "files, folders, globs, or stories:SIZE", true);
     line.option("--vocab-size", options_.vocab_size,

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "model/checkpoint.h"
 #include "train/trainer.h"
+#include "transforms/peft.h"
 
 namespace refract {
 namespace {
@@ -36,6 +37,15 @@ void report_taken_over(const std::vector<TakenOver>& taken) {
       "{} transformed layers took over dense weights, relative error {:.3g} on average, {:.3g} "
       "at worst ({})",
       taken.size(), sum / static_cast<double>(taken.size()), worst->relative_error, worst->name);
+}
+
+// "1.01M parameters", or "1.03M parameters, 24.6k of them trained" where a part is frozen.
+std::string parameter_text(const ParameterArena& arena) {
+  const auto text = [](int64_t count) { return format_count(static_cast<double>(count)); };
+  std::string all = text(arena.count()) + " parameters";
+  if (arena.trainable_count() < arena.count())
+    all += fmt::format(", {} of them trained", text(arena.trainable_count()));
+  return all;
 }
 
 class TrainCommand : public Command {
@@ -101,6 +111,7 @@ void TrainCommand::open_model(const Recipe& recipe, at::Device device) {
   model_->allocate(device, compute_dtype(config_));
   model_->initialize(static_cast<uint64_t>(config_.run.seed));
   if (!recipe.source.empty()) report_taken_over(start_from_weights(*model_, recipe.source));
+  if (!config_.init.adapter.empty()) load_adapter(*model_, planned.rules, config_.init.adapter);
 }
 
 int TrainCommand::run() {
@@ -134,8 +145,7 @@ int TrainCommand::run() {
   if (!transforms_.empty())
     write_file_atomically(fs::path(config_.run.dir) / "transforms.toml", transforms_);
   if (options.resumed_from) trainer.resume();
-  log_info("model: {} parameters on {}, {}",
-           format_count(static_cast<double>(model_->arena().count())), device_name(device),
+  log_info("model: {} on {}, {}", parameter_text(model_->arena()), device_name(device),
            config_.train.precision);
   log_info("run: {}", describe(cost, config_));
   if (trainer.position() > 0) log_info("resuming from step {}", trainer.position());

@@ -114,9 +114,13 @@ void describe(Fields& fields, RunConfig& c) {
   describe(fields, c.model);
   fields.add("init.from", c.init.from,
              "\"random\", a Hugging Face folder, a Hub id in the cache, or a run");
+  fields.add("init.adapter", c.init.adapter,
+             "a folder with LoRA adapters as peft writes them, for the rules of the kind lora");
   describe_optimizer(fields, c);
   describe_train(fields, c);
-  fields.add_raw("transform", c.transform, "ordered rules, see the page on transforms");
+  fields.add_raw("transform", c.transform,
+                 "ordered rules, see refract kinds and the page on transforms; or "
+                 "transform.legacy = \"FILE\": a rule file of the published optical experiments");
 }
 
 void merge_overrides(json& tree, const std::vector<std::string>& overrides) {

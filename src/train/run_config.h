@@ -21,6 +21,7 @@ struct RunConfig {
   ModelConfig model;
   struct Init {
     std::string from = "random";
+    std::string adapter;
   } init;
   struct Optimizer {
     std::string name = "adamw";

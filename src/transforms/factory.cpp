@@ -1,10 +1,12 @@
 #include "transforms/factory.h"
 
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
 #include "model/dense.h"
 #include "transforms/guided.h"
+#include "transforms/legacy.h"
 
 namespace refract {
 namespace {
@@ -119,9 +121,17 @@ void check_plan(const std::vector<PlanRow>& plan, const std::string& where) {
   }
 }
 
-}  // namespace
-
-namespace {
+Rules read_rules(const ModelConfig& config, const std::string& transform_json,
+                 const std::string& where) {
+  const auto value = nlohmann::json::parse(transform_json.empty() ? "null" : transform_json);
+  if (!value.is_object() || !value.contains("legacy")) return Rules::parse(transform_json, where);
+  if (value.size() > 1 || !value["legacy"].is_string()) {
+    fail_usage("{}: transform.legacy takes the path of a rule file, and stands for all rules",
+               where);
+  }
+  const std::string path = value["legacy"].get<std::string>();
+  return Rules::parse(legacy_rules(path, module_names(config)), path);
+}
 
 void check_guides(const Decoder& decoder, const std::string& where) {
   if (!decoder.arena().has_guides()) {
@@ -141,9 +151,15 @@ void check_guides(const Decoder& decoder, const std::string& where) {
 
 }  // namespace
 
+std::vector<std::string> module_names(const ModelConfig& config) {
+  const TransformFactory factory{Rules{}};
+  const Decoder decoder(config, factory);
+  return factory.plan().back().modules;
+}
+
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,
                              const std::string& where, bool self_guided) {
-  const TransformFactory factory(Rules::parse(transform_json, where), self_guided);
+  const TransformFactory factory(read_rules(config, transform_json, where), self_guided);
   TransformedModel model;
   model.decoder = std::make_unique<Decoder>(config, factory);
   model.rules = factory.rules();

@@ -46,7 +46,12 @@ class TransformFactory : public LayerFactory {
   mutable std::vector<Module> built_;  // a factory's functions are const; this only watches them
 };
 
-// A model with its rules, not allocated. Fails (usage) for a rule that matches no module or stands
+// Names of what rules can stand for in a model: its linear layers and attentions, in its order.
+std::vector<std::string> module_names(const ModelConfig& config);
+
+// A model with its rules, not allocated. `transform_json` is the value of a recipe's `transform`
+// key: an array of rules, or {"legacy": path} for a file of the published optical experiments
+// (transforms/legacy.h). Fails (usage) for a rule that matches no module or stands
 // for something its kind can't be.
 struct TransformedModel {
   std::unique_ptr<Decoder> decoder;

@@ -1,9 +1,6 @@
 #include "transforms/kind.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -56,8 +53,10 @@ const KindEntry& find_kind(std::string_view name) {
   }
   std::vector<std::string> known = names();
   known.emplace_back("none");
-  fail_usage("there is no kind \"{}\"; did you mean \"{}\"? There are {}", name,
-             nearest_name(name, known), fmt::join(known, ", "));
+  fail_usage(
+      "there is no kind \"{}\"; did you mean \"{}\"? There are {}; a kind of a plug-in needs "
+      "--plugin FILE.so",
+      name, nearest_name(name, known), fmt::join(known, ", "));
 }
 
 std::unique_ptr<Kind> make_kind(const std::string& table_json, const std::string& where) {
@@ -82,24 +81,6 @@ std::unique_ptr<Kind> make_kind(const std::string& table_json, const std::string
   for (const auto& [key, value] : table.items()) fields.set(key, value, place);
   kind->check(place);
   return kind;
-}
-
-void load_plugin(const std::string& path) {
-  if (!std::filesystem::exists(path)) fail_usage("--plugin {}: there is no such file", path);
-  const std::string place = std::filesystem::absolute(path).string();
-  const size_t before = registry().size();
-  // Errors of static initialisers can't be caught across dlopen, so registration is a function that
-  // the plug-in exports.
-  void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) fail_usage("--plugin {}: {}", path, dlerror());
-  using Register = void (*)();
-  const auto entry = reinterpret_cast<Register>(dlsym(library, "refract_register"));
-  if (!entry) {
-    fail_usage("--plugin {}: it exports no function refract_register(); see docs/new-transform.md",
-               path);
-  }
-  entry();
-  if (registry().size() == before) fail_usage("--plugin {}: it registered no kind", path);
 }
 
 void enter(Build build, const LinearSpec& spec, std::string kind, LinearLayer* layer) {

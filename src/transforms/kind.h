@@ -60,9 +60,6 @@ const KindEntry& find_kind(std::string_view name);
 // names the rule in errors.
 std::unique_ptr<Kind> make_kind(const std::string& table_json, const std::string& where);
 
-// Opens a shared object whose static initialisers call register_kind().
-void load_plugin(const std::string& path);
-
 // Enters a layer in build.transformed.
 void enter(Build build, const LinearSpec& spec, std::string kind, LinearLayer* layer);
 

@@ -26,8 +26,7 @@ struct Rule {
 // Rules in their order; the first that matches a module decides.
 class Rules {
  public:
-  // From the value of a recipe's `transform` key as JSON: an array of tables, or {"legacy": path}
-  // for a rule file of the published optical experiments; empty text: no rules. `where` names the
+  // From a recipe's [[transform]] tables as JSON, an array; empty text: no rules. `where` names the
   // source in errors.
   static Rules parse(const std::string& transform_json, const std::string& where);
 

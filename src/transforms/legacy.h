@@ -1,0 +1,42 @@
+// Rule files of the published optical experiments (AICrossSim's NewComputeBench), read as they are.
+//
+// TOML: `use_lora`, a table [attention] (both attention matmuls of every layer), a table [fc] (all
+// its linear layers), and with use_lora = true a table [lora] with r and lora_alpha (both 32) for
+// the linear layers.
+//
+// YAML: `use_regex` and `layer_name_to_config`, an ordered map from a module's name (with use_regex
+// an expression on the whole of it) to parameters, or to null: leave alone. Values may use anchors
+// and merge keys; another map at the top may hold what the aliases name. What nothing matches takes
+// the entry `default`, or is an error where there is none. Names are Hugging Face's or torchtitan's
+// (layers.N.attention.wq, layers.N.feed_forward.w1).
+// `...self_attn` stands for the two matmuls of that layer. The head (`lm_head`, `output`) is never
+// transformed: its entry must be null or absent, and a wider expression passes it over.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace refract {
+
+// The rules of such a file as the JSON of a recipe's [[transform]] array: the kind "optical" with
+// the file's parameters, "lora" over it for use_lora, "none" for null. `modules`: the names of the
+// model's linear layers and attentions, in its order. Fails (usage) with file and entry for what it
+// can't be.
+std::string legacy_rules(const std::filesystem::path& path,
+                         const std::vector<std::string>& modules);
+
+// One entry of layer_name_to_config.
+struct LegacyEntry {
+  std::string pattern;
+  std::string parameters;  // a JSON object; "null": leave alone
+  int line = 0;            // in the file, from 1
+};
+
+struct LegacyYaml {
+  bool use_regex = false;
+  std::vector<LegacyEntry> entries;  // in their order, without `default`
+  std::string fallback;              // of `default`; empty: there is none
+};
+LegacyYaml read_legacy_yaml(const std::filesystem::path& path);
+
+}  // namespace refract

@@ -1,0 +1,173 @@
+// The YAML form of a legacy rule file: order, anchors and merge keys as PyYAML resolves them.
+#include <yaml-cpp/yaml.h>
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/config.h"
+#include "core/error.h"
+#include "transforms/legacy.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+using Pairs = std::vector<std::pair<YAML::Node, YAML::Node>>;
+
+constexpr const char* kMergeKey = "<<";
+
+int line_of(const YAML::Node& node) { return node.Mark().line + 1; }
+
+// A plain scalar's value; a quoted one (tag "!") stays text.
+json scalar(const YAML::Node& node) {
+  const std::string text = node.Scalar();
+  if (node.Tag() == "!") return text;
+  if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL")
+    return nullptr;
+  if (text == "true" || text == "True" || text == "TRUE") return true;
+  if (text == "false" || text == "False" || text == "FALSE") return false;
+  const char *begin = text.data() + (text[0] == '+' ? 1 : 0), *end = text.data() + text.size();
+  int64_t integer = 0;
+  if (auto [at, error] = std::from_chars(begin, end, integer); error == std::errc() && at == end)
+    return integer;
+  double number = 0;
+  if (auto [at, error] = std::from_chars(begin, end, number);
+      error == std::errc() && at == end && std::isfinite(number))
+    return number;
+  return text;
+}
+
+class Reader {
+ public:
+  explicit Reader(std::string file) : file_(std::move(file)) {}
+
+  template <class... Args>
+  [[noreturn]] void wrong(const YAML::Node& node, fmt::format_string<Args...> format,
+                          Args&&... args) const {
+    fail_usage("{}, line {}: {}", file_, line_of(node),
+               fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  // The pairs of a map with its merge keys resolved: what is merged comes first, in its order, and
+  // the map's own values replace merged ones where they stand; of several merged maps the earlier
+  // one wins.
+  Pairs pairs(const YAML::Node& map) const {
+    Pairs all;
+    for (const auto& pair : map) {
+      if (is_merge(pair.first)) merge(pair.second, all);
+    }
+    std::set<std::string> own;
+    for (const auto& pair : map) {
+      if (is_merge(pair.first)) continue;
+      if (!pair.first.IsScalar()) wrong(pair.first, "a key must be a name or an expression");
+      if (!own.insert(pair.first.Scalar()).second)
+        wrong(pair.first, "'{}' stands there twice; remove one", pair.first.Scalar());
+      set(all, pair.first, pair.second, true);
+    }
+    return all;
+  }
+
+  json value(const YAML::Node& node) const {
+    if (node.IsNull()) return nullptr;
+    if (node.IsScalar()) return scalar(node);
+    if (node.IsSequence()) {
+      json list = json::array();
+      for (const auto& entry : node) list.push_back(value(entry));
+      return list;
+    }
+    json object = json::object();
+    for (const auto& [key, entry] : pairs(node)) object[key.Scalar()] = value(entry);
+    return object;
+  }
+
+ private:
+  static bool is_merge(const YAML::Node& key) {
+    return key.IsScalar() && key.Scalar() == kMergeKey && key.Tag() != "!";
+  }
+
+  static void set(Pairs& all, const YAML::Node& key, const YAML::Node& value, bool replace) {
+    for (auto& [known, old] : all) {
+      if (known.Scalar() != key.Scalar()) continue;
+      if (replace) old.reset(value);
+      return;
+    }
+    all.emplace_back(key, value);
+  }
+
+  void merge(const YAML::Node& source, Pairs& all) const {
+    if (source.IsSequence()) {
+      for (const auto& map : source) merge(map, all);
+      return;
+    }
+    if (!source.IsMap()) wrong(source, "the merge key << takes a map (an alias like *name)");
+    for (const auto& [key, value] : pairs(source)) set(all, key, value, false);
+  }
+
+  std::string file_;
+};
+
+// An entry's parameters as JSON text. A parameter that is null is left at its default.
+std::string parameters_of(const Reader& reader, const YAML::Node& node, const std::string& entry) {
+  json value = reader.value(node);
+  if (value.is_null()) return "null";
+  if (!value.is_object())
+    reader.wrong(node, "'{}' takes a map of parameters, or null to leave it alone", entry);
+  json set = json::object();
+  for (const auto& [key, parameter] : value.items()) {
+    if (!parameter.is_null()) set[key] = parameter;
+  }
+  return set.dump();
+}
+
+void read_entries(const Reader& reader, const YAML::Node& map, LegacyYaml& file) {
+  if (!map.IsMap()) reader.wrong(map, "layer_name_to_config takes a map from names to parameters");
+  for (const auto& [key, value] : reader.pairs(map)) {
+    const std::string name = key.Scalar();
+    std::string parameters = parameters_of(reader, value, name);
+    if (name == "default") {
+      file.fallback = std::move(parameters);
+    } else {
+      file.entries.push_back({name, std::move(parameters), line_of(key)});
+    }
+  }
+}
+
+}  // namespace
+
+LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
+  std::ifstream stream(path);
+  if (!stream)
+    fail_usage("can't read the rule file '{}': no such file, or no permission", path.string());
+  const Reader reader(path.string());
+  LegacyYaml file;
+  try {
+    const YAML::Node root = YAML::Load(stream);
+    if (!root.IsMap())
+      fail_usage("{}: it is no rule file; write use_regex and layer_name_to_config", path.string());
+    bool has_entries = false;
+    for (const auto& [key, value] : reader.pairs(root)) {
+      const std::string name = key.Scalar();
+      if (name == "use_regex") {
+        const json given = reader.value(value);
+        if (!given.is_boolean()) reader.wrong(value, "use_regex takes true or false");
+        file.use_regex = given.get<bool>();
+      } else if (name == "layer_name_to_config") {
+        read_entries(reader, value, file);
+        has_entries = true;
+      } else if (!value.IsMap()) {  // a map is where others may keep what their aliases name
+        reader.wrong(key, "unknown key '{}'; did you mean '{}'?", name,
+                     nearest_name(name, {"use_regex", "layer_name_to_config"}));
+      }
+    }
+    if (!has_entries) fail_usage("{}: it lacks layer_name_to_config", path.string());
+  } catch (const YAML::Exception& error) {
+    fail_usage("{}, line {}, column {}: {}", path.string(), error.mark.line + 1,
+               error.mark.column + 1, error.msg);
+  }
+  return file;
+}
+
+}  // namespace refract

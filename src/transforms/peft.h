@@ -1,0 +1,31 @@
+// LoRA adapters in the format of Hugging Face's `peft`: adapter_config.json and
+// adapter_model.safetensors with the keys base_model.model.<module>.lora_A.weight [r, in] and
+// .lora_B.weight [out, r], <module> named as `transformers` names it.
+#pragma once
+#include <filesystem>
+#include <string>
+
+#include "model/decoder.h"
+#include "transforms/rules.h"
+
+namespace refract {
+
+inline constexpr const char* kAdapterConfig = "adapter_config.json";
+inline constexpr const char* kAdapterFile = "adapter_model.safetensors";
+
+struct AdapterOptions {
+  std::string base_model;  // folder or Hub id of the model below the adapter
+  at::ScalarType dtype = at::kFloat;
+};
+
+// Writes the adapters of every layer whose rule is "lora". Fails where there are none, where
+// `transformers` has no model that computes the decoder, and for q, k and v of a GPT-2, whose one
+// fused c_attn can't hold an adapter per part.
+void save_adapter(const Decoder& decoder, const Rules& rules, const std::filesystem::path& folder,
+                  const AdapterOptions& options);
+
+// Reads such a folder into a decoder whose rules hold "lora" for the same layers with the same rank
+// and alpha; says what stands against it otherwise. The decoder must be allocated.
+void load_adapter(Decoder& decoder, const Rules& rules, const std::filesystem::path& folder);
+
+}  // namespace refract

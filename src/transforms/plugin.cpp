@@ -1,0 +1,59 @@
+#include "transforms/plugin.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "plugin_abi.h"  // generated: REFRACT_PLUGIN_ABI of the headers this program was built from
+
+namespace refract {
+namespace {
+
+std::vector<std::string>& opened() {
+  static std::vector<std::string> paths;
+  return paths;
+}
+
+template <class Function>
+Function symbol(void* library, const char* name, const std::string& path) {
+  const auto found = reinterpret_cast<Function>(dlsym(library, name));
+  if (!found) {
+    fail_usage("--plugin {}: it is no plug-in of refract, it exports no {}(); write {} (see {})",
+               path, name, "REFRACT_PLUGIN { ... }", "docs/new-transform.md");
+  }
+  return found;
+}
+
+}  // namespace
+
+const std::vector<std::string>& loaded_plugins() { return opened(); }
+
+void load_plugin(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path))
+    fail_usage("--plugin {}: there is no such file", path);
+  const std::string place = std::filesystem::canonical(path).string();
+  if (std::find(opened().begin(), opened().end(), place) != opened().end()) return;
+  void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) {
+    fail_usage("--plugin {}: {}; compile it again: scripts/plugin FILE.cpp", path, dlerror());
+  }
+  // Before anything of it runs: classes of other headers may be laid out otherwise.
+  const std::string abi = symbol<const char* (*)()>(library, "refract_plugin_abi", path)();
+  if (abi != REFRACT_PLUGIN_ABI) {
+    fail_usage(
+        "--plugin {}: it was compiled against other headers (version {}) than this program ({}); "
+        "build the program and compile the plug-in again: scripts/plugin FILE.cpp",
+        path, abi, REFRACT_PLUGIN_ABI);
+  }
+  const size_t before = registered_kinds().size();
+  symbol<void (*)()>(library, "refract_register", path)();
+  if (registered_kinds().size() == before) {
+    fail_usage("--plugin {}: it registered no kind; call register_kind() in its REFRACT_PLUGIN",
+               path);
+  }
+  opened().push_back(place);
+}
+
+}  // namespace refract

@@ -1,0 +1,268 @@
+// The published rule files: what they become as rules of ours.
+#include "transforms/legacy.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "model/small_models.h"
+#include "transforms/factory.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+
+// The modules of a Llama of three layers.
+std::vector<std::string> modules() {
+  ModelConfig config = testing::small_llama();
+  config.num_hidden_layers = 3;
+  return module_names(config);
+}
+
+std::filesystem::path write(const std::string& name, const std::string& text) {
+  const auto path = std::filesystem::path(::testing::TempDir()) / ("refract_legacy_" + name);
+  std::ofstream(path) << text;
+  return path;
+}
+
+json rules_of(const std::string& name, const std::string& text) {
+  return json::parse(legacy_rules(write(name, text), modules()));
+}
+json toml(const std::string& text) { return rules_of("rules.toml", text); }
+json yaml(const std::string& text) { return rules_of("rules.yaml", text); }
+
+std::string message_of(const std::string& name, const std::string& text) {
+  try {
+    rules_of(name, text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+::testing::AssertionResult has(const std::string& text, const std::string& part) {
+  if (text.find(part) != std::string::npos) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "'" << text << "' lacks '" << part << "'";
+}
+
+// The modules for which a rule decides: the first whose expression is the whole name.
+std::vector<std::string> decided_by(const json& rules, size_t rule) {
+  std::vector<Regex> expressions;
+  for (const json& entry : rules)
+    expressions.emplace_back("\\A(?:" + entry["match"].get<std::string>() + ")\\z");
+  std::vector<std::string> decided;
+  for (const std::string& module : modules()) {
+    for (size_t i = 0; i < expressions.size(); ++i) {
+      if (!Matcher(expressions[i]).contains(module)) continue;
+      if (i == rule) decided.push_back(module);
+      break;
+    }
+  }
+  return decided;
+}
+
+constexpr const char* kToml = R"(
+use_lora = false
+[attention]
+q_levels = 256
+q_lut_min = 0.020040
+q_smooth_factor = 0.9
+q_init_seed = 0
+q_bypass = false
+[fc]
+q_levels = 128
+q_quantiles = [0.001, 0.999]
+[lora]
+r = 32
+lora_alpha = 64
+)";
+
+TEST(LegacyTest, ModuleNamesAreThoseOfTheSlots) {
+  ASSERT_EQ(modules().size(), 3u * 8);
+  EXPECT_EQ(modules()[3], "model.layers.0.self_attn");
+  EXPECT_EQ(modules()[7], "model.layers.0.mlp.down_proj");
+}
+
+TEST(LegacyTest, TomlTablesBecomeTwoRules) {
+  const json rules = toml(kToml);
+  ASSERT_EQ(rules.size(), 2u);
+  EXPECT_EQ(rules[0]["kind"], "optical");
+  EXPECT_EQ(rules[0]["q_lut_min"], 0.02004);
+  EXPECT_EQ(rules[0]["q_bypass"], false);
+  EXPECT_EQ(decided_by(rules, 0),
+            (std::vector<std::string>{"model.layers.0.self_attn", "model.layers.1.self_attn",
+                                      "model.layers.2.self_attn"}));
+  EXPECT_EQ(decided_by(rules, 1).size(), 3u * 7);
+  EXPECT_EQ(rules[1]["q_levels"], 128);
+  EXPECT_EQ(rules[1]["q_quantiles"], json({0.001, 0.999}));
+}
+
+TEST(LegacyTest, TomlWithLoraPutsItOverTheLinearLayers) {
+  std::string text = kToml;
+  text.replace(text.find("false"), 5, "true");
+  const json rules = toml(text);
+  EXPECT_EQ(rules[0]["kind"], "optical");
+  EXPECT_EQ(rules[1]["kind"], "lora");
+  EXPECT_EQ(rules[1]["r"], 32);
+  EXPECT_EQ(rules[1]["alpha"], 64);
+  EXPECT_EQ(rules[1]["over"],
+            json({{"kind", "optical"}, {"q_levels", 128}, {"q_quantiles", {0.001, 0.999}}}));
+  const json defaults = toml("use_lora = true\n[attention]\n[fc]\n");
+  EXPECT_EQ(defaults[1]["r"], 32);
+  EXPECT_EQ(defaults[1]["alpha"], 32);
+}
+
+constexpr const char* kYaml = R"(
+use_regex: true
+layer_name_to_config:
+  ? 'model\.layers\.\d+\.self_attn'
+  : &attn_cfg
+    q_levels: 256
+    q_lut_min: 0.020040
+    q_quantiles: null
+    q_bypass: false
+  'model\.layers\.0\..*': null
+  'model\.layers\.\d+\.mlp\.(gate|up)_proj': &fc_cfg
+    <<: *attn_cfg
+    q_levels: 64
+    q_quantiles: [0.01, 0.99]
+  'model\.layers\.\d+\..*_proj':
+    <<: [*fc_cfg, *attn_cfg]
+    q_smooth_factor: 0.5
+  lm_head: null
+)";
+
+TEST(LegacyTest, YamlKeepsItsOrderAndResolvesAnchorsAndMergeKeys) {
+  const json rules = yaml(kYaml);
+  ASSERT_EQ(rules.size(), 4u);
+  EXPECT_EQ(rules[0], json({{"match", R"(model\.layers\.\d+\.self_attn)"},
+                            {"kind", "optical"},
+                            {"q_levels", 256},
+                            {"q_lut_min", 0.02004},
+                            {"q_bypass", false}}));
+  EXPECT_EQ(rules[1], json({{"match", R"(model\.layers\.0\..*)"}, {"kind", "none"}}));
+  EXPECT_EQ(rules[2]["q_levels"], 64);
+  EXPECT_EQ(rules[2]["q_lut_min"], 0.02004);
+  EXPECT_EQ(rules[2]["q_quantiles"], json({0.01, 0.99}));
+  EXPECT_EQ(rules[3]["q_levels"], 64);  // of merged maps the earlier one wins
+  EXPECT_EQ(rules[3]["q_smooth_factor"], 0.5);
+  EXPECT_EQ(decided_by(rules, 0).size(), 3u);
+  EXPECT_EQ(decided_by(rules, 1).size(), 7u);
+  EXPECT_EQ(decided_by(rules, 2).size(), 4u);
+  EXPECT_EQ(decided_by(rules, 3).size(), 10u);
+}
+
+TEST(LegacyTest, TorchtitanNamesAreTranslated) {
+  const json rules = yaml(R"(
+use_regex: true
+layer_name_to_config:
+  'layers\.(0|2)\.feed_forward\.(w1|w3)': {q_levels: 16}
+  'layers\.\d+\.feed_forward\.w\d': {q_levels: 32}
+  'layers\.\d+\.attention': {q_levels: 64}
+  'layers\.1\.attention\.(wq|wo)': null
+  'output': null
+  default: {q_levels: 128}
+)");
+  ASSERT_EQ(rules.size(), 5u);
+  EXPECT_EQ(rules[0]["match"], R"(model\.layers\.(0|2)\.(mlp\.gate_proj|mlp\.up_proj))");
+  EXPECT_EQ(decided_by(rules, 0).size(), 4u);
+  EXPECT_EQ(decided_by(rules, 1).size(), 5u);
+  EXPECT_EQ(rules[2]["match"], R"(model\.layers\.\d+\.self_attn)");
+  EXPECT_EQ(decided_by(rules, 3), (std::vector<std::string>{"model.layers.1.self_attn.q_proj",
+                                                            "model.layers.1.self_attn.o_proj"}));
+  EXPECT_EQ(rules[3]["kind"], "none");
+  EXPECT_EQ(decided_by(rules, 4).size(), 10u);  // k and v of all layers, q and o of two
+  EXPECT_EQ(rules[4]["q_levels"], 128);
+}
+
+TEST(LegacyTest, WithoutUseRegexANameIsAName) {
+  const json rules = yaml(R"(
+use_regex: false
+layer_name_to_config:
+  model.layers.1.self_attn: {q_levels: 4}
+  layers.2.feed_forward.w2: {q_bypass: true}
+  default: null
+)");
+  ASSERT_EQ(rules.size(), 3u);
+  EXPECT_EQ(rules[0]["match"], R"(model\.layers\.1\.self_attn)");
+  EXPECT_EQ(rules[1]["match"], R"(model\.layers\.2\.mlp\.down_proj)");
+  EXPECT_EQ(rules[1]["q_bypass"], true);
+  EXPECT_EQ(rules[2]["kind"], "none");
+  EXPECT_EQ(decided_by(rules, 2).size(), 22u);
+}
+
+TEST(LegacyTest, ScalarsHaveTheirTypes) {
+  const json rules = yaml(
+      "layer_name_to_config:\n  default: {a: 1, b: 1e-3, c: 'true', d: +2, e: text, f: True}\n");
+  EXPECT_EQ(rules[0]["a"], 1);
+  EXPECT_EQ(rules[0]["b"], 1e-3);
+  EXPECT_EQ(rules[0]["c"], "true");
+  EXPECT_EQ(rules[0]["d"], 2);
+  EXPECT_EQ(rules[0]["e"], "text");
+  EXPECT_EQ(rules[0]["f"], true);
+}
+
+TEST(LegacyTest, AWiderExpressionPassesOverTheHead) {
+  const json rules = yaml("use_regex: true\nlayer_name_to_config:\n  '.*': {q_levels: 8}\n");
+  EXPECT_EQ(decided_by(rules, 0).size(), modules().size());
+}
+
+TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
+  const auto of_yaml = [](const std::string& entries) {
+    return message_of("bad.yaml", "use_regex: true\nlayer_name_to_config:\n" + entries);
+  };
+  EXPECT_TRUE(has(of_yaml("  'model.*mlp.*': null\n"),
+                  "no entry matches 'model.layers.0.self_attn.q_proj'"));
+  EXPECT_TRUE(has(of_yaml("  'lm_head': {q_levels: 2}\n  default: null\n"), "never transformed"));
+  EXPECT_TRUE(has(of_yaml("  'output': {q_levels: 2}\n  default: null\n"), "line 3"));
+  EXPECT_TRUE(
+      has(of_yaml("  'model\\.layers\\.7\\..*': {a: 1}\n  default: null\n"), "matches no module"));
+  EXPECT_TRUE(has(of_yaml("  '(': {a: 1}\n"), "no regular expression"));
+  EXPECT_TRUE(has(of_yaml("  x: {a: 1}\n  x: {a: 2}\n"), "stands there twice"));
+  EXPECT_TRUE(has(of_yaml("  default: 3\n"), "takes a map of parameters"));
+  EXPECT_TRUE(has(of_yaml("  default: {<<: 3}\n"), "<< takes a map"));
+  EXPECT_TRUE(has(message_of("bad.yaml", "layer_names: 1\n"), "did you mean"));
+  EXPECT_TRUE(
+      has(message_of("bad.yaml", "use_regex: maybe\nlayer_name_to_config: {}"), "true or false"));
+  EXPECT_TRUE(has(message_of("bad.yaml", "a: [\n"), "bad.yaml, line 2"));
+  EXPECT_TRUE(has(message_of("bad.yaml", "use_regex: true\n"), "lacks layer_name_to_config"));
+  EXPECT_TRUE(has(message_of("bad.toml", "[fc]\n[attention]\n[lorra]\n"), "did you mean 'lora'"));
+  EXPECT_TRUE(has(message_of("bad.toml", "[fc]\n"), "lacks the table [attention]"));
+  EXPECT_TRUE(has(message_of("bad.toml", "use_lora = true\n[fc]\n[attention]\n[lora]\nalpha = 1\n"),
+                  "lora_alpha"));
+  EXPECT_TRUE(has(message_of("bad.json", "{}"), ".toml, .yaml or .yml"));
+  try {
+    legacy_rules("nowhere.yaml", modules());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_TRUE(has(error.what(), "nowhere.yaml"));
+  }
+}
+
+// A kind must know the parameters, so that this goes through once "optical" is there: see
+// optical's own tests for the values.
+TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {
+  const auto message = [](const std::string& transform) -> std::string {
+    try {
+      build_model(testing::small_llama(), transform, "recipe.toml");
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing was thrown";
+  };
+  EXPECT_TRUE(has(message(R"({"legacy": "a.toml", "b": 1})"), "stands for all rules"));
+  EXPECT_TRUE(has(message(R"({"legacy": 3})"), "path"));
+  const auto path = write("whole.yaml", "layer_name_to_config: {default: null}\n");
+  const TransformedModel model =
+      build_model(testing::small_llama(), json{{"legacy", path.string()}}.dump(), "recipe.toml");
+  ASSERT_EQ(model.plan.size(), 2u);
+  EXPECT_EQ(model.plan[0].modules.size(), 16u);
+  EXPECT_TRUE(has(transforms_toml(model.rules, model.plan), "kind = \"none\""));
+}
+
+}  // namespace
+}  // namespace refract
