@@ -28,6 +28,10 @@ at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor&
   return at::stack({c0, c1, c2, c3}, -1);
 }
 
+at::Tensor uniforms_of(const at::Tensor& words) {
+  return words.bitwise_right_shift(8).to(at::kFloat).mul(1.0f / 16777216.0f);
+}
+
 }  // namespace
 
 at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
@@ -36,7 +40,11 @@ at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tens
   const at::Tensor blocks = at::arange(count / 4 + 2, first.options()).add(first_block);
   const at::Tensor index = at::arange(count, first.options()).add(first.sub(first_block.mul(4)));
   const at::Tensor words = philox_words(key, step, blocks).flatten().index_select(0, index);
-  return words.bitwise_right_shift(8).to(at::kFloat).mul(1.0f / 16777216.0f);
+  return uniforms_of(words);
+}
+
+at::Tensor philox_block_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& block) {
+  return uniforms_of(philox_words(key, step, block));
 }
 
 }  // namespace refract::composite

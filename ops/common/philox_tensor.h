@@ -11,4 +11,7 @@ namespace refract::composite {
 at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                            int64_t count);
 
+// philox_uniform of the four words of every block: float [..., 4] for `block`, int64 [...].
+at::Tensor philox_block_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& block);
+
 }  // namespace refract::composite

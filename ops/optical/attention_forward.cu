@@ -1,0 +1,463 @@
+// Optical attention, forward. A block has 64 query rows of one head, a warp 16 of them, and no
+// score leaves the registers: a first pass over the keys finds each row's maximum and sum of the
+// noisy quantized scores; a second computes the same scores, draws the same noise again, quantizes
+// the probabilities and multiplies the values.
+#include "ops/optical/attention_tile.cuh"
+
+namespace refract::attention {
+namespace {
+
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kRows = 16 * kWarps, kKeys = 64;
+constexpr int kGroup = 32;  // keys whose scores a warp holds at a time
+
+// Which of the call's ranges a launch measures; kAll also writes the results.
+enum class Pass { kScoreRange, kOutputRange, kAll };
+
+template <int D>
+struct Shared {
+  __half q[kRows * D];
+  __half k[2][kKeys * D];
+  __half v[2][kKeys * D];
+  float k_term[2][kKeys];
+};
+
+// One block's place and its tiles.
+template <int D>
+struct Block {
+  const OpticalAttentionArgs& a;
+  Shared<D>& shared;
+  int batch, head, kv_head, first_row, offset, key_tiles;
+  int lane, warp;
+
+  __device__ __forceinline__ Block(const OpticalAttentionArgs& args, Shared<D>& memory)
+      : a(args), shared(memory) {
+    batch = static_cast<int>(blockIdx.x) / a.heads;
+    head = static_cast<int>(blockIdx.x) % a.heads;
+    kv_head = head / (a.heads / a.kv_heads);
+    first_row = (static_cast<int>(gridDim.y - 1 - blockIdx.y)) * kRows;  // long rows first
+    offset = a.keys - a.queries;
+    const int last_row = min(first_row + kRows, a.queries) - 1;
+    key_tiles = (last_row + offset) / kKeys + 1;
+    lane = static_cast<int>(threadIdx.x) % 32;
+    warp = static_cast<int>(threadIdx.x) / 32;
+  }
+  __device__ __forceinline__ int64_t query_row() const {
+    return (static_cast<int64_t>(batch) * a.heads + head) * a.queries;
+  }
+  __device__ __forceinline__ int64_t key_row() const {
+    return (static_cast<int64_t>(batch) * a.kv_heads + kv_head) * a.keys;
+  }
+  __device__ __forceinline__ mma::Tile<D> q() const { return {mma::shared_address(shared.q)}; }
+  __device__ __forceinline__ mma::Tile<D> k(int stage) const {
+    return {mma::shared_address(shared.k[stage])};
+  }
+  __device__ __forceinline__ mma::Tile<D> v(int stage) const {
+    return {mma::shared_address(shared.v[stage])};
+  }
+  // This thread's two rows, neighbours; the first is even.
+  __device__ __forceinline__ int row() const { return first_row + 16 * warp + 2 * (lane / 4); }
+
+  __device__ __forceinline__ void start_keys(int tile, bool with_values) const {
+    const int stage = tile & 1, first = tile * kKeys;
+    const __half* codes = static_cast<const __half*>(a.k_code) + key_row() * D;
+    mma::copy_tile<kKeys, D, kThreads>(k(stage), codes, D, first, a.keys);
+    if (with_values) {
+      const __half* values = static_cast<const __half*>(a.v_code) + key_row() * D;
+      mma::copy_tile<kKeys, D, kThreads>(v(stage), values, D, first, a.keys);
+    }
+    mma::commit_copies();
+    if (threadIdx.x < kKeys) {
+      const int key = first + static_cast<int>(threadIdx.x);
+      shared.k_term[stage][threadIdx.x] = key < a.keys ? a.k_term[key_row() + key] : 0.0f;
+    }
+  }
+  // Calls body(tile, stage) for every key tile, copying the next one meanwhile.
+  template <class F>
+  __device__ __forceinline__ void over_keys(bool with_values, F&& body) const {
+    start_keys(0, with_values);
+    for (int tile = 0; tile < key_tiles; ++tile) {
+      if (tile + 1 < key_tiles) {
+        start_keys(tile + 1, with_values);
+        mma::wait_copies<1>();
+      } else {
+        mma::wait_copies<0>();
+      }
+      __syncthreads();
+      body(tile, tile & 1);
+      __syncthreads();
+    }
+  }
+};
+
+// The 16 rows of q that a warp multiplies, in registers where they fit.
+template <int D>
+struct QueryRows {
+  static constexpr bool kKept = D <= 64;
+  mma::A kept[kKept ? D / 16 : 1];
+  __device__ __forceinline__ explicit QueryRows(const Block<D>& b) {
+    if constexpr (kKept) {
+#pragma unroll
+      for (int s = 0; s < D / 16; ++s) kept[s] = mma::load_a_paired(b.q(), 16 * b.warp, s, b.lane);
+    }
+  }
+  __device__ __forceinline__ mma::A at(const Block<D>& b, int step) const {
+    if constexpr (kKept) {
+      return kept[step];
+    } else {
+      return mma::load_a_paired(b.q(), 16 * b.warp, step, b.lane);
+    }
+  }
+};
+
+// positions[n][c]: this thread's positions of the scores of 8 keys (n) each, of keys [key, key +
+// kGroup) of a tile; row_add holds what belongs to its two rows.
+template <int D>
+__device__ __forceinline__ void score_positions(const Block<D>& b, const QueryRows<D>& q, int stage,
+                                                int key, const ScoreLevels& s,
+                                                const float (&row_add)[2],
+                                                float (&positions)[kGroup / 8][4]) {
+#pragma unroll
+  for (auto& c : positions) c[0] = c[1] = c[2] = c[3] = 0.0f;
+  const mma::Tile<D> keys = b.k(stage);
+#pragma unroll
+  for (int step = 0; step < D / 16; ++step) {
+    const mma::A rows = q.at(b, step);
+#pragma unroll
+    for (int n = 0; n < kGroup / 8; n += 2) {
+      const mma::B2 columns = mma::load_b(keys, key + 8 * n, step, b.lane);
+      mma::multiply<__half>(positions[n], rows, columns.r[0], columns.r[1]);
+      mma::multiply<__half>(positions[n + 1], rows, columns.r[2], columns.r[3]);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < kGroup / 8; ++n) {
+    const float2 term = *reinterpret_cast<const float2*>(
+        &b.shared.k_term[stage][key + 8 * n + 2 * (b.lane % 4)]);
+    const float column[2] = {term.x * s.per_x, term.y * s.per_x};
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      positions[n][c] = fmaf(positions[n][c], s.unit, row_add[c / 2] + column[c % 2]);
+    }
+  }
+}
+
+// Replaces positions by their noisy levels.
+__device__ __forceinline__ void draw_levels(const ScoreLevels& s, const ScoreNoise& noise,
+                                            uint32_t row_pair, uint32_t key_pair,
+                                            float (&c)[4]) {
+  float xi[4];
+  noise.draw(row_pair, key_pair, xi);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) c[i] = noisy_level(s, c[i], xi[i]);
+}
+
+// Whether element c of the fragment of the 8 keys from `key` is seen by its row.
+__device__ __forceinline__ bool visible(int row, int key, int lane, int offset, int c) {
+  return key + 2 * (lane % 4) + c % 2 <= row + c / 2 + offset;
+}
+
+// Maximum level and sum of exp2((level - maximum) * log2) of a thread's two rows over its columns.
+struct RowSums {
+  float most[2] = {0.0f, 0.0f};  // no level is below 0
+  float sum[2] = {0.0f, 0.0f};
+
+  template <bool kMasked>
+  __device__ __forceinline__ void include(const float (&levels)[kGroup / 8][4], float log2,
+                                          int row, int key, int lane, int offset) {
+    float now[2] = {most[0], most[1]};
+#pragma unroll
+    for (int n = 0; n < kGroup / 8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if (!kMasked || visible(row, key + 8 * n, lane, offset, c)) {
+          now[c / 2] = fmaxf(now[c / 2], levels[n][c]);
+        }
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] *= exp2_approximate((most[r] - now[r]) * log2);
+      most[r] = now[r];
+    }
+    const float shift[2] = {-now[0] * log2, -now[1] * log2};
+#pragma unroll
+    for (int n = 0; n < kGroup / 8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if (!kMasked || visible(row, key + 8 * n, lane, offset, c)) {
+          sum[c / 2] += exp2_approximate(fmaf(levels[n][c], log2, shift[c / 2]));
+        }
+      }
+    }
+  }
+  // Over the four threads that share the rows: the number to add to level * log2 for log2 of the
+  // probability.
+  __device__ __forceinline__ float normalizer(int r, float log2) const {
+    float m = most[r];
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
+    m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
+    float s = sum[r] * exp2_approximate((most[r] - m) * log2);
+    s += __shfl_xor_sync(0xffffffffu, s, 1);
+    s += __shfl_xor_sync(0xffffffffu, s, 2);
+    return -m * log2 - log2f(s);
+  }
+};
+
+template <bool kMasked>
+__device__ __forceinline__ void include_positions(const float (&positions)[kGroup / 8][4], int row,
+                                                  int key, int lane, int offset, int rows,
+                                                  optical::Range& range) {
+#pragma unroll
+  for (int n = 0; n < kGroup / 8; ++n) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      if (!kMasked ||
+          (visible(row, key + 8 * n, lane, offset, c) && row + c / 2 < rows)) {
+        range.lo = fminf(range.lo, positions[n][c]);
+        range.hi = fmaxf(range.hi, positions[n][c]);
+      }
+    }
+  }
+}
+
+// The noise of the output is drawn in blocks of four neighbours along D. A pair of threads holds
+// such four of two rows: each draws one row's block, and they exchange halves.
+__device__ __forceinline__ void output_noise(const OpticalAttentionArgs& a, uint64_t row_block,
+                                             uint64_t next_row, int n, int lane,
+                                             float (&xi)[4]) {
+  const bool odd = (lane & 1) != 0;
+  const uint64_t block =
+      row_block + (odd ? next_row : 0) + static_cast<uint64_t>(2 * n + (lane % 4) / 2);
+  const PhiloxBlock mine = philox(a.output_key, static_cast<uint64_t>(a.clock[0]), block);
+  const uint32_t got0 = __shfl_xor_sync(0xffffffffu, odd ? mine.word[0] : mine.word[2], 1);
+  const uint32_t got1 = __shfl_xor_sync(0xffffffffu, odd ? mine.word[1] : mine.word[3], 1);
+  const uint32_t words[4] = {odd ? got0 : mine.word[0], odd ? got1 : mine.word[1],
+                             odd ? mine.word[2] : got0, odd ? mine.word[3] : got1};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) xi[i] = a.one_noise ? a.shared_noise : optical::noise_of(words[i]);
+}
+
+// acc: sums of probability levels times value codes; p: sums of probability levels.
+template <class T, int D>
+__device__ __forceinline__ void write_output(const Block<D>& b, float (&acc)[D / 8][4],
+                                             const float (&p)[2]) {
+  const OpticalAttentionArgs& a = b.a;
+  const optical::Quantizer vq = optical::quantizer(range_of(a, kValue), a.levels, a.lut_min);
+  const optical::Coder vc = optical::coder(vq);
+  const optical::Quantizer oq = optical::quantizer(range_of(a, kOutput), a.levels, 0.0f);
+  const float unit = vq.step / vc.unit / vq.top;
+  const float add[2] = {p[0] * (vc.residual / vq.top), p[1] * (vc.residual / vq.top)};
+  const int row = b.row();
+  const uint64_t sequence = static_cast<uint64_t>(a.clock[1]) + static_cast<uint64_t>(b.batch);
+  const uint64_t position = (sequence << 20) + static_cast<uint64_t>(row + b.offset);
+  const uint64_t row_block =
+      (position * static_cast<uint64_t>(a.heads) + static_cast<uint64_t>(b.head)) * (D / 4);
+  const uint64_t next_row = static_cast<uint64_t>(a.heads) * (D / 4);
+  T* out = static_cast<T*>(a.out);
+#pragma unroll
+  for (int n = 0; n < D / 8; ++n) {
+    float xi[4];
+    output_noise(a, row_block, next_row, n, b.lane, xi);
+    float y[4];
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const float x = fmaf(acc[n][c], unit, add[c / 2]);
+      y[c] = optical::plain_value(oq, optical::noisy_level(oq, x, xi[c]));
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (row + r >= a.queries) continue;
+      const int64_t at =
+          ((static_cast<int64_t>(b.batch) * a.queries + row + r) * a.heads + b.head) * D + 8 * n +
+          2 * (b.lane % 4);
+      *reinterpret_cast<uint32_t*>(out + at) = mma::pack<T>(y[2 * r], y[2 * r + 1]);
+    }
+  }
+}
+
+template <int D>
+__device__ __forceinline__ optical::Range output_seen(const Block<D>& b,
+                                                      const float (&acc)[D / 8][4],
+                                                      const float (&p)[2]) {
+  const OpticalAttentionArgs& a = b.a;
+  const optical::Quantizer vq = optical::quantizer(range_of(a, kValue), a.levels, a.lut_min);
+  const optical::Coder vc = optical::coder(vq);
+  const float unit = vq.step / vc.unit / vq.top, residual = vc.residual / vq.top;
+  optical::Range range = optical::unset_range();
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (b.row() + r >= a.queries) continue;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+      for (int c = 2 * r; c < 2 * r + 2; ++c) {
+        const float x = fmaf(acc[n][c], unit, p[r] * residual);
+        range = {fminf(range.lo, x), fmaxf(range.hi, x)};
+      }
+    }
+  }
+  return warp_range(range);
+}
+
+template <class T, int D, Pass kPass>
+__global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
+    attention_kernel(const OpticalAttentionArgs a) {
+  if constexpr (kPass == Pass::kScoreRange) {
+    if (optical::is_set(running_range(a, kScore))) return;
+  } else if constexpr (kPass == Pass::kOutputRange) {
+    if (optical::is_set(running_range(a, kOutput))) return;
+  }
+  extern __shared__ __align__(128) unsigned char memory[];
+  const Block<D> b(a, *reinterpret_cast<Shared<D>*>(memory));
+  mma::copy_tile<kRows, D, kThreads>(
+      b.q(), static_cast<const __half*>(a.q_code) + b.query_row() * D, D, b.first_row, a.queries);
+  mma::commit_copies();
+  mma::wait_copies<0>();
+  __syncthreads();
+  const QueryRows<D> q(b);
+  const int row = b.row(), offset = b.offset, lane = b.lane;
+  const int warp_row = b.first_row + 16 * b.warp;  // rows [warp_row, warp_row + 16)
+  const uint32_t row_pair = static_cast<uint32_t>(row + offset) / 2;
+
+  // The first pass' range of scores; where the scores' range is not set, positions are the scores.
+  constexpr bool kMeasure = kPass == Pass::kScoreRange;
+  const ScoreLevels s =
+      kMeasure ? ScoreLevels{product_of(a).unit, 1.0f, 0.0f, 0.0f, 0.0f} : score_levels(a);
+  const ScoreNoise noise = score_noise(a, b.batch, b.head);
+  float row_add[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    row_add[r] = row + r < a.queries ? fmaf(a.q_term[b.query_row() + row + r], s.per_x, s.shift)
+                                     : s.shift;
+  }
+
+  optical::Range seen = optical::unset_range();
+  RowSums sums;
+  b.over_keys(false, [&](int tile, int stage) {
+#pragma unroll
+    for (int key = 0; key < kKeys; key += kGroup) {
+      const int first = tile * kKeys + key;
+      if (first > warp_row + 15 + offset) continue;
+      float x[kGroup / 8][4];
+      score_positions(b, q, stage, key, s, row_add, x);
+      const bool masked = first + kGroup - 1 > warp_row + offset || warp_row + 16 > a.queries;
+      if (masked) {
+        include_positions<true>(x, row, first, lane, offset, a.queries, seen);
+      } else {
+        include_positions<false>(x, row, first, lane, offset, a.queries, seen);
+      }
+      if constexpr (!kMeasure) {
+#pragma unroll
+        for (int n = 0; n < kGroup / 8; ++n) {
+          draw_levels(s, noise, row_pair, static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4,
+                      x[n]);
+        }
+        if (masked) {
+          sums.include<true>(x, s.log2, row, first, lane, offset);
+        } else {
+          sums.include<false>(x, s.log2, row, first, lane, offset);
+        }
+      }
+    }
+  });
+  if constexpr (kPass != Pass::kOutputRange) {
+    const optical::Range all = warp_range(seen);
+    if (lane == 0 && optical::is_set(all)) {
+      see(a, kScore, {(all.lo - s.shift) / s.per_x, (all.hi - s.shift) / s.per_x});
+    }
+  }
+  if constexpr (!kMeasure) {
+    float normalizer[2], to_levels[2];
+    const float top = static_cast<float>(a.levels - 1);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      normalizer[r] = sums.normalizer(r, s.log2);
+      to_levels[r] = normalizer[r] + log2f(top);
+      if (kPass == Pass::kAll && lane % 4 == 0 && row + r < a.queries) {
+        a.normalizer[b.query_row() + row + r] = normalizer[r];
+      }
+    }
+    float acc[D / 8][4] = {};
+    float p_sum[2] = {0.0f, 0.0f};
+    b.over_keys(true, [&](int tile, int stage) {
+#pragma unroll
+      for (int key = 0; key < kKeys; key += kGroup) {
+        const int first = tile * kKeys + key;
+        if (first > warp_row + 15 + offset) continue;
+        float x[kGroup / 8][4];
+        score_positions(b, q, stage, key, s, row_add, x);
+        const bool masked = first + kGroup - 1 > warp_row + offset;
+#pragma unroll
+        for (int n = 0; n < kGroup / 8; ++n) {
+          draw_levels(s, noise, row_pair, static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4,
+                      x[n]);
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const float p = exp2_approximate(fmaf(x[n][c], s.log2, to_levels[c / 2]));
+            x[n][c] = optical::round_even(fminf(p, top));
+          }
+          if (masked) {
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+              if (!visible(row, first + 8 * n, lane, offset, c)) x[n][c] = 0.0f;
+            }
+          }
+#pragma unroll
+          for (int c = 0; c < 4; ++c) p_sum[c / 2] += x[n][c];
+        }
+#pragma unroll
+        for (int n = 0; n < kGroup / 8; n += 2) {
+          const mma::A p = mma::as_a<__half>(x[n], x[n + 1]);
+#pragma unroll
+          for (int d = 0; d < D / 16; ++d) {
+            const mma::B2 v = mma::load_b_transposed(b.v(stage), key + 8 * n, d, lane);
+            mma::multiply<__half>(acc[2 * d], p, v.r[0], v.r[1]);
+            mma::multiply<__half>(acc[2 * d + 1], p, v.r[2], v.r[3]);
+          }
+        }
+      }
+    });
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      p_sum[r] += __shfl_xor_sync(0xffffffffu, p_sum[r], 1);
+      p_sum[r] += __shfl_xor_sync(0xffffffffu, p_sum[r], 2);
+    }
+    const optical::Range out_seen = output_seen(b, acc, p_sum);
+    if (lane == 0) see(a, kOutput, out_seen);
+    if constexpr (kPass == Pass::kAll) write_output<T>(b, acc, p_sum);
+  }
+}
+
+template <class T, int D, Pass kPass>
+cudaError_t launch(const OpticalAttentionArgs& a, cudaStream_t stream) {
+  const size_t bytes = sizeof(Shared<D>);
+  const auto kernel = attention_kernel<T, D, kPass>;
+  if (const cudaError_t error = allow_shared(kernel, bytes); error != cudaSuccess) return error;
+  const dim3 grid(static_cast<unsigned>(a.batch * a.heads),
+                  static_cast<unsigned>((a.queries + kRows - 1) / kRows));
+  kernel<<<grid, kThreads, bytes, stream>>>(a);
+  return cudaGetLastError();
+}
+
+}  // namespace
+}  // namespace refract::attention
+
+namespace refract {
+
+cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype,
+                                     cudaStream_t stream) {
+  using attention::Pass;
+  return attention::dispatch_width(a.head_dim, [&](auto width) {
+    constexpr int D = decltype(width)::value;
+    cudaError_t error = attention::launch<__half, D, Pass::kScoreRange>(a, stream);
+    if (error == cudaSuccess) {
+      error = attention::launch<__half, D, Pass::kOutputRange>(a, stream);
+    }
+    if (error != cudaSuccess) return error;
+    return attention::dispatch_half(dtype, [&](auto element) {
+      return attention::launch<decltype(element), D, Pass::kAll>(a, stream);
+    });
+  });
+}
+
+}  // namespace refract

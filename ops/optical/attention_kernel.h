@@ -1,0 +1,69 @@
+// Launchers of the optical attention kernels over raw device pointers. Head widths 32, 64 and 128;
+// the first query is the key `keys - queries`, which is even.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "ops/common/dtype.h"
+#include "ops/common/philox.h"
+
+namespace refract {
+
+// A [batch, tokens, heads, head_dim] tensor with its strides in elements; head_dim is contiguous
+// and every row starts at a multiple of 16 bytes.
+struct AttentionTensor {
+  void* data;
+  int64_t batch, token, head;
+};
+
+struct OpticalAttentionArgs {
+  int batch, heads, kv_heads, queries, keys, head_dim;
+  float scale;      // of the scores before the softmax
+  int levels;       // of every quantizer
+  float lut_min;    // of the second operands, keys and values
+  bool one_noise;   // every element draws shared_noise
+  float shared_noise;
+  PhiloxKey score_key, output_key;
+  const int64_t* clock;  // step, first sequence of the batch
+  AttentionTensor q, k, v;
+
+  // Roles are q, k, scores, v, output.
+  const float* ranges;  // [5, 2] as they were before the call
+  uint32_t* seen;       // [5, 2] what the call saw, as ordered integers
+  float seen_score_scale;
+
+  void *q_code, *k_code, *v_code;  // fp16 [batch, heads, tokens, head_dim]
+  float *q_term, *k_term;          // [batch, heads, tokens]
+
+  void* out;          // [batch, queries, heads, head_dim]
+  float* normalizer;  // [batch, heads, queries]: log2 of a probability is
+                      // score level * log2(e) * scale * step + normalizer
+};
+
+struct OpticalAttentionGradArgs {
+  AttentionTensor grad_out;
+  const void* out;  // [batch, queries, heads, head_dim]
+  float* delta;     // [batch, heads, queries]
+  void *grad_q, *grad_k, *grad_v;  // contiguous, as q, k, v
+};
+
+// Sets `seen` to nothing.
+cudaError_t launch_attention_reset(const OpticalAttentionArgs& a, cudaStream_t stream);
+// q, k, v -> codes and terms, and their ranges into `seen`. An unset range is first measured.
+cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype, bool with_v,
+                                      int multiprocessors, cudaStream_t stream);
+// Codes -> out and normalizer, and the ranges of scores and output into `seen`. An unset range is
+// first measured.
+cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype,
+                                     cudaStream_t stream);
+// used [5, 2]: the ranges that the call quantized with. With `running` (the same memory as
+// a.ranges), moves it by what the call saw.
+cudaError_t launch_attention_finish(const OpticalAttentionArgs& a, float* used, float* running,
+                                    float smooth, bool clipped, cudaStream_t stream);
+// Codes and terms of q and k, normalizer, out -> the gradients. Every range of a.ranges is set.
+cudaError_t launch_attention_backward(const OpticalAttentionArgs& a,
+                                      const OpticalAttentionGradArgs& g, Dtype dtype,
+                                      cudaStream_t stream);
+
+}  // namespace refract
