@@ -259,10 +259,10 @@ Range measure_output(const Forward& f, const OutputForm& form) {
   const int64_t width = f.product.size(2), rows = f.p_sums.numel();
   const float* product = f.product.const_data_ptr<float>();
   const float* sums = f.p_sums.const_data_ptr<float>();
-  const std::vector<float> column(width, 0.0f);
+  const std::vector<float> zeros(width, 0.0f);
   Range seen = optical::unset_range();
   for (int64_t i = 0; i < rows; ++i) {
-    seen = optical::merge(seen, optical::seen_in_product(product + i * width, column.data(), width,
+    seen = optical::merge(seen, optical::seen_in_product(product + i * width, zeros.data(), width,
                                                          form.gain, sums[i] * form.residual));
   }
   return seen;
@@ -280,7 +280,7 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
   const float* sums = f.p_sums.const_data_ptr<float>();
   T* y = out.mutable_data_ptr<T>();
   const optical::Quantizer q = optical::quantizer(range, static_cast<int>(s.levels), 0.0f);
-  const std::vector<float> column(width, 0.0f);
+  const std::vector<float> zeros(width, 0.0f);
   at::parallel_for(0, f.p_sums.numel(), 64, [&](int64_t begin, int64_t end) {
     std::vector<uint32_t> words(width + 8);
     for (int64_t i = begin; i < end; ++i) {
@@ -295,7 +295,7 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
         simd::draw_philox(key, scores.step, first >> 2, words.data(), (skip + width + 3) / 4);
       }
       T* to = y + ((batch * shape.queries + row) * shape.heads + head) * width;
-      optical::output_row(product + i * width, to, column.data(), nullptr,
+      optical::output_row(product + i * width, to, zeros.data(), zeros.data(),
                           scores.noise ? words.data() + skip : nullptr, width,
                           {q, form.gain, sums[i] * form.residual, scores.shared, false});
     }

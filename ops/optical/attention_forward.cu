@@ -444,16 +444,18 @@ cudaError_t launch(const OpticalAttentionArgs& a, cudaStream_t stream) {
 
 namespace refract {
 
-cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype,
+cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype, bool ranges_set,
                                      cudaStream_t stream) {
   using attention::Pass;
   return attention::dispatch_width(a.head_dim, [&](auto width) {
     constexpr int D = decltype(width)::value;
-    cudaError_t error = attention::launch<__half, D, Pass::kScoreRange>(a, stream);
-    if (error == cudaSuccess) {
-      error = attention::launch<__half, D, Pass::kOutputRange>(a, stream);
+    if (!ranges_set) {
+      cudaError_t error = attention::launch<__half, D, Pass::kScoreRange>(a, stream);
+      if (error == cudaSuccess) {
+        error = attention::launch<__half, D, Pass::kOutputRange>(a, stream);
+      }
+      if (error != cudaSuccess) return error;
     }
-    if (error != cudaSuccess) return error;
     return attention::dispatch_half(dtype, [&](auto element) {
       return attention::launch<decltype(element), D, Pass::kAll>(a, stream);
     });

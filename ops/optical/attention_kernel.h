@@ -50,12 +50,13 @@ struct OpticalAttentionGradArgs {
 
 // Sets `seen` to nothing.
 cudaError_t launch_attention_reset(const OpticalAttentionArgs& a, cudaStream_t stream);
-// q, k, v -> codes and terms, and their ranges into `seen`. An unset range is first measured.
+// q, k, v -> codes and terms, and their ranges into `seen`. An unset range is first measured, unless
+// the caller knows that there is none.
 cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype, bool with_v,
-                                      int multiprocessors, cudaStream_t stream);
-// Codes -> out and normalizer, and the ranges of scores and output into `seen`. An unset range is
-// first measured.
-cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype,
+                                      bool ranges_set, int multiprocessors, cudaStream_t stream);
+// Codes -> out and normalizer, and the ranges of scores and output into `seen`; unset ranges as
+// above.
+cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype, bool ranges_set,
                                      cudaStream_t stream);
 // used [5, 2]: the ranges that the call quantized with. With `running` (the same memory as
 // a.ranges), moves it by what the call saw.

@@ -119,7 +119,7 @@ cudaError_t launch_attention_reset(const OpticalAttentionArgs& a, cudaStream_t s
 }
 
 cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype, bool with_v,
-                                      int multiprocessors, cudaStream_t stream) {
+                                      bool ranges_set, int multiprocessors, cudaStream_t stream) {
   return attention::dispatch_half(dtype, [&](auto element) {
     using T = decltype(element);
     return attention::dispatch_width(a.head_dim, [&](auto width) {
@@ -130,7 +130,9 @@ cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype
       const int64_t blocks = (items + attention::kThreads - 1) / attention::kThreads;
       const int64_t most = static_cast<int64_t>(multiprocessors) * 8;
       const dim3 grid(static_cast<unsigned>(blocks < most ? blocks : most), with_v ? 3 : 2);
-      attention::operands_kernel<T, D, true><<<grid, attention::kThreads, 0, stream>>>(a);
+      if (!ranges_set) {
+        attention::operands_kernel<T, D, true><<<grid, attention::kThreads, 0, stream>>>(a);
+      }
       attention::operands_kernel<T, D, false><<<grid, attention::kThreads, 0, stream>>>(a);
       return cudaGetLastError();
     });

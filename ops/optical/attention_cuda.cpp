@@ -1,0 +1,162 @@
+// optical_attention on CUDA tensors: checks, memory and launches. What the kernels don't do goes to
+// the composite form: other types than bf16 and fp16, other head widths, quantiles, and queries
+// that start at an odd token (a Philox patch would be cut).
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "ops/common/dispatch.h"
+#include "ops/common/launch.h"
+#include "ops/optical/attention_dispatch.h"
+#include "ops/optical/attention_kernel.h"
+#include "ops/optical/quantizer.h"
+
+namespace refract {
+namespace {
+
+bool has_kernel(const at::Tensor& q, const at::Tensor& k, const OpticalAttentionSettings& s) {
+  const int64_t width = q.size(3);
+  return (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf) &&
+         (width == 32 || width == 64 || width == 128) && s.quantiles.empty() &&
+         s.levels <= optical::kMaxExactLevels && (k.size(1) - q.size(1)) % 2 == 0 &&
+         q.numel() > 0;
+}
+
+// Rows must start at 16 bytes and be contiguous.
+at::Tensor readable(const at::Tensor& x) {
+  const bool aligned = reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0 &&
+                       x.stride(3) == 1 && x.stride(0) % 8 == 0 && x.stride(1) % 8 == 0 &&
+                       x.stride(2) % 8 == 0;
+  return aligned ? x : x.contiguous();
+}
+AttentionTensor tensor_of(const at::Tensor& x) {
+  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+// The arguments of all launches of a call, and the memory that they point to.
+struct Call {
+  at::Tensor q, k, v, clock, seen, q_code, k_code, v_code, terms;
+  OpticalAttentionArgs args{};
+
+  Call(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
+       const OpticalAttentionSettings& s, bool with_v)
+      : q(readable(q_in)), k(readable(k_in)), v(readable(v_in)),
+        clock(attention_op::clock_of(s, q_in).contiguous()) {
+    const int64_t batch = q.size(0), queries = q.size(1), heads = q.size(2), width = q.size(3);
+    const int64_t keys = k.size(1), kv_heads = k.size(2);
+    const auto half = q.options().dtype(at::kHalf);
+    q_code = at::empty({batch, heads, queries, width}, half);
+    k_code = at::empty({batch, kv_heads, keys, width}, half);
+    if (with_v) v_code = at::empty_like(k_code);
+    const int64_t q_rows = batch * heads * queries, k_rows = batch * kv_heads * keys;
+    terms = at::empty({q_rows + k_rows}, q.options().dtype(at::kFloat));
+    seen = at::empty({attention_op::kRoles, 2}, q.options().dtype(at::kInt));
+    args.batch = static_cast<int>(batch);
+    args.heads = static_cast<int>(heads);
+    args.kv_heads = static_cast<int>(kv_heads);
+    args.queries = static_cast<int>(queries);
+    args.keys = static_cast<int>(keys);
+    args.head_dim = static_cast<int>(width);
+    args.scale = static_cast<float>(s.scale);
+    args.levels = static_cast<int>(s.levels);
+    args.lut_min = static_cast<float>(s.lut_min);
+    args.one_noise = !s.noise || s.shared_noise.has_value();
+    args.shared_noise = static_cast<float>(s.shared_noise.value_or(0.0));
+    const auto key = [&](size_t i) {
+      return philox_key(static_cast<uint64_t>(s.seed),
+                        i < s.streams.size() ? static_cast<uint64_t>(s.streams[i]) : 0);
+    };
+    args.score_key = key(0);
+    args.output_key = key(1);
+    args.clock = clock.const_data_ptr<int64_t>();
+    args.q = tensor_of(q);
+    args.k = tensor_of(k);
+    args.v = tensor_of(v);
+    args.seen = reinterpret_cast<uint32_t*>(seen.mutable_data_ptr<int32_t>());
+    args.seen_score_scale = s.scaled_score_range ? static_cast<float>(s.scale) : 1.0f;
+    args.q_code = q_code.mutable_data_ptr();
+    args.k_code = k_code.mutable_data_ptr();
+    args.v_code = with_v ? v_code.mutable_data_ptr() : nullptr;
+    args.q_term = terms.mutable_data_ptr<float>();
+    args.k_term = args.q_term + q_rows;
+  }
+};
+
+attention_op::ForwardResult forward_cuda(const at::Tensor& q, const at::Tensor& k,
+                                         const at::Tensor& v, at::Tensor ranges,
+                                         REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
+  const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
+  attention_op::check(q, k, v, ranges, s);
+  if (!has_kernel(q, k, s)) {
+    return attention_op::result_of(
+        composite::optical_attention_forward(q, k, v, std::move(ranges), s));
+  }
+  const char* op = "optical_attention";
+  const c10::cuda::CUDAGuard guard(q.device());
+  const cudaStream_t stream = current_stream();
+  const Dtype dtype = cuda_dtype(q.scalar_type());
+  Call call(q, k, v, s, true);
+  OpticalAttentionArgs& a = call.args;
+  at::Tensor out = at::empty(q.sizes(), q.options().memory_format(at::MemoryFormat::Contiguous));
+  at::Tensor normalizer =
+      at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
+  at::Tensor used = at::empty_like(ranges);
+  a.ranges = ranges.const_data_ptr<float>();
+  a.out = out.mutable_data_ptr();
+  a.normalizer = normalizer.mutable_data_ptr<float>();
+  check_launch(op, launch_attention_reset(a, stream));
+  check_launch(op, launch_attention_operands(a, dtype, true, s.ranges_set, multiprocessors(),
+                                             stream));
+  check_launch(op, launch_attention_forward(a, dtype, s.ranges_set, stream));
+  check_launch(op, launch_attention_finish(a, used.mutable_data_ptr<float>(),
+                                           s.train ? ranges.mutable_data_ptr<float>() : nullptr,
+                                           static_cast<float>(s.smooth), s.clipped_ranges,
+                                           stream));
+  return {out, normalizer, used};
+}
+
+attention_op::BackwardResult backward_cuda(const at::Tensor& grad_out, const at::Tensor& q,
+                                           const at::Tensor& k, const at::Tensor& v,
+                                           const at::Tensor& out, const at::Tensor& normalizer,
+                                           const at::Tensor& used,
+                                           REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
+  const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
+  if (!has_kernel(q, k, s)) {
+    return attention_op::result_of(
+        composite::optical_attention_backward(grad_out, q, k, v, used, s));
+  }
+  const char* op = "optical_attention_backward";
+  const c10::cuda::CUDAGuard guard(q.device());
+  const cudaStream_t stream = current_stream();
+  const Dtype dtype = cuda_dtype(q.scalar_type());
+  Call call(q, k, v, s, false);
+  OpticalAttentionArgs& a = call.args;
+  const at::Tensor grad = readable(grad_out), output = out.contiguous();
+  at::Tensor delta = at::empty_like(normalizer);
+  const auto like = [](const at::Tensor& x) {
+    return at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
+  };
+  at::Tensor grad_q = like(q), grad_k = like(k), grad_v = like(v);
+  const at::Tensor norm = normalizer.contiguous();
+  a.ranges = used.const_data_ptr<float>();
+  a.normalizer = const_cast<float*>(norm.const_data_ptr<float>());
+  OpticalAttentionGradArgs g{};
+  g.grad_out = tensor_of(grad);
+  g.out = output.const_data_ptr();
+  g.delta = delta.mutable_data_ptr<float>();
+  g.grad_q = grad_q.mutable_data_ptr();
+  g.grad_k = grad_k.mutable_data_ptr();
+  g.grad_v = grad_v.mutable_data_ptr();
+  check_launch(op, launch_attention_reset(a, stream));
+  check_launch(op, launch_attention_operands(a, dtype, false, true, multiprocessors(), stream));
+  check_launch(op, launch_attention_backward(a, g, dtype, stream));
+  return {grad_q, grad_k, grad_v};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(refract, CUDA, m) {
+  m.impl("optical_attention_forward", forward_cuda);
+  m.impl("optical_attention_backward", backward_cuda);
+}
+
+}  // namespace refract
