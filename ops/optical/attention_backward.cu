@@ -186,9 +186,9 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const Rows<D> q(shared.own_code, 16 * warp, lane), grad(shared.own_value, 16 * warp, lane);
   const int warp_row = first_row + 16 * warp, row = warp_row + 2 * (lane / 4);
-  const uint32_t row_pair = static_cast<uint32_t>(row + offset) / 2;
   const ScoreLevels s = score_levels(a);
-  const ScoreNoise noise = score_noise(a, batch, head);
+  const ScoreNoise noise(a, batch, head);
+  const NoiseRow noise_row = noise.row(a, static_cast<uint32_t>(row + offset) / 2);
   float row_add[2], normalizer[2], delta[2], rest[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
         const float2 term = *reinterpret_cast<const float2*>(&shared.term[stage][column]);
         const float add[2] = {term.x * s.per_x, term.y * s.per_x};
         float xi[4];
-        noise.draw(row_pair, static_cast<uint32_t>(tile * kTile<D> + column) / 2, xi);
+        noise.draw(a, noise_row, static_cast<uint32_t>(tile * kTile<D> + column) / 2, xi);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
           const float level =
@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
       mma::wait_copies<0>();
     }
     __syncthreads();
-    const ScoreNoise noise = score_noise(a, batch, kv_head * per_group + tile / row_tiles);
+    const ScoreNoise noise(a, batch, kv_head * per_group + tile / row_tiles);
 #pragma unroll 2
     for (int local = 0; local < kTile<D>; local += kGroup) {
       if (first + local + kGroup - 1 + offset < warp_key) continue;
@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
         const float add[2] = {term.x * s.per_x, term.y * s.per_x};
         const float shift[2] = {normalizer.x, normalizer.y}, mean[2] = {delta.x, delta.y};
         float xi[4];
-        noise.draw(static_cast<uint32_t>(first + column + offset) / 2,
+        noise.draw(a, noise.row(a, static_cast<uint32_t>(first + column + offset) / 2),
                    static_cast<uint32_t>(key) / 2, xi);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {

@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <bit>
+
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/optical/attention_dispatch.h"
@@ -34,7 +36,7 @@ AttentionTensor tensor_of(const at::Tensor& x) {
 
 // The arguments of all launches of a call, and the memory that they point to.
 struct Call {
-  at::Tensor q, k, v, clock, seen, q_code, k_code, v_code, terms;
+  at::Tensor q, k, v, clock, q_code, k_code, v_code, terms;
   OpticalAttentionArgs args{};
 
   Call(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
@@ -49,7 +51,6 @@ struct Call {
     if (with_v) v_code = at::empty_like(k_code);
     const int64_t q_rows = batch * heads * queries, k_rows = batch * kv_heads * keys;
     terms = at::empty({q_rows + k_rows}, q.options().dtype(at::kFloat));
-    seen = at::empty({attention_op::kRoles, 2}, q.options().dtype(at::kInt));
     args.batch = static_cast<int>(batch);
     args.heads = static_cast<int>(heads);
     args.kv_heads = static_cast<int>(kv_heads);
@@ -65,13 +66,20 @@ struct Call {
       return philox_key(static_cast<uint64_t>(s.seed),
                         i < s.streams.size() ? static_cast<uint64_t>(s.streams[i]) : 0);
     };
-    args.score_key = key(0);
+    PhiloxKey round = key(0);
+    for (auto& round_key : args.score_keys) {
+      round_key[0] = round.lo;
+      round_key[1] = round.hi;
+      round.lo += 0x9E3779B9u;
+      round.hi += 0xBB67AE85u;
+    }
     args.output_key = key(1);
+    args.noise_mask = args.one_noise ? 0 : 0x007fffff;
+    args.noise_bits = std::bit_cast<uint32_t>(args.one_noise ? 1.5f + args.shared_noise : 1.0f);
     args.clock = clock.const_data_ptr<int64_t>();
     args.q = tensor_of(q);
     args.k = tensor_of(k);
     args.v = tensor_of(v);
-    args.seen = reinterpret_cast<uint32_t*>(seen.mutable_data_ptr<int32_t>());
     args.seen_score_scale = s.scaled_score_range ? static_cast<float>(s.scale) : 1.0f;
     args.q_code = q_code.mutable_data_ptr();
     args.k_code = k_code.mutable_data_ptr();
@@ -100,6 +108,8 @@ attention_op::ForwardResult forward_cuda(const at::Tensor& q, const at::Tensor& 
   at::Tensor normalizer =
       at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
   at::Tensor used = at::empty_like(ranges);
+  const at::Tensor seen = at::empty({attention_op::kRoles, 2}, q.options().dtype(at::kInt));
+  a.seen = reinterpret_cast<uint32_t*>(seen.mutable_data_ptr<int32_t>());
   a.ranges = ranges.const_data_ptr<float>();
   a.out = out.mutable_data_ptr();
   a.normalizer = normalizer.mutable_data_ptr<float>();
@@ -146,7 +156,6 @@ attention_op::BackwardResult backward_cuda(const at::Tensor& grad_out, const at:
   g.grad_q = grad_q.mutable_data_ptr();
   g.grad_k = grad_k.mutable_data_ptr();
   g.grad_v = grad_v.mutable_data_ptr();
-  check_launch(op, launch_attention_reset(a, stream));
   check_launch(op, launch_attention_operands(a, dtype, false, true, multiprocessors(), stream));
   check_launch(op, launch_attention_backward(a, g, dtype, stream));
   return {grad_q, grad_k, grad_v};

@@ -142,11 +142,11 @@ __device__ __forceinline__ void score_positions(const Block<D>& b, const QueryRo
 }
 
 // Replaces positions by their noisy levels.
-__device__ __forceinline__ void draw_levels(const ScoreLevels& s, const ScoreNoise& noise,
-                                            uint32_t row_pair, uint32_t key_pair,
-                                            float (&c)[4]) {
+__device__ __forceinline__ void draw_levels(const OpticalAttentionArgs& a, const ScoreLevels& s,
+                                            const ScoreNoise& noise, const NoiseRow& noise_row,
+                                            uint32_t key_pair, float (&c)[4]) {
   float xi[4];
-  noise.draw(row_pair, key_pair, xi);
+  noise.draw(a, noise_row, key_pair, xi);
 #pragma unroll
   for (int i = 0; i < 4; ++i) c[i] = noisy_level(s, c[i], xi[i]);
 }
@@ -317,13 +317,12 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
   const QueryRows<D> q(b);
   const int row = b.row(), offset = b.offset, lane = b.lane;
   const int warp_row = b.first_row + 16 * b.warp;  // rows [warp_row, warp_row + 16)
-  const uint32_t row_pair = static_cast<uint32_t>(row + offset) / 2;
-
   // The first pass' range of scores; where the scores' range is not set, positions are the scores.
   constexpr bool kMeasure = kPass == Pass::kScoreRange;
   const ScoreLevels s =
       kMeasure ? ScoreLevels{product_of(a).unit, 1.0f, 0.0f, 0.0f, 0.0f} : score_levels(a);
-  const ScoreNoise noise = score_noise(a, b.batch, b.head);
+  const ScoreNoise noise(a, b.batch, b.head);
+  const NoiseRow noise_row = noise.row(a, static_cast<uint32_t>(row + offset) / 2);
   float row_add[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -349,8 +348,8 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
       if constexpr (!kMeasure) {
 #pragma unroll
         for (int n = 0; n < kGroup / 8; ++n) {
-          draw_levels(s, noise, row_pair, static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4,
-                      x[n]);
+          draw_levels(a, s, noise, noise_row,
+                      static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4, x[n]);
         }
         if (masked) {
           sums.include<true>(x, s.log2, row, first, lane, offset);
@@ -371,14 +370,16 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
     const float top = static_cast<float>(a.levels - 1);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      normalizer[r] = sums.normalizer(r, s.log2);
+      // A NaN in q saturates to a level; it comes back here.
+      normalizer[r] = sums.normalizer(r, s.log2) + 0.0f * row_add[r];
       to_levels[r] = normalizer[r] + log2f(top);
       if (kPass == Pass::kAll && lane % 4 == 0 && row + r < a.queries) {
         a.normalizer[b.query_row() + row + r] = normalizer[r];
       }
     }
     float acc[D / 8][4] = {};
-    float p_sum[2] = {0.0f, 0.0f};
+    float sums_of_p[4] = {};  // the product of the probability levels with ones
+    constexpr uint32_t kOnes = 0x3c003c00;
     b.over_keys(true, [&](int tile, int stage) {
 #pragma unroll
       for (int key = 0; key < kKeys; key += kGroup) {
@@ -389,12 +390,12 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
         const bool masked = first + kGroup - 1 > warp_row + offset;
 #pragma unroll
         for (int n = 0; n < kGroup / 8; ++n) {
-          draw_levels(s, noise, row_pair, static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4,
-                      x[n]);
+          draw_levels(a, s, noise, noise_row,
+                      static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4, x[n]);
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
             const float p = exp2_approximate(fmaf(x[n][c], s.log2, to_levels[c / 2]));
-            x[n][c] = optical::round_even(fminf(p, top));
+            x[n][c] = optical::round_even(p);
           }
           if (masked) {
 #pragma unroll
@@ -402,8 +403,6 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
               if (!visible(row, first + 8 * n, lane, offset, c)) x[n][c] = 0.0f;
             }
           }
-#pragma unroll
-          for (int c = 0; c < 4; ++c) p_sum[c / 2] += x[n][c];
         }
 #pragma unroll
         for (int n = 0; n < kGroup / 8; n += 2) {
@@ -414,14 +413,11 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
             mma::multiply<__half>(acc[2 * d], p, v.r[0], v.r[1]);
             mma::multiply<__half>(acc[2 * d + 1], p, v.r[2], v.r[3]);
           }
+          mma::multiply<__half>(sums_of_p, p, kOnes, kOnes);
         }
       }
     });
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      p_sum[r] += __shfl_xor_sync(0xffffffffu, p_sum[r], 1);
-      p_sum[r] += __shfl_xor_sync(0xffffffffu, p_sum[r], 2);
-    }
+    const float p_sum[2] = {sums_of_p[0], sums_of_p[2]};
     const optical::Range out_seen = output_seen(b, acc, p_sum);
     if (lane == 0) see(a, kOutput, out_seen);
     if constexpr (kPass == Pass::kAll) write_output<T>(b, acc, p_sum);

@@ -24,13 +24,16 @@ struct OpticalAttentionArgs {
   float lut_min;    // of the second operands, keys and values
   bool one_noise;   // every element draws shared_noise
   float shared_noise;
-  PhiloxKey score_key, output_key;
+  PhiloxKey output_key;
+  uint32_t score_keys[10][2];  // the key of each Philox round
+  // A score's noise + 1/2 + 1, a float in [1, 2), is (word >> 9 & noise_mask) | noise_bits.
+  uint32_t noise_mask, noise_bits;
   const int64_t* clock;  // step, first sequence of the batch
   AttentionTensor q, k, v;
 
   // Roles are q, k, scores, v, output.
   const float* ranges;  // [5, 2] as they were before the call
-  uint32_t* seen;       // [5, 2] what the call saw, as ordered integers
+  uint32_t* seen;       // [5, 2] what the call saw, as ordered integers; null: not asked
   float seen_score_scale;
 
   void *q_code, *k_code, *v_code;  // fp16 [batch, heads, tokens, head_dim]

@@ -2,11 +2,12 @@
 // product needs, and the ranges before and after.
 #include "ops/common/vector.cuh"
 #include "ops/optical/attention_tile.cuh"
+#include "ops/optical/device.cuh"
 
 namespace refract::attention {
 namespace {
 
-constexpr int kThreads = 256;
+using optical::kThreads;
 
 __global__ void reset_kernel(uint32_t* seen) {
   if (threadIdx.x < 2 * kRoles) seen[threadIdx.x] = threadIdx.x % 2 == 0 ? kNoMinimum : kNoMaximum;
@@ -87,8 +88,8 @@ __global__ void __launch_bounds__(kThreads) operands_kernel(const OpticalAttenti
       if (valid && chunk == 0 && x.term != nullptr) x.term[row] = fmaf(sum, factor, constant);
     }
   }
-  seen = warp_range(seen);
-  if (threadIdx.x % 32 == 0) see(a, x.role, seen);
+  seen = optical::block_range(seen);
+  if (threadIdx.x == 0) see(a, x.role, seen);
 }
 
 __global__ void finish_kernel(const OpticalAttentionArgs a, float* used, float* running,
@@ -128,7 +129,7 @@ cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype
       const int64_t k_rows = static_cast<int64_t>(a.kv_heads) * a.keys;
       const int64_t items = a.batch * (q_rows > k_rows ? q_rows : k_rows) * (D / 8);
       const int64_t blocks = (items + attention::kThreads - 1) / attention::kThreads;
-      const int64_t most = static_cast<int64_t>(multiprocessors) * 8;
+      const int64_t most = static_cast<int64_t>(multiprocessors) * 3;
       const dim3 grid(static_cast<unsigned>(blocks < most ? blocks : most), with_v ? 3 : 2);
       if (!ranges_set) {
         attention::operands_kernel<T, D, true><<<grid, attention::kThreads, 0, stream>>>(a);

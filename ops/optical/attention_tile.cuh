@@ -20,10 +20,13 @@ __device__ __forceinline__ float unordered(uint32_t key) {
 }
 constexpr uint32_t kNoMinimum = 0xffffffffu, kNoMaximum = 0;
 
+// Called by one thread of a warp or block. Looks before it writes: most of what comes changes
+// nothing, and atomics on one address wait for each other.
 __device__ __forceinline__ void see(const OpticalAttentionArgs& a, Role role, optical::Range r) {
-  if (!optical::is_set(r)) return;
-  atomicMin(a.seen + 2 * role, ordered(r.lo));
-  atomicMax(a.seen + 2 * role + 1, ordered(r.hi));
+  if (a.seen == nullptr || !optical::is_set(r)) return;
+  uint32_t* seen = a.seen + 2 * role;
+  if (ordered(r.lo) < __ldcg(seen)) atomicMin(seen, ordered(r.lo));
+  if (ordered(r.hi) > __ldcg(seen + 1)) atomicMax(seen + 1, ordered(r.hi));
 }
 
 __device__ __forceinline__ optical::Range running_range(const OpticalAttentionArgs& a, Role role) {
@@ -38,7 +41,7 @@ __device__ __forceinline__ optical::Range seen_range(const OpticalAttentionArgs&
 // What the call quantizes with.
 __device__ __forceinline__ optical::Range range_of(const OpticalAttentionArgs& a, Role role) {
   const optical::Range r = running_range(a, role);
-  return optical::is_set(r) ? r : seen_range(a, role);
+  return optical::is_set(r) || a.seen == nullptr ? r : seen_range(a, role);
 }
 
 __device__ __forceinline__ optical::Range warp_range(optical::Range r) {
@@ -65,54 +68,84 @@ __device__ __forceinline__ Product product_of(const OpticalAttentionArgs& a) {
   return {uq * uk, uq * ck.residual, uk * cq.residual, cq.residual * ck.residual};
 }
 
-// From a sum of code products to a level. Positions are shifted by -1/2, since what is added to
-// them is uniform in [0, 1).
+// From a sum of code products to a level. A position here is u / (L - 1), so that clamping it is a
+// saturating operation.
 struct ScoreLevels {
-  float unit;     // positions per unit of the codes' product
-  float per_x;    // positions per unit of the score
-  float shift;    // -lo * per_x - 1/2
-  float top;      // the highest position, less than L - 1 - 1/2 by what rounding could add
-  float log2;     // log2(e) * scale * (units per level): what a level adds to log2(probability)
+  float unit;   // positions per unit of the codes' product
+  float per_x;  // positions per unit of the score
+  float shift;  // -lo * per_x
+  float top;    // L - 1
+  float log2;   // log2(e) * scale * (units per level): what a level adds to log2(probability)
 };
 __device__ __forceinline__ ScoreLevels score_levels(const OpticalAttentionArgs& a) {
   const optical::Quantizer q = optical::quantizer(range_of(a, kScore), a.levels, 0.0f);
-  return {product_of(a).unit * q.scale, q.scale, -q.lo * q.scale - 0.5f,
-          fminf((q.hi - q.lo) * q.scale - 0.5f, q.top - 0.5001f),
+  const float per_x = q.scale / q.top;
+  return {product_of(a).unit * per_x, per_x, -q.lo * per_x, q.top,
           a.scale * q.step * 1.44269504f};
 }
 
-// Philox counters of the scores of one head: a block holds the 2 x 2 patch of query rows 2 i, 2 i +
-// 1 and keys 2 j, 2 j + 1, word = 2 (row & 1) + (key & 1); see attention.h.
-struct ScoreNoise {
-  PhiloxKey key;
-  uint64_t step, head;  // head: (sequence * heads + head) << 38
-  bool one;
-  float shared;  // in [0, 1)
+// rint(u + xi) as the floor of u + (xi + 1/2): both steps round down, so that the sum's own rounding
+// lifts no position to the next level. noise = xi + 1/2 + 1.
+__device__ __forceinline__ float noisy_level(const ScoreLevels& s, float position, float noise) {
+  const float above = __fmaf_rd(__saturatef(position), s.top, noise);
+  return __fadd_rd(above, 8388608.0f) - 8388609.0f;
+}
 
-  __device__ __forceinline__ void draw(uint32_t row_pair, uint32_t key_pair,
-                                       float (&noise)[4]) const {
-    if (one) {
+// Philox (ops/common/philox.h) for the scores of one head: a block holds the 2 x 2 patch of query
+// rows 2 i, 2 i + 1 and keys 2 j, 2 j + 1, word = 2 (row & 1) + (key & 1); see attention.h. The
+// counter's words are (row pair << 19 | key pair, head << 6 | row pair >> 13, step), of which only
+// the first changes along a row: half of the first rounds is done once per row.
+struct NoiseRow {
+  uint32_t counter;         // row pair << 19
+  uint32_t second, third;   // what rounds 1 and 2 add to their third word
+};
+struct ScoreNoise {
+  uint32_t head;            // counter word 1 without the row's bits, after round 0
+  uint32_t first, second;   // what rounds 0 and 1 add to their third and first word
+
+  __device__ __forceinline__ ScoreNoise(const OpticalAttentionArgs& a, int batch, int head_index) {
+    const uint64_t sequence = static_cast<uint64_t>(a.clock[1]) + static_cast<uint64_t>(batch);
+    const uint64_t stream =
+        sequence * static_cast<uint64_t>(a.heads) + static_cast<uint64_t>(head_index);
+    const uint64_t step = static_cast<uint64_t>(a.clock[0]);
+    const uint64_t product = 0xCD9E8D57ull * static_cast<uint32_t>(step);
+    head = (static_cast<uint32_t>(stream) << 6) ^ static_cast<uint32_t>(product >> 32) ^
+           a.score_keys[0][0];
+    first = static_cast<uint32_t>(step >> 32) ^ a.score_keys[0][1];
+    second = static_cast<uint32_t>(product) ^ a.score_keys[1][0];
+  }
+  __device__ __forceinline__ NoiseRow row(const OpticalAttentionArgs& a, uint32_t pair) const {
+    const uint64_t product = 0xD2511F53ull * (head ^ (pair >> 13));
+    return {pair << 19, static_cast<uint32_t>(product >> 32) ^ a.score_keys[1][1],
+            static_cast<uint32_t>(product) ^ a.score_keys[2][1]};
+  }
+  __device__ __forceinline__ void draw(const OpticalAttentionArgs& a, const NoiseRow& row,
+                                       uint32_t key_pair, float (&noise)[4]) const {
+    const uint64_t p = 0xD2511F53ull * (row.counter | key_pair);           // round 0
+    const uint64_t q =
+        0xCD9E8D57ull * (static_cast<uint32_t>(p >> 32) ^ first);          // round 1
+    uint64_t p0 = 0xD2511F53ull * (static_cast<uint32_t>(q >> 32) ^ second);  // round 2
+    uint64_t p1 = 0xCD9E8D57ull * (static_cast<uint32_t>(p) ^ row.second);
+    uint32_t c0 = static_cast<uint32_t>(p1 >> 32) ^ static_cast<uint32_t>(q) ^ a.score_keys[2][0];
+    uint32_t c1 = static_cast<uint32_t>(p1);
+    uint32_t c2 = static_cast<uint32_t>(p0 >> 32) ^ row.third;
+    uint32_t c3 = static_cast<uint32_t>(p0);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) noise[i] = shared;
-      return;
+    for (int round = 3; round < 10; ++round) {
+      p0 = 0xD2511F53ull * c0;
+      p1 = 0xCD9E8D57ull * c2;
+      c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ a.score_keys[round][0];
+      c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ a.score_keys[round][1];
+      c1 = static_cast<uint32_t>(p1);
+      c3 = static_cast<uint32_t>(p0);
     }
-    const PhiloxBlock block =
-        philox(key, step, head | (static_cast<uint64_t>(row_pair) << 19) | key_pair);
+    const uint32_t words[4] = {c0, c1, c2, c3};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) noise[i] = philox_uniform(block.word[i]);
+    for (int i = 0; i < 4; ++i) {
+      noise[i] = __uint_as_float((words[i] >> 9 & a.noise_mask) | a.noise_bits);
+    }
   }
 };
-__device__ __forceinline__ ScoreNoise score_noise(const OpticalAttentionArgs& a, int batch,
-                                                  int head) {
-  const uint64_t sequence = static_cast<uint64_t>(a.clock[1]) + static_cast<uint64_t>(batch);
-  return {a.score_key, static_cast<uint64_t>(a.clock[0]),
-          (sequence * static_cast<uint64_t>(a.heads) + static_cast<uint64_t>(head)) << 38,
-          a.one_noise, a.shared_noise + 0.5f};
-}
-
-__device__ __forceinline__ float noisy_level(const ScoreLevels& s, float position, float noise) {
-  return optical::round_even(fminf(fmaxf(position, -0.5f), s.top) + noise);
-}
 
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;

@@ -140,14 +140,17 @@ __device__ __forceinline__ void wait_copies() {
 template <int kRows, int D, int kThreads, class T>
 __device__ __forceinline__ void copy_tile(const Tile<D>& tile, const T* matrix, int64_t stride,
                                           int first, int rows) {
-  constexpr int kChunks = Tile<D>::kChunks;
+  constexpr int kChunks = Tile<D>::kChunks, kStep = kThreads / kChunks;
+  static_assert(kStep % 8 == 0 && kRows % kStep == 0, "a thread's rows are swizzled alike");
+  const int row = static_cast<int>(threadIdx.x) / kChunks;
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks;
+  const T* from = matrix + (first + row) * stride + chunk * 8;
+  const uint32_t to = tile.address(row, chunk);
+  const int valid = rows - first - row;  // steps up to there exist
 #pragma unroll
-  for (int i = 0; i < kRows * kChunks / kThreads; ++i) {
-    const int item = i * kThreads + static_cast<int>(threadIdx.x);
-    const int row = item / kChunks, chunk = item % kChunks;
-    const bool valid = first + row < rows;
-    const T* from = matrix + (valid ? (first + row) * stride + chunk * 8 : 0);
-    copy_async(tile.address(row, chunk), from, valid);
+  for (int i = 0; i < kRows / kStep; ++i) {
+    const bool exists = i * kStep < valid;
+    copy_async(to + i * kStep * kChunks * 16, exists ? from + i * kStep * stride : matrix, exists);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "core/random.h"
 #include "model/dense.h"
 #include "ops/optical/quantizer.h"
+#include "transforms/optical_attention.h"
 
 namespace refract {
 namespace {
@@ -196,7 +197,12 @@ class Optical : public Kind {
   }
 
   bool transforms_linear() const override { return true; }
+  bool transforms_attention() const override { return true; }
   bool straight_through() const override { return true; }
+
+  std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
+    return make_optical_attention(build, spec, parameters_);
+  }
 
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
     return std::make_unique<OpticalLinear>(build, parameters_, spec);

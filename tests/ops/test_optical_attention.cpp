@@ -102,33 +102,52 @@ Outcome run_op(const Inputs& x, const at::Tensor& ranges, const OpticalAttention
 }
 
 // Sums are rounded differently, so a position that lies on the edge between two levels can fall to
-// either side: at most `share` of the outputs may differ, by no more than two levels.
+// either side. A score that does changes its row's probabilities by about one level, and so the
+// outputs of that row: `share` of the outputs and one row more may differ, by two levels of the
+// output and what four levels of probabilities make of the largest value.
 void expect_same_levels(const Outcome& actual, const Outcome& expected, const std::string& what,
                         double share) {
   const at::Tensor a = actual.out.to(at::kCPU, at::kDouble);
   const at::Tensor e = expected.out.to(at::kCPU, at::kDouble);
   ASSERT_EQ(a.sizes(), e.sizes()) << what;
   ASSERT_EQ(actual.out.scalar_type(), expected.out.scalar_type()) << what;
-  const at::Tensor range = expected.used.to(at::kCPU, at::kDouble).select(0, 4);
-  const double width = range[1].item<double>() - range[0].item<double>(), step = width / 255;
+  const at::Tensor used = expected.used.to(at::kCPU, at::kDouble);
+  const double step = (used[4][1].item<double>() - used[4][0].item<double>()) / 255;
+  const double value = used[3].abs().max().item<double>();
   const double eps = actual.out.scalar_type() == at::kBFloat16 ? 1.0 / 256
                      : actual.out.scalar_type() == at::kHalf   ? 1.0 / 2048
                                                                : 1e-6;
   const double rounding = eps * e.abs().max().item<double>();
   const at::Tensor difference = a.sub(e).abs();
   const auto moved = difference.gt(0.5 * step + rounding).sum().item<int64_t>();
-  EXPECT_LE(moved, 1 + static_cast<int64_t>(share * static_cast<double>(e.numel())))
+  EXPECT_LE(moved, e.size(3) + static_cast<int64_t>(share * static_cast<double>(e.numel())))
       << what << ": of " << e.numel() << " outputs";
-  EXPECT_LE(difference.max().item<double>(), 2.01 * step + rounding) << what;
+  EXPECT_LE(difference.max().item<double>(), 2.01 * step + 4 * value / 255 + rounding) << what;
 }
 
-void expect_same(const Outcome& actual, const Outcome& expected, const std::string& what, double share,
-                 double gradient_factor) {
-  expect_same_levels(actual, expected, what, share);
+// ||a - e|| against ||e||, or against a small part of the output's gradient where e vanishes.
+void expect_same_gradients(const Outcome& actual, const Outcome& expected, const at::Tensor& grad,
+                           const std::string& what, double limit) {
+  const double least = 0.01 * grad.to(at::kDouble).norm().item<double>();
+  for (size_t i = 0; i < 3; ++i) {
+    const at::Tensor a = actual.grads[i].to(at::kCPU, at::kDouble);
+    const at::Tensor e = expected.grads[i].to(at::kCPU, at::kDouble);
+    ASSERT_EQ(a.sizes(), e.sizes()) << what;
+    ASSERT_EQ(actual.grads[i].scalar_type(), expected.grads[i].scalar_type()) << what;
+    EXPECT_LE(a.sub(e).norm().item<double>(),
+              limit * std::max(e.norm().item<double>(), least))
+        << what << ": gradient " << i;
+  }
+}
+
+void expect_same(const Outcome& actual, const Outcome& expected, const at::Tensor& grad,
+                 const std::string& what, double gradient_limit) {
+  constexpr double kShare = 1e-3;
+  expect_same_levels(actual, expected, what, kShare);
   // One score a level further moves a row's sum by its probability times scale and step.
   const at::Tensor n = actual.normalizer.to(at::kCPU), m = expected.normalizer.to(at::kCPU);
   EXPECT_LE(n.sub(m).abs().max().item<double>(), 0.06) << what;
-  EXPECT_LE(n.sub(m).abs().gt(1e-4).to(at::kDouble).mean().item<double>(), 40 * share + 0.02)
+  EXPECT_LE(n.sub(m).abs().gt(1e-4).to(at::kDouble).mean().item<double>(), 40 * kShare + 0.02)
       << what;
   for (const auto& [mine, theirs, name] :
        {std::tuple(actual.used, expected.used, "used"),
@@ -138,13 +157,12 @@ void expect_same(const Outcome& actual, const Outcome& expected, const std::stri
     // The output's, unquantized: a probability's level is 1/255 of a value.
     EXPECT_LE(a.sub(e).abs().max().item<double>(), 0.02) << what << " " << name;
   }
-  for (size_t i = 0; i < 3; ++i) {
-    testing::expect_close(actual.grads[i].to(at::kCPU).to(at::kDouble).to(
-                              expected.grads[i].scalar_type()),
-                          expected.grads[i].to(at::kCPU),
-                          what + "gradient " + std::to_string(i), gradient_factor);
-  }
+  expect_same_gradients(actual, expected, grad, what, gradient_limit);
 }
+
+// Where both forms compute in float, gradients differ by the scores that fell to another level;
+// the CUDA kernels round the operands of the backward products to the type of q.
+double gradient_limit(at::ScalarType dtype) { return dtype == at::kBFloat16 ? 1e-2 : 3e-3; }
 
 const Case kCases[] = {{1, 1, 1, 1, 1, 8},    {2, 5, 5, 2, 1, 16},   {2, 67, 67, 4, 2, 32},
                        {1, 130, 130, 2, 2, 64}, {1, 3, 9, 2, 2, 16},   {2, 4, 9, 3, 1, 20},
@@ -160,9 +178,8 @@ TEST(OpticalAttention, CpuAgreesWithComposite) {
         const at::Tensor ranges = set ? set_ranges(c.width) : unset_ranges();
         const std::string what =
             c.name() + name_of(dtype) + (set ? " set ranges " : " unset ranges ");
-        // A score that moved by a level changes a few gradients by more than rounding does.
-        expect_same(run_op(x, ranges, s), run_composite(x, ranges, s), what, 1e-3,
-                    dtype == at::kFloat ? 500 : 2);
+        expect_same(run_op(x, ranges, s), run_composite(x, ranges, s), x.grad, what,
+                    gradient_limit(dtype));
       }
     }
   }
@@ -500,8 +517,7 @@ TEST(OpticalAttention, CudaAgreesWithCpu) {
             c.name() + name_of(dtype) + (set ? " set ranges " : " unset ranges ");
         const Outcome cpu = run_op(x, ranges, s);
         const Outcome cuda = run_op(on_device, ranges.to(at::kCUDA), device_settings);
-        // The kernels' operands of the backward products are rounded to the type of q.
-        expect_same(cuda, cpu, what, 1e-3, dtype == at::kFloat ? 500 : 3);
+        expect_same(cuda, cpu, x.grad, what, gradient_limit(dtype));
       }
     }
   }
@@ -536,7 +552,7 @@ TEST(OpticalAttention, CudaMaseSwitches) {
     device_settings.clock = s.clock->to(at::kCUDA);
     for (const at::Tensor& ranges : {unset_ranges(), set_ranges(64)}) {
       expect_same(run_op(on_device, ranges.to(at::kCUDA), device_settings), run_op(x, ranges, s),
-                  "switch " + std::to_string(which) + " ", 1e-3, 3);
+                  x.grad, "switch " + std::to_string(which) + " ", gradient_limit(at::kBFloat16));
     }
   }
 }
