@@ -129,7 +129,7 @@ cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype
       const int64_t k_rows = static_cast<int64_t>(a.kv_heads) * a.keys;
       const int64_t items = a.batch * (q_rows > k_rows ? q_rows : k_rows) * (D / 8);
       const int64_t blocks = (items + attention::kThreads - 1) / attention::kThreads;
-      const int64_t most = static_cast<int64_t>(multiprocessors) * 3;
+      const int64_t most = static_cast<int64_t>(multiprocessors) * 6;
       const dim3 grid(static_cast<unsigned>(blocks < most ? blocks : most), with_v ? 3 : 2);
       if (!ranges_set) {
         attention::operands_kernel<T, D, true><<<grid, attention::kThreads, 0, stream>>>(a);

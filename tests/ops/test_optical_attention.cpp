@@ -125,10 +125,11 @@ void expect_same_levels(const Outcome& actual, const Outcome& expected, const st
   EXPECT_LE(difference.max().item<double>(), 2.01 * step + 4 * value / 255 + rounding) << what;
 }
 
-// ||a - e|| against ||e||, or against a small part of the output's gradient where e vanishes.
+// ||a - e|| against ||e||, or against a part of the output's gradient where e vanishes, as q's does
+// for a single key: there it is what rounding to the type of q leaves.
 void expect_same_gradients(const Outcome& actual, const Outcome& expected, const at::Tensor& grad,
                            const std::string& what, double limit) {
-  const double least = 0.01 * grad.to(at::kDouble).norm().item<double>();
+  const double least = 0.1 * grad.to(at::kDouble).norm().item<double>();
   for (size_t i = 0; i < 3; ++i) {
     const at::Tensor a = actual.grads[i].to(at::kCPU, at::kDouble);
     const at::Tensor e = expected.grads[i].to(at::kCPU, at::kDouble);
