@@ -15,5 +15,7 @@ std::unique_ptr<Command> make_kinds_command();
 std::unique_ptr<Command> make_data_stories_command();
 std::unique_ptr<Command> make_tokenize_command();
 std::unique_ptr<Command> make_tokenizer_train_command();
+std::unique_ptr<Command> make_report_command();
+std::unique_ptr<Command> make_sweep_command();
 
 }  // namespace refract

@@ -11,5 +11,7 @@ int main(int argc, char** argv) {
   commands.push_back(refract::make_data_stories_command());
   commands.push_back(refract::make_tokenize_command());
   commands.push_back(refract::make_tokenizer_train_command());
+  commands.push_back(refract::make_report_command());
+  commands.push_back(refract::make_sweep_command());
   return refract::run_program(argc, argv, commands);
 }

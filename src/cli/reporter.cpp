@@ -1,8 +1,10 @@
 #include "cli/reporter.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "core/log.h"
+#include "report/run_record.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -21,6 +23,7 @@ RunReporter::RunReporter(const Options& options)
     : options_(options),
       metrics_(options.folder, resume_step(options)),
       events_(options.folder / "tensorboard", resume_step(options)),
+      samples_(open_step_log(options.folder / kSamplesFile, "the samples", resume_step(options))),
       progress_("train", options.steps, options.resumed_from.value_or(0)) {}
 
 void RunReporter::write(int64_t step, std::vector<Value> values) {
@@ -67,8 +70,10 @@ void RunReporter::on_evaluation(int64_t step, const Evaluation& e) {
 }
 
 void RunReporter::on_sample(int64_t step, const std::string& text) {
+  const std::string whole = repair_utf8(text);  // a sample may be cut inside a character
+  samples_.append(nlohmann::json({{"step", step}, {"text", whole}}).dump() + "\n");
   std::string indented = "  | ";
-  for (char c : repair_utf8(text)) {  // a sample may be cut inside a character
+  for (char c : whole) {
     indented += c;
     if (c == '\n') indented += "  | ";
   }
@@ -77,6 +82,11 @@ void RunReporter::on_sample(int64_t step, const std::string& text) {
 
 void RunReporter::on_checkpoint(int64_t step, const std::filesystem::path& path) {
   log_info("step {}: saved {}", step, path.string());
+}
+
+// The metrics then say that the run ended so: a value that is not finite stands as null.
+void RunReporter::on_bad_step(const StepRecord& record) {
+  write(record.step + 1, {{"loss", record.loss}, {"grad_norm", record.grad_norm}});
 }
 
 }  // namespace refract

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/progress.h"
+#include "report/append_file.h"
 #include "report/metrics.h"
 #include "report/tensorboard.h"
 #include "train/trainer.h"
@@ -29,6 +30,7 @@ class RunReporter : public Observer {
   void on_evaluation(int64_t step, const Evaluation& evaluation) override;
   void on_sample(int64_t step, const std::string& text) override;
   void on_checkpoint(int64_t step, const std::filesystem::path& path) override;
+  void on_bad_step(const StepRecord& record) override;
   void finish() { progress_.finish(); }
 
  private:
@@ -37,6 +39,7 @@ class RunReporter : public Observer {
   Options options_;
   MetricsLog metrics_;
   TensorBoardWriter events_;
+  AppendFile samples_;
   Progress progress_;
   std::string note_;
   std::chrono::steady_clock::time_point last_line_{};

@@ -12,6 +12,7 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "model/checkpoint.h"
+#include "report/run_report.h"
 #include "train/trainer.h"
 #include "transforms/peft.h"
 
@@ -151,6 +152,7 @@ int TrainCommand::run() {
   if (trainer.position() > 0) log_info("resuming from step {}", trainer.position());
   const RunResult result = trainer.run();
   reporter.finish();
+  write_run_report(config_.run.dir);
   return report(result);
 }
 

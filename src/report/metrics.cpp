@@ -24,8 +24,8 @@ std::optional<int64_t> step_of(std::string_view line) {
 }
 
 // Leaves the whole lines up to `resume_step` in the file.
-void repair(const fs::path& path, int64_t resume_step) {
-  const std::string text = read_file(path, "the metrics");
+void repair(const fs::path& path, const std::string& what, int64_t resume_step) {
+  const std::string text = read_file(path, what);
   std::string kept;
   int64_t broken = 0;
   for (std::string_view rest = text; !rest.empty();) {
@@ -48,16 +48,16 @@ void repair(const fs::path& path, int64_t resume_step) {
   if (kept != text) write_file_atomically(path, kept);
 }
 
-AppendFile open_repaired(const fs::path& folder, int64_t resume_step) {
-  const fs::path path = folder / "metrics.jsonl";
-  if (fs::exists(path)) repair(path, resume_step);
-  return AppendFile(path, "the metrics");
-}
-
 }  // namespace
 
+AppendFile open_step_log(const fs::path& path, const std::string& what, int64_t resume_step) {
+  if (fs::exists(path)) repair(path, what, resume_step);
+  return AppendFile(path, what);
+}
+
 MetricsLog::MetricsLog(const fs::path& folder, int64_t resume_step)
-    : file_(open_repaired(folder, resume_step)), last_step_(resume_step) {}
+    : file_(open_step_log(folder / "metrics.jsonl", "the metrics", resume_step)),
+      last_step_(resume_step) {}
 
 void MetricsLog::write(int64_t step, MetricValues values) {
   if (step < last_step_) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -16,16 +17,20 @@ namespace refract {
 
 using MetricValues = std::span<const std::pair<std::string_view, double>>;
 
+// Opens a file of such lines (each has a "step") at its end. A run that resumes gives the step of
+// the checkpoint it starts from: later lines, which it will write again, and lines that a killed
+// process left torn are dropped, in one atomic rewrite, so that each step stands once however often
+// a run is resumed. For this to hold a trainer writes a step's lines before it saves that step's
+// checkpoint. MetricsLog::kFresh keeps nothing. `what` names the file in errors ("the metrics").
+AppendFile open_step_log(const std::filesystem::path& path, const std::string& what,
+                         int64_t resume_step);
+
 class MetricsLog {
  public:
   // A run that starts: nothing of an older file is kept.
   static constexpr int64_t kFresh = -1;
 
-  // Opens `folder`/metrics.jsonl. A run that resumes gives the step of the checkpoint it starts
-  // from: later lines, which it will write again, and lines that a killed process left torn are
-  // dropped, in one atomic rewrite, so that each step stands once however often a run is resumed.
-  // For this to hold a trainer writes a step's line (and its evaluation's) before it saves that
-  // step's checkpoint.
+  // Opens `folder`/metrics.jsonl, see open_step_log.
   explicit MetricsLog(const std::filesystem::path& folder, int64_t resume_step = kFresh);
 
   // Appends one line; it is with the system when the call returns. Steps must not decrease, and

@@ -26,6 +26,9 @@ class Table {
   // A line of dashes, before a total for instance.
   void add_rule();
   size_t rows() const { return rows_.size(); }
+  const std::vector<Column>& columns() const { return columns_; }
+  // As added, one cell a column; an empty row is a rule.
+  const std::vector<std::vector<std::string>>& cells() const { return rows_; }
   // With a newline after each line and no spaces at line ends. Cells are UTF-8; a code point counts
   // as one column.
   std::string str() const;

@@ -108,7 +108,12 @@ void Trainer::restart_clock() {
 void Trainer::log_point() {
   std::optional<int64_t> bad_step;
   const std::vector<StepRecord> records = step_.take_records(bad_step);
-  if (bad_step) stop_at_bad_step(*bad_step);
+  if (bad_step) {
+    for (const StepRecord& record : records) {
+      if (record.step == *bad_step) observer_.on_bad_step(record);
+    }
+    stop_at_bad_step(*bad_step);
+  }
   if (records.empty()) return;
   const double seconds = seconds_now() - clock_;
   LogPoint point;

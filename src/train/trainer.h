@@ -38,6 +38,8 @@ class Observer {
   virtual void on_evaluation(int64_t /*step*/, const Evaluation&) {}
   virtual void on_sample(int64_t /*step*/, const std::string& /*text*/) {}
   virtual void on_checkpoint(int64_t /*step*/, const std::filesystem::path&) {}
+  // A step whose loss or gradient is not finite; the run ends after it.
+  virtual void on_bad_step(const StepRecord&) {}
 };
 
 struct RunResult {

@@ -1,0 +1,68 @@
+// What a run's folder says about the run: settings, metrics, samples, transforms, ranges. Reads
+// whatever is there, of a run that is still going or was killed as well.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace refract {
+
+// A metric over steps, in the order of the file. NaN: it was measured and was not finite.
+struct Curve {
+  std::vector<double> steps, values;
+
+  double last() const;    // NaN where there is none
+  double lowest() const;  // of the finite values; NaN where there is none
+};
+
+struct Sample {
+  int64_t step = 0;
+  std::string text;
+};
+
+// A rule of transforms.toml with what it did; an empty `kind`: the layers that were left alone.
+struct TransformRow {
+  std::string match, kind;
+  int64_t modules = 0, dense_parameters = 0, parameters = 0;
+};
+
+// A module's lower and upper end of one range over the checkpoints that the folder still has.
+struct RangeTrack {
+  std::string module, role;  // "model.layers.0.mlp.up_proj", "x"
+  std::vector<double> steps, low, high;
+};
+
+struct RunRecord {
+  std::filesystem::path folder;
+  std::string name;                             // unique among the runs of a report
+  std::map<std::string, std::string> settings;  // dotted key -> its value as TOML
+  std::map<std::string, Curve> metrics;
+  std::vector<Sample> samples;
+  std::vector<TransformRow> transforms;
+  std::vector<RangeTrack> ranges;
+
+  // An empty curve where the run has no such metric.
+  const Curve& curve(std::string_view metric) const;
+  // The last step that has a metric; -1: none.
+  int64_t last_step() const;
+};
+
+// Whether the folder holds a run: it has its metrics or its settings.
+bool is_run(const std::filesystem::path& folder);
+// Error (usage) where the folder holds no run.
+RunRecord read_run(const std::filesystem::path& folder);
+// The metrics of a run alone; empty where there are none yet.
+std::map<std::string, Curve> read_metrics(const std::filesystem::path& folder);
+
+// The range buffers of the run's checkpoints (buffers.safetensors, or among the weights): tensors
+// whose name contains "range" and whose elements are pairs (low, high).
+std::vector<RangeTrack> read_ranges(const std::filesystem::path& run_folder);
+
+// The file that RunRecord::samples comes from: one JSON object {"step":,"text":} per line.
+inline constexpr const char* kSamplesFile = "samples.jsonl";
+
+}  // namespace refract
