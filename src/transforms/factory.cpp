@@ -142,10 +142,17 @@ void check_guides(const Decoder& decoder, const std::string& where) {
 }  // namespace
 
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,
-                             const std::string& where, bool self_guided) {
+                             const std::string& where, bool self_guided,
+                             const PremergeSettings* premerge) {
   const TransformFactory factory(Rules::parse(transform_json, where), self_guided);
   TransformedModel model;
-  model.decoder = std::make_unique<Decoder>(config, factory);
+  if (premerge) {
+    const PremergeFactory wrapped(factory, *premerge);
+    model.decoder = std::make_unique<Decoder>(config, wrapped);
+    model.premerged = wrapped.groups();
+  } else {
+    model.decoder = std::make_unique<Decoder>(config, factory);
+  }
   model.rules = factory.rules();
   model.plan = factory.plan();
   check_plan(model.plan, where);
