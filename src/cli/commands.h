@@ -14,5 +14,10 @@ std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_data_stories_command();
 std::unique_ptr<Command> make_tokenize_command();
 std::unique_ptr<Command> make_tokenizer_train_command();
+std::unique_ptr<Command> make_bench_kernel_command();
+std::unique_ptr<Command> make_bench_mlp_command();
+std::unique_ptr<Command> make_bench_train_command();
+std::unique_ptr<Command> make_bench_decode_command();
+std::unique_ptr<Command> make_bench_premerge_command();
 
 }  // namespace refract
