@@ -32,32 +32,40 @@ class InspectCommand : public Command {
  private:
   void read();
   nlohmann::json figures(const Decoder& model) const;
+  double premerge_bytes() const;
   void print(const Decoder& model, const nlohmann::json& figures) const;
   std::string source_;
   std::vector<std::string> overrides_;
   bool json_ = false;
   RunConfig config_;
+  fs::path folder_;  // of a model; empty for a recipe
 };
 
 void InspectCommand::read() {
   if (!source_.ends_with(".toml")) {
     const fs::path folder = resolve_model_path(source_);
-    const ModelConfig base = read_model_config(folder);
-    config_ = make_run_config(overrides_tree(overrides_), source_, &base);
-    config_.data.context = std::min(config_.data.context, base.max_position_embeddings);
+    folder_ = folder;
+    config_ = folder_config(folder, overrides_, source_);
+    config_.data.context =
+        std::min(config_.data.context, config_.model.max_position_embeddings);
     resolve(config_.model, 0, config_.data.context);
     return;
   }
-  const Recipe recipe = open_recipe(source_, overrides_);
-  config_ = recipe.config;
-  int64_t vocabulary = 0;
-  if (config_.model.vocab_size == 0) {  // only then is the tokenizer worth opening
-    const auto tokenizer = !recipe.source.empty() && !recipe.names_tokenizer
-                               ? folder_tokenizer(recipe.source)
-                               : nullptr;
-    vocabulary = (tokenizer ? tokenizer : make_tokenizer(config_.data))->vocab_size();
-  }
-  resolve(config_.model, vocabulary, config_.data.context);
+  config_ = open_resolved_recipe(source_, overrides_).config;
+}
+
+// Memory of the merged matrices that generate and eval would keep on this machine. The meta device
+// tells which layers have one without allocating any.
+double InspectCommand::premerge_bytes() const {
+  const at::Device device = open_device(config_);
+  const PremergeSettings settings = premerge_settings(config_, folder_, device);
+  const TransformedModel model =
+      build_model(config_.model, config_.transform, source_, false, &settings);
+  if (model.premerged.empty()) return 0;
+  model.decoder->allocate(at::Device(at::kMeta), compute_dtype(config_));
+  int64_t bytes = 0;
+  for (const PremergeGroup& group : model.premerged) bytes += group.layer->bytes();
+  return static_cast<double>(bytes);
 }
 
 nlohmann::json InspectCommand::figures(const Decoder& model) const {
@@ -94,7 +102,8 @@ nlohmann::json InspectCommand::figures(const Decoder& model) const {
            {{"attention", cost.flops.attention_projections + cost.flops.attention_products},
             {"ffn", cost.flops.ffn},
             {"head", cost.flops.head}}},
-          {"state_bytes", state}};
+          {"state_bytes", state},
+          {"premerge_bytes", premerge_bytes()}};
 }
 
 void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const {
@@ -120,6 +129,10 @@ void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const 
   fmt::print(
       "state           {} for weights, gradients and moments ({}); activations come on top\n",
       format_bytes(f["state_bytes"].get<double>()), config_.train.precision);
+  if (const double merged = f["premerge_bytes"].get<double>(); merged > 0) {
+    fmt::print("pre-merged      {} for merged matrices beside the factors, in inference\n",
+               format_bytes(merged));
+  }
 }
 
 int InspectCommand::run() {

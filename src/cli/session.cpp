@@ -2,12 +2,14 @@
 
 #include <ATen/Parallel.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "analysis/model_flops.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "core/toml.h"
+#include "data/tokenize.h"
 #include "model/checkpoint.h"
 #include "ops/common/cuda_runtime.h"
 #include "report/table.h"
@@ -25,6 +27,17 @@ nlohmann::json saved_settings(const fs::path& folder) {
   if (fs::exists(folder / "transforms.toml"))
     tree["transform"] = read_toml(folder / "transforms.toml").at("transform");
   return tree;
+}
+
+// "model name : Intel(R) Xeon(R) ..." of the first processor.
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (!line.starts_with("model name")) continue;
+    const size_t begin = line.find_first_not_of(" \t", line.find(':') + 1);
+    if (begin != std::string::npos) return line.substr(begin);
+  }
+  return "CPU";
 }
 
 }  // namespace
@@ -53,6 +66,11 @@ std::string device_name(at::Device device) {
   return fmt::format("CPU ({} threads)", at::get_num_threads());
 }
 
+std::string device_key(at::Device device) {
+  if (device.is_cuda()) return device_name(device);
+  return fmt::format("{}, {} threads", processor_name(), at::get_num_threads());
+}
+
 at::ScalarType compute_dtype(const RunConfig& config) {
   return config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
 }
@@ -74,6 +92,19 @@ Recipe open_recipe(const std::string& path, const std::vector<std::string>& over
   return recipe;
 }
 
+Recipe open_resolved_recipe(const std::string& path, const std::vector<std::string>& overrides) {
+  Recipe recipe = open_recipe(path, overrides);
+  int64_t vocabulary = 0;
+  if (recipe.config.model.vocab_size == 0) {  // only then is the tokenizer worth opening
+    const auto tokenizer = !recipe.source.empty() && !recipe.names_tokenizer
+                               ? folder_tokenizer(recipe.source)
+                               : nullptr;
+    vocabulary = (tokenizer ? tokenizer : make_tokenizer(recipe.config.data))->vocab_size();
+  }
+  resolve(recipe.config.model, vocabulary, recipe.config.data.context);
+  return recipe;
+}
+
 std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
   for (const char* name :
        {"tokenizer.json", "vocab.json", "tokenizer.model", "chars.json", "bytes.json"}) {
@@ -82,11 +113,25 @@ std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
   return nullptr;
 }
 
-LoadedModel load_model(const std::string& specification,
-                       const std::vector<std::string>& overrides) {
-  LoadedModel loaded;
-  loaded.folder = resolve_model_path(specification);
-  nlohmann::json tree = saved_settings(loaded.folder);
+fs::path premerge_file(const fs::path& folder) {
+  const bool checkpoint = folder.parent_path().filename() == "checkpoints";
+  return (checkpoint ? folder.parent_path().parent_path() : folder) / "premerge.toml";
+}
+
+PremergeSettings premerge_settings(const RunConfig& config, const fs::path& folder,
+                                   at::Device device) {
+  PremergeSettings settings;
+  settings.mode = config.decode.premerge;
+  if (!folder.empty()) settings.table = PremergeTable::read(premerge_file(folder));
+  settings.device = device_key(device);
+  settings.precision = config.train.precision;
+  settings.default_tokens = default_premerge_tokens(device.is_cuda());
+  return settings;
+}
+
+RunConfig folder_config(const fs::path& folder, const std::vector<std::string>& overrides,
+                        const std::string& where) {
+  nlohmann::json tree = saved_settings(folder);
   // The folder's config.json describes the model; the settings of its training stay where they say
   // how to run it.
   tree.erase("model");
@@ -94,10 +139,17 @@ LoadedModel load_model(const std::string& specification,
   tree.erase("init");
   tree.erase("self_guided");  // a saved model has no guides
   merge_overrides(tree, overrides);
-  const bool context_given = sets_key(tree, "data.context");
-  const ModelConfig base = read_model_config(loaded.folder);
-  loaded.config = make_run_config(tree, specification, &base);
-  if (!context_given) loaded.config.data.context = loaded.config.model.max_position_embeddings;
+  const ModelConfig base = read_model_config(folder);
+  RunConfig config = make_run_config(tree, where, &base);
+  if (!sets_key(tree, "data.context")) config.data.context = config.model.max_position_embeddings;
+  return config;
+}
+
+LoadedModel load_model(const std::string& specification,
+                       const std::vector<std::string>& overrides) {
+  LoadedModel loaded;
+  loaded.folder = resolve_model_path(specification);
+  loaded.config = folder_config(loaded.folder, overrides, specification);
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
   } else {
@@ -105,17 +157,20 @@ LoadedModel load_model(const std::string& specification,
   }
   resolve(loaded.config.model, 0, loaded.config.data.context);
   const at::Device device = open_device(loaded.config);
-  TransformedModel planned = plan_model(loaded.config, specification);
+  const PremergeSettings premerge = premerge_settings(loaded.config, loaded.folder, device);
+  TransformedModel planned = plan_model(loaded.config, specification, &premerge);
   loaded.model = std::move(planned.decoder);
+  loaded.premerged = std::move(planned.premerged);
   loaded.rules = std::move(planned.rules);
   loaded.model->allocate(device, compute_dtype(loaded.config));
   load_weights(*loaded.model, loaded.folder);
   return loaded;
 }
 
-TransformedModel plan_model(RunConfig& config, const std::string& where) {
-  TransformedModel model =
-      build_model(config.model, config.transform, where, config.self_guided.mode != "none");
+TransformedModel plan_model(RunConfig& config, const std::string& where,
+                            const PremergeSettings* premerge) {
+  TransformedModel model = build_model(config.model, config.transform, where,
+                                       config.self_guided.mode != "none", premerge);
   config.transform = model.rules.to_json();
   return model;
 }

@@ -19,6 +19,8 @@ namespace refract {
 // asks torch for CUDA.
 at::Device open_device(const RunConfig& config);
 std::string device_name(at::Device device);
+// What a measured threshold is kept under: the GPU's name, or the processor's and its threads.
+std::string device_key(at::Device device);
 
 // float32, or bfloat16 for train.precision = "bf16".
 at::ScalarType compute_dtype(const RunConfig& config);
@@ -31,9 +33,17 @@ struct Recipe {
   bool names_tokenizer = false;  // data.tokenizer stands in the recipe itself
 };
 Recipe open_recipe(const std::string& path, const std::vector<std::string>& overrides);
+// The same with the model's settings resolved; opens the tokenizer only for a vocabulary that
+// nothing else gives.
+Recipe open_resolved_recipe(const std::string& path, const std::vector<std::string>& overrides);
 
 // Opens a folder's tokenizer; null if it has none.
 std::shared_ptr<const Tokenizer> folder_tokenizer(const std::filesystem::path& folder);
+
+// The settings that a folder's model was trained with, transform rules included, under the
+// overrides; of the model those of its config.json.
+RunConfig folder_config(const std::filesystem::path& folder,
+                        const std::vector<std::string>& overrides, const std::string& where);
 
 // A trained model ready to run: from a run, a checkpoint, a Hugging Face folder or a Hub id in the
 // cache.
@@ -44,12 +54,23 @@ struct LoadedModel {
   std::unique_ptr<Decoder> model;
   Rules rules;
   std::string started_from = "random";  // init.from of the run it is of
+  std::vector<PremergeGroup> premerged;
 };
+// Of a model for inference on `device`: what decode.premerge says, with the thresholds measured for
+// the run that `folder` belongs to (none for an empty one).
+PremergeSettings premerge_settings(const RunConfig& config, const std::filesystem::path& folder,
+                                   at::Device device);
+// Where a run keeps its measured thresholds: premerge.toml beside its checkpoints, or in the folder
+// itself where that is no checkpoint of a run.
+std::filesystem::path premerge_file(const std::filesystem::path& folder);
+
 LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides);
 
 // The model of a run with its transform rules, not allocated, and what they came to. The rules in
-// `config` become the effective ones (a legacy rule file's are written out).
-TransformedModel plan_model(RunConfig& config, const std::string& where);
+// `config` become the effective ones (a legacy rule file's are written out). premerge: for
+// inference.
+TransformedModel plan_model(RunConfig& config, const std::string& where,
+                            const PremergeSettings* premerge = nullptr);
 
 // The histogram of the rules: rule, kind, modules, parameters before and after. Empty without
 // rules.

@@ -72,6 +72,10 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add("eval.prompt", c.eval.prompt, "what a sample starts with");
   fields.add("eval.temperature", c.eval.temperature, "of the samples; 0: the likeliest token",
              or_zero);
+  fields.add("decode.premerge", c.decode.premerge,
+             "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
+             "always, never",
+             {"auto", "on", "off"});
   fields.add("checkpoint.every", c.checkpoint.every,
              "steps between checkpoints; 0: only at the end", or_zero);
   fields.add("checkpoint.keep", c.checkpoint.keep, "newest checkpoints to keep; 0: all", or_zero);

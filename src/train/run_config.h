@@ -63,6 +63,9 @@ struct RunConfig {
     std::string prompt;
     double temperature = 0.8;
   } eval;
+  struct Decode {
+    std::string premerge = "auto";
+  } decode;
   struct Checkpoint {
     int64_t every = 1000;
     int64_t keep = 2;

@@ -158,10 +158,17 @@ std::vector<std::string> module_names(const ModelConfig& config) {
 }
 
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,
-                             const std::string& where, bool self_guided) {
+                             const std::string& where, bool self_guided,
+                             const PremergeSettings* premerge) {
   const TransformFactory factory(read_rules(config, transform_json, where), self_guided);
   TransformedModel model;
-  model.decoder = std::make_unique<Decoder>(config, factory);
+  if (premerge) {
+    const PremergeFactory wrapped(factory, *premerge);
+    model.decoder = std::make_unique<Decoder>(config, wrapped);
+    model.premerged = wrapped.groups();
+  } else {
+    model.decoder = std::make_unique<Decoder>(config, factory);
+  }
   model.rules = factory.rules();
   model.plan = factory.plan();
   check_plan(model.plan, where);

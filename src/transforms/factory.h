@@ -6,6 +6,7 @@
 
 #include "model/decoder.h"
 #include "model/slots.h"
+#include "transforms/premerge.h"
 #include "transforms/rules.h"
 
 namespace refract {
@@ -57,9 +58,12 @@ struct TransformedModel {
   std::unique_ptr<Decoder> decoder;
   Rules rules;
   std::vector<PlanRow> plan;
+  std::vector<PremergeGroup> premerged;
 };
+// premerge: builds a model for inference, whose layers keep merged matrices as it says.
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,
-                             const std::string& where, bool self_guided = false);
+                             const std::string& where, bool self_guided = false,
+                             const PremergeSettings* premerge = nullptr);
 
 // transforms.toml of a run: the rules as a recipe would hold them, the plan in comments before
 // each. Empty where there are no rules.
