@@ -45,10 +45,34 @@ __device__ __forceinline__ Range merge_parts(const float* parts, int64_t count) 
 
 // The range a call quantizes with: `range` where it is set, else the merge of parts, where there
 // are any. Every thread of the block calls it.
-__device__ __forceinline__ Range effective_range(const float* range, const float* parts,
-                                                 int64_t count) {
-  const Range r = load_range(range);
-  return is_set(r) || parts == nullptr ? r : merge_parts(parts, count);
+__device__ __forceinline__ Range effective_range(Range range, const float* parts, int64_t count) {
+  return parts == nullptr || is_set(range) ? range : merge_parts(parts, count);
+}
+
+// The merge of parts [count, 2] by one warp, given to its lanes.
+__device__ __forceinline__ Range warp_merge_parts(const float* parts, int64_t count) {
+  Range r = unset_range();
+#pragma unroll 8
+  for (int64_t i = threadIdx.x % 32; i < count; i += 32) {
+    const float2 part = __ldcg(reinterpret_cast<const float2*>(parts) + i);
+    r = merge(r, {part.x, part.y});
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1) {
+    r = merge(r, {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
+  }
+  return r;
+}
+
+// One more block of a launch has written what it has to tell; true for the last of `blocks`, which
+// then sees what all wrote before. Called by one thread.
+__device__ __forceinline__ bool is_last(unsigned* ticket, unsigned blocks) {
+  unsigned before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(ticket)
+               : "memory");
+  return before == blocks - 1;
 }
 
 // (step, index of the first slice) of a clock that may be absent.

@@ -1,5 +1,7 @@
 // Operands: a warp has a row, a block some rows of one member. Each element is read once for its
 // code, the row's sum and the member's range.
+#include <type_traits>
+
 #include "ops/optical/device.cuh"
 #include "ops/optical/product_kernel.h"
 
@@ -41,46 +43,103 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class T, bool kAligned>
-__global__ void __launch_bounds__(kThreads) encode_kernel(OpticalEncodeArgs a) {
-  constexpr int N = kAligned ? kVec<T> : 1;
+// Minimum and maximum in pairs of a half type, one instruction for two elements.
+template <class T>
+struct Extremes {
+  static constexpr bool kPaired = sizeof(T) == 2;
+  using Pair = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
+  Pair lo, hi;
+  __device__ Extremes() {
+    const auto inf = from_float<T>(INFINITY), minus = from_float<T>(-INFINITY);
+    lo = Pair(inf, inf);
+    hi = Pair(minus, minus);
+  }
+  template <int N>
+  __device__ __forceinline__ void include(const Vec<T, N>& v) {
+#pragma unroll
+    for (int j = 0; j < N; j += 2) {
+      const Pair p(v.at[j], v.at[N == 1 ? 0 : j + 1]);
+      lo = __hmin2(lo, p);
+      hi = __hmax2(hi, p);
+    }
+  }
+  __device__ __forceinline__ Range range() const {
+    return {fminf(to_float(lo.x), to_float(lo.y)), fmaxf(to_float(hi.x), to_float(hi.y))};
+  }
+};
+template <>
+struct Extremes<float> {
+  Range r = optical::unset_range();
+  template <int N>
+  __device__ __forceinline__ void include(const Vec<float, N>& v) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) r = optical::include(r, v.at[j]);
+  }
+  __device__ __forceinline__ Range range() const { return r; }
+};
+
+// Whole codes of a vector without a LUT floor, or codes with it; adds them to `sum`.
+template <class T, int N, bool kFloor>
+__device__ __forceinline__ Vec<__half, N> codes_of(const Vec<T, N>& v, const optical::Quantizer& q,
+                                                   const optical::Coder& c, float& sum) {
+  Vec<__half, N> out;
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float x = to_float(v.at[j]);
+    const float code = kFloor ? optical::code(q, c, optical::level(q, x))
+                              : optical::whole_code(q, optical::kRound + c.zero, x);
+    sum += code;
+    out.at[j] = __float2half_rn(kFloor ? code : optical::mul(code, c.unit));
+  }
+  return out;
+}
+
+template <class T, bool kAligned, bool kFloor>
+__global__ void __launch_bounds__(kThreads, 4) encode_kernel(OpticalEncodeArgs a) {
+  constexpr int N = kAligned ? kVec<T> : 1, kBatch = kAligned ? 4 : 1;
   const int m = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const float* unset =
       a.unset == nullptr ? nullptr : a.unset + static_cast<int64_t>(m) * kOpticalParts * 2;
-  const Range range = optical::effective_range(a.members.range[m], unset, kOpticalParts);
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    optical::store_range(a.used + 2 * m, range);
-    if (m == 0 && a.ticket != nullptr) *a.ticket = 0;
+  const Range range = optical::effective_range(optical::load_range(a.members.range[m]), unset,
+                                               kOpticalParts);
+  __shared__ optical::Quantizer shared_q;  // divisions once per block, not once per thread
+  __shared__ optical::Coder shared_c;
+  if (threadIdx.x == 0) {
+    shared_q = optical::quantizer(range, a.levels, a.lut_min);
+    shared_c = optical::coder(shared_q);
+    if (blockIdx.x == 0) {
+      optical::store_range(a.used + 2 * m, range);
+      if (m == 0 && a.ticket != nullptr) *a.ticket = 0;
+    }
   }
-  const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
-  const optical::Coder c = optical::coder(q);
-  const T* x = static_cast<const T*>(a.x);
-  __half* codes = static_cast<__half*>(a.codes);
-  Range r = optical::unset_range();
+  __syncthreads();
+  const optical::Quantizer q = shared_q;
+  const optical::Coder c = shared_c;
+  const int width = static_cast<int>(a.width);
+  Extremes<T> seen;
   const int64_t end = a.members.begin[m + 1];
   for (int64_t row = a.members.begin[m] + static_cast<int64_t>(blockIdx.x) * kWarps + warp;
        row < end; row += static_cast<int64_t>(gridDim.x) * kWarps) {
-    const T* from = x + row * a.width;
-    __half* to = codes + row * a.width;
+    const T* __restrict__ from = static_cast<const T*>(a.x) + row * a.width;
+    __half* __restrict__ to = static_cast<__half*>(a.codes) + row * a.width;
     float sum = 0.0f;
-#pragma unroll 4
-    for (int64_t i = lane * N; i < a.width; i += 32 * N) {
-      const Vec<T, N> v = load_vec<T, N>(from + i);
-      Vec<__half, N> out;
+    for (int i = lane * N; i < width; i += 32 * N * kBatch) {
+      Vec<T, N> v[kBatch];
 #pragma unroll
-      for (int j = 0; j < N; ++j) {
-        const float value = to_float(v.at[j]);
-        r = optical::include(r, value);
-        const float code = optical::code(q, c, optical::level(q, value));
-        sum += code;
-        out.at[j] = __float2half_rn(code);
+      for (int k = 0; k < kBatch; ++k) {  // all loads before the first use
+        if (i + k * 32 * N < width) v[k] = load_vec<T, N>(from + i + k * 32 * N);
       }
-      store_vec(to + i, out);
+#pragma unroll
+      for (int k = 0; k < kBatch; ++k) {
+        if (i + k * 32 * N >= width) break;
+        seen.include(v[k]);
+        store_vec(to + i + k * 32 * N, codes_of<T, N, kFloor>(v[k], q, c, sum));
+      }
     }
     sum = warp_sum(sum);
-    if (lane == 0) a.sums[row] = sum;
+    if (lane == 0) a.sums[row] = kFloor ? sum : optical::mul(sum, c.unit);
   }
-  r = optical::block_range(r);
+  const Range r = optical::block_range(seen.range());
   if (threadIdx.x == 0) optical::store_range(a.seen + (m * kOpticalParts + blockIdx.x) * 2, r);
 }
 
@@ -89,7 +148,8 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
   constexpr int N = kVec<T>;
   const T* x = static_cast<const T*>(a.x);
   T* y = static_cast<T*>(a.y);
-  const Range range = optical::effective_range(a.range, a.seen, kOpticalParts);
+  const Range range =
+      optical::effective_range(optical::load_range(a.range), a.seen, kOpticalParts);
   const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
   const optical::Now now = optical::now_of(a.clock);
   const uint64_t first = now.slice * static_cast<uint64_t>(a.slice);
@@ -157,10 +217,12 @@ cudaError_t launch_optical_encode(const OpticalEncodeArgs& a, Dtype dtype, cudaS
   return dispatch_cuda(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const dim3 grid(kOpticalParts, a.members.count);
-    if (aligned16(a.x, a.codes) && a.width % kVec<T> == 0) {
-      encode_kernel<T, true><<<grid, kThreads, 0, stream>>>(a);
+    if (!aligned16(a.x, a.codes) || a.width % kVec<T> != 0) {
+      encode_kernel<T, false, true><<<grid, kThreads, 0, stream>>>(a);
+    } else if (a.lut_min > 0) {
+      encode_kernel<T, true, true><<<grid, kThreads, 0, stream>>>(a);
     } else {
-      encode_kernel<T, false><<<grid, kThreads, 0, stream>>>(a);
+      encode_kernel<T, true, false><<<grid, kThreads, 0, stream>>>(a);
     }
     return cudaGetLastError();
   });

@@ -1,6 +1,8 @@
 // The pass over a product of codes: value, noise, level, bias, output and range. A thread has eight
 // columns of one member, whose terms it keeps in registers, and walks down the rows of its block; a
 // warp covers 256 columns of one row, so that loads and stores are whole lines.
+#include <type_traits>
+
 #include "ops/optical/device.cuh"
 #include "ops/optical/product_kernel.h"
 
@@ -11,9 +13,9 @@ using optical::kThreads;
 using optical::kWarps;
 using optical::Range;
 
-constexpr int kColumns = 8;                  // per thread
-constexpr int kTile = 32 * kColumns;         // per block
-constexpr int kPartsPerMultiprocessor = 12;  // blocks
+constexpr int kColumns = 8;          // per thread
+constexpr int kTile = 32 * kColumns;  // per block
+constexpr int kBlocksPerMultiprocessor = 4;  // all at once
 
 template <class T>
 struct ProductOf {
@@ -48,36 +50,44 @@ __device__ __forceinline__ void store_columns(T* p, const Vec<T, kColumns>& v) {
   }
 }
 
-// Where a block is: blockIdx.x = batch and rows, blockIdx.y = member and columns.
+// Where a block is: blockIdx.x = batch and rows, .y = columns of the member blockIdx.z.
 struct Place {
   int member;
   int64_t batch, row, row_end;  // rows within the batch
   int64_t column, column_end;   // within all columns; of this thread, of the member
-  int64_t first_part, parts;    // of the member, in `seen`
+  bool beyond;                  // the member has fewer columns than the widest one
 };
 
-__device__ __forceinline__ int64_t tiles_of(const OpticalMembers& m, int member) {
+__host__ __device__ __forceinline__ int64_t tiles_of(const OpticalMembers& m, int member) {
   return (m.begin[member + 1] - m.begin[member] + kTile - 1) / kTile;
 }
 
 __device__ __forceinline__ Place place_of(const OpticalOutputArgs& a, int chunks) {
   Place p;
-  int64_t tile = blockIdx.y, first_tile = 0;
-  for (p.member = 0; p.member + 1 < a.members.count; ++p.member) {
-    const int64_t tiles = tiles_of(a.members, p.member);
-    if (tile < tiles) break;
-    tile -= tiles;
-    first_tile += tiles;
-  }
-  p.first_part = first_tile * gridDim.x;
-  p.parts = tiles_of(a.members, p.member) * gridDim.x;
-  p.column = a.members.begin[p.member] + tile * kTile + threadIdx.x % 32 * kColumns;
+  p.member = blockIdx.z;
+  p.column = a.members.begin[p.member] + static_cast<int64_t>(blockIdx.y) * kTile +
+             threadIdx.x % 32 * kColumns;
   p.column_end = a.members.begin[p.member + 1];
+  p.beyond = blockIdx.y >= tiles_of(a.members, p.member);
+  const unsigned chunk = blockIdx.x % chunks;
+  const int64_t rows = (a.rows + chunks - 1) / chunks;
   p.batch = blockIdx.x / chunks;
-  const int64_t chunk = blockIdx.x % chunks, rows = (a.rows + chunks - 1) / chunks;
   p.row = chunk * rows + threadIdx.x / 32;
   p.row_end = (chunk + 1) * rows < a.rows ? (chunk + 1) * rows : a.rows;
   return p;
+}
+
+// A member's parts of `seen` or `unset`: [tiles, gridDim.x] of the members before it, then its own.
+__device__ __forceinline__ int64_t first_part(const OpticalOutputArgs& a, int member) {
+  int64_t tiles = 0;
+  for (int m = 0; m < member; ++m) tiles += tiles_of(a.members, m);
+  return tiles * gridDim.x;
+}
+__device__ __forceinline__ int64_t part_of(const OpticalOutputArgs& a, int member) {
+  return first_part(a, member) + static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+}
+__device__ __forceinline__ const float* parts_at(const float* parts, int64_t first) {
+  return parts == nullptr ? nullptr : parts + 2 * first;
 }
 
 // gain, the rows' gain, and what each column adds.
@@ -86,130 +96,213 @@ struct Terms {
   float column[kColumns];
 };
 
-__device__ __forceinline__ Terms terms_of(const OpticalOutputArgs& a, const Place& p) {
+__device__ __forceinline__ optical::Mix mix_of(const OpticalOutputArgs& a, int member) {
   const Range row = optical::load_range(a.row_used);
-  const Range column = optical::load_range(a.column_used + 2 * p.member);
-  const optical::Mix mix =
-      optical::mix(optical::quantizer(row, a.levels, 0.0f),
-                   optical::quantizer(column, a.levels, a.lut_min), static_cast<float>(a.inner));
+  const Range column = optical::load_range(a.column_used + 2 * member);
+  return optical::mix(optical::quantizer(row, a.levels, 0.0f),
+                      optical::quantizer(column, a.levels, a.lut_min),
+                      static_cast<float>(a.inner));
+}
+
+// The sums of the codes of a thread's columns.
+struct ColumnSums {
+  float at[kColumns];
+  __device__ __forceinline__ ColumnSums(const OpticalOutputArgs& a, const Place& p) {
+    const float* sums = a.column_sums + p.batch * a.columns + p.column;
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) at[j] = p.column + j < p.column_end ? sums[j] : 0.0f;
+  }
+};
+
+__device__ __forceinline__ Terms terms_of(const optical::Mix& mix, const ColumnSums& sums) {
   Terms t{mix.gain, mix.row_gain, {}};
 #pragma unroll
   for (int j = 0; j < kColumns; ++j) {
-    const int64_t c = p.column + j;
-    const float sum = c < p.column_end ? a.column_sums[p.batch * a.columns + c] : 0.0f;
-    t.column[j] = optical::add(optical::mul(mix.column_gain, sum), mix.constant);
+    t.column[j] = optical::add(optical::mul(mix.column_gain, sums.at[j]), mix.constant);
   }
   return t;
 }
 
 __device__ __forceinline__ float value_of(const Terms& t, float product, float row, int j) {
-  return optical::add(optical::mul(t.gain, product), optical::add(row, t.column[j]));
+  return __fmaf_rn(t.gain, product, row + t.column[j]);
 }
 
-template <class T, bool kAligned>
-__global__ void __launch_bounds__(kThreads, 4)
-    output_kernel(OpticalOutputArgs a, const float* unset, float* seen, int chunks) {
-  using P = typename ProductOf<T>::type;
-  const Place p = place_of(a, chunks);
-  const float* unset_parts = unset == nullptr ? nullptr : unset + 2 * p.first_part;
-  const Range used = optical::effective_range(a.members.range[p.member], unset_parts, p.parts);
-  const optical::Quantizer q = optical::quantizer(used, a.levels, 0.0f);
-  const Terms t = terms_of(a, p);
+// The quantizer, bias and noise of a thread's columns.
+template <class T>
+struct Finish {
+  optical::Quantizer q;
   float bias[kColumns];
-#pragma unroll
-  for (int j = 0; j < kColumns; ++j) {
-    const bool has = a.bias != nullptr && p.column + j < p.column_end;
-    bias[j] = has ? to_float(static_cast<const T*>(a.bias)[p.column + j]) : 0.0f;
-  }
-  const int64_t width = p.column_end - a.members.begin[p.member];
-  const optical::Now now = optical::now_of(a.clock);
-  const uint64_t first =
-      now.slice * static_cast<uint64_t>(a.batches * a.rows / a.slices * width) +
-      static_cast<uint64_t>(p.batch * a.rows * width + p.column - a.members.begin[p.member]);
-  const P* product = static_cast<const P*>(a.product) + p.batch * a.rows * a.columns + p.column;
-  T* y = static_cast<T*>(a.y) + p.batch * a.rows * a.columns + p.column;
-  const float* row_sums = a.row_sums + p.batch * a.rows;
-  Range r = optical::unset_range();
+  PhiloxKey key;
+  optical::Now now;
+  uint64_t first;  // index of the thread's first element of row 0
+  int64_t width;   // of the member
 
-  auto finish = [&](float v, float xi, int j) {
-    const float out =
-        optical::add(optical::plain_value(q, optical::noisy_level(q, v, xi)), bias[j]);
-    r = optical::include(r, a.clipped ? out : v);
-    return from_float<T>(out);
-  };
+  __device__ __forceinline__ Finish(const OpticalOutputArgs& a, const Place& p)
+      : key(a.key[p.member]),
+        now(optical::now_of(a.clock)),
+        width(p.column_end - a.members.begin[p.member]) {
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      const bool has = a.bias != nullptr && p.column + j < p.column_end;
+      bias[j] = has ? to_float(static_cast<const T*>(a.bias)[p.column + j]) : 0.0f;
+    }
+    first = now.slice * static_cast<uint64_t>(a.batches * a.rows / a.slices * width) +
+            static_cast<uint64_t>(p.batch * a.rows * width + p.column - a.members.begin[p.member]);
+  }
+  template <bool kBias>
+  __device__ __forceinline__ float output(float v, float xi, int j) const {
+    const float out = optical::plain_value(q, optical::noisy_level(q, v, xi));
+    return kBias ? optical::add(out, bias[j]) : out;
+  }
+};
+
+// The products of a thread's eight columns, all there, row by row: the next row's are on their way
+// while one is computed.
+template <class T>
+struct Products {
+  using P = typename ProductOf<T>::type;
+  const P* product;
+  const float* row_sums;
+  int64_t stride;
+  Vec<P, kColumns> next;
+  float next_sum;
+
+  __device__ __forceinline__ Products(const OpticalOutputArgs& a, const Place& p)
+      : product(static_cast<const P*>(a.product) + (p.batch * a.rows + p.row) * a.columns +
+                p.column),
+        row_sums(a.row_sums + p.batch * a.rows + p.row),
+        stride(kWarps * a.columns) {
+    if (p.row < p.row_end && p.column < p.column_end) fetch();
+  }
+  __device__ __forceinline__ void fetch() {
+    next = load_columns(product);
+    next_sum = *row_sums;
+    product += stride;
+    row_sums += kWarps;
+  }
+};
+
+// Rows of a thread whose columns' noise is whole blocks.
+template <class T, bool kBias, bool kDraws>
+__device__ __forceinline__ Range whole_rows(const OpticalOutputArgs& a, const Place& p,
+                                            const Terms& t, const Finish<T>& f,
+                                            Products<T>& products) {
+  T* y = static_cast<T*>(a.y) + (p.batch * a.rows + p.row) * a.columns + p.column;
+  uint64_t block = (f.first + static_cast<uint64_t>(p.row * f.width)) >> 2;
+  Range r = optical::unset_range();
+  for (int64_t row = p.row; row < p.row_end; row += kWarps) {
+    const auto v = products.next;
+    const float row_term = t.row_gain * products.next_sum;
+    if (row + kWarps < p.row_end) products.fetch();
+    Vec<T, kColumns> out;
+#pragma unroll
+    for (int half = 0; half < kColumns / 4; ++half) {
+      PhiloxBlock drawn;
+      if (kDraws) drawn = philox(f.key, f.now.step, block + half);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int j = 4 * half + k;
+        const float xi = kDraws ? optical::noise_of(drawn.word[k]) : a.shared;
+        const float value = value_of(t, to_float(v.at[j]), row_term, j);
+        r = optical::include(r, value);
+        out.at[j] = from_float<T>(f.template output<kBias>(value, xi, j));
+      }
+    }
+    store_columns(y, out);
+    y += products.stride;
+    block += static_cast<uint64_t>(kWarps / 4 * f.width);
+  }
+  return r;
+}
+
+// Rows of any columns, element by element.
+template <class T>
+__device__ __forceinline__ Range ragged_rows(const OpticalOutputArgs& a, const Place& p,
+                                             const Terms& t, const Finish<T>& f) {
+  using P = typename ProductOf<T>::type;
+  Range r = optical::unset_range();
+  for (int64_t row = p.row; row < p.row_end; row += kWarps) {
+    const int64_t at = (p.batch * a.rows + row) * a.columns + p.column;
+    const float row_term = t.row_gain * a.row_sums[p.batch * a.rows + row];
+    const uint64_t index = f.first + static_cast<uint64_t>(row * f.width);
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      if (p.column + j >= p.column_end) break;
+      const float xi =
+          a.draws ? optical::noise_of(philox_word(f.key, f.now.step, index + j)) : a.shared;
+      const float v = value_of(t, to_float(static_cast<const P*>(a.product)[at + j]), row_term, j);
+      const float out = f.template output<true>(v, xi, j);
+      r = optical::include(r, a.clipped ? out : v);
+      static_cast<T*>(a.y)[at + j] = from_float<T>(out);
+    }
+  }
+  return r;
+}
+
+// The last block to come here moves all ranges, a warp each: the others have read them.
+__device__ __forceinline__ void move_ranges(const OpticalOutputArgs& a, const float* unset,
+                                            const float* seen) {
+  for (int job = threadIdx.x / 32; job < a.members.count + a.moves; job += kWarps) {
+    const bool output = job < a.members.count;
+    const int64_t first = output ? first_part(a, job) : 0;
+    const int64_t parts = output ? tiles_of(a.members, job) * gridDim.x : kOpticalParts;
+    const OpticalMove move =
+        output ? OpticalMove{a.members.range[job], seen + 2 * first} : a.move[job - a.members.count];
+    Range from = optical::load_range(move.range);
+    if (output && a.clipped && !optical::is_set(from) && unset != nullptr) {
+      from = optical::warp_merge_parts(unset + 2 * first, parts);
+    }
+    const Range merged = optical::warp_merge_parts(move.seen, parts);
+    if (threadIdx.x % 32 == 0) {
+      optical::store_range(move.range, optical::moved(from, merged, a.smooth));
+    }
+  }
+}
+
+struct Nothing {
+  __device__ Nothing(const OpticalOutputArgs&, const Place&) {}
+};
+
+enum class Rows { kWhole, kWholeBias, kWholeDrawn, kWholeDrawnBias, kRagged };
+
+template <class T, Rows kRows>
+__global__ void __launch_bounds__(kThreads, 4)
+    output_kernel(OpticalOutputArgs a, const float* unset, float* seen, int chunks,
+                  unsigned blocks) {
+  const Place p = place_of(a, chunks);
+  if (p.beyond) return;
+  std::conditional_t<kRows == Rows::kRagged, Nothing, Products<T>> products(a, p);
+  const ColumnSums sums(a, p);
+  Finish<T> f(a, p);
+  const Range used = optical::effective_range(optical::load_range(a.members.range[p.member]),
+                                              parts_at(unset, first_part(a, p.member)),
+                                              tiles_of(a.members, p.member) * gridDim.x);
+  __shared__ optical::Quantizer shared_q;  // divisions once per block, not once per thread
+  __shared__ optical::Mix shared_mix;
+  if (threadIdx.x == 0) shared_q = optical::quantizer(used, a.levels, 0.0f);
+  if (threadIdx.x == 32) shared_mix = mix_of(a, p.member);
+  __syncthreads();
+  f.q = shared_q;
+  const Terms t = terms_of(shared_mix, sums);
+  Range r = optical::unset_range();
   if (p.column < p.column_end) {
-    if constexpr (kAligned) {  // a thread's columns are all there, and its noise whole blocks
-      int64_t row = p.row;
-      Vec<P, kColumns> next;
-      if (row < p.row_end) next = load_columns(product + row * a.columns);
-      for (; row < p.row_end; row += kWarps) {
-        const Vec<P, kColumns> v = next;
-        if (row + kWarps < p.row_end) next = load_columns(product + (row + kWarps) * a.columns);
-        const float row_term = optical::mul(t.row_gain, row_sums[row]);
-        const uint64_t block = (first + static_cast<uint64_t>(row * width)) >> 2;
-        Vec<T, kColumns> out;
-#pragma unroll
-        for (int half = 0; half < kColumns / 4; ++half) {
-          PhiloxBlock drawn;
-          if (a.draws) drawn = philox(a.key[p.member], now.step, block + half);
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            const int j = 4 * half + k;
-            const float xi = a.draws ? optical::noise_of(drawn.word[k]) : a.shared;
-            out.at[j] = finish(value_of(t, to_float(v.at[j]), row_term, j), xi, j);
-          }
-        }
-        store_columns(y + row * a.columns, out);
-      }
+    if constexpr (kRows == Rows::kRagged) {
+      r = ragged_rows<T>(a, p, t, f);
     } else {
-      for (int64_t row = p.row; row < p.row_end; row += kWarps) {
-        const float row_term = optical::mul(t.row_gain, row_sums[row]);
-        const uint64_t index = first + static_cast<uint64_t>(row * width);
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          if (p.column + j >= p.column_end) break;
-          const float xi = a.draws ? optical::noise_of(philox_word(a.key[p.member], now.step,
-                                                                   index + static_cast<uint64_t>(j)))
-                                   : a.shared;
-          const float v = value_of(t, to_float(product[row * a.columns + j]), row_term, j);
-          y[row * a.columns + j] = finish(v, xi, j);
-        }
-      }
+      constexpr bool kBias = kRows == Rows::kWholeBias || kRows == Rows::kWholeDrawnBias;
+      constexpr bool kDraws = kRows == Rows::kWholeDrawn || kRows == Rows::kWholeDrawnBias;
+      r = whole_rows<T, kBias, kDraws>(a, p, t, f, products);
     }
   }
   if (!a.train) return;
-
-  // The last block to come here moves all ranges: the others have read them.
   r = optical::block_range(r);
   __shared__ bool last;
   if (threadIdx.x == 0) {
-    optical::store_range(seen + 2 * (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x), r);
-    __threadfence();
-    last = atomicAdd(a.ticket, 1u) == gridDim.x * gridDim.y - 1;
+    optical::store_range(seen + 2 * part_of(a, p.member), r);
+    last = optical::is_last(a.ticket, blocks);
   }
   __syncthreads();
-  if (!last) return;
-  __threadfence();
-  int64_t part = 0;
-  for (int m = 0; m < a.members.count; ++m) {
-    const int64_t parts = tiles_of(a.members, m) * gridDim.x;
-    Range from = optical::load_range(a.members.range[m]);
-    if (a.clipped && !optical::is_set(from) && unset != nullptr) {
-      from = optical::merge_parts(unset + 2 * part, parts);
-    }
-    const Range merged = optical::merge_parts(seen + 2 * part, parts);
-    if (threadIdx.x == 0) {
-      optical::store_range(a.members.range[m], optical::moved(from, merged, a.smooth));
-    }
-    part += parts;
-  }
-  for (int i = 0; i < a.moves; ++i) {
-    const Range merged = optical::merge_parts(a.move[i].seen, kOpticalParts);
-    if (threadIdx.x == 0) {
-      const Range from = optical::load_range(a.move[i].range);
-      optical::store_range(a.move[i].range, optical::moved(from, merged, a.smooth));
-    }
-  }
+  if (last) move_ranges(a, unset, seen);
 }
 
 // For unset ranges: what the output will be quantized from.
@@ -218,12 +311,12 @@ __global__ void __launch_bounds__(kThreads)
     output_seen_kernel(OpticalOutputArgs a, float* unset, int chunks) {
   using P = typename ProductOf<T>::type;
   const Place p = place_of(a, chunks);
-  if (optical::is_set(optical::load_range(a.members.range[p.member]))) return;
-  const Terms t = terms_of(a, p);
+  if (p.beyond || optical::is_set(optical::load_range(a.members.range[p.member]))) return;
+  const Terms t = terms_of(mix_of(a, p.member), ColumnSums(a, p));
   const P* product = static_cast<const P*>(a.product) + p.batch * a.rows * a.columns + p.column;
   Range r = optical::unset_range();
   for (int64_t row = p.row; row < p.row_end; row += kWarps) {
-    const float row_term = optical::mul(t.row_gain, a.row_sums[p.batch * a.rows + row]);
+    const float row_term = t.row_gain * a.row_sums[p.batch * a.rows + row];
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       if (p.column + j >= p.column_end) break;
@@ -231,64 +324,82 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   r = optical::block_range(r);
-  if (threadIdx.x == 0) {
-    optical::store_range(unset + 2 * (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x), r);
-  }
+  if (threadIdx.x == 0) optical::store_range(unset + 2 * part_of(a, p.member), r);
 }
 
-int64_t tiles(const OpticalOutputArgs& a) {
-  int64_t sum = 0;
+struct Grid {
+  int chunks;       // that the rows of each batch are cut into
+  int64_t blocks;   // that have work
+  dim3 dim;
+};
+
+// As many blocks as the chip holds at once, each with at least four rows per warp.
+Grid grid_of(const OpticalOutputArgs& a, int multiprocessors) {
+  int64_t all = 0, widest = 0;
   for (int m = 0; m < a.members.count; ++m) {
-    sum += (a.members.begin[m + 1] - a.members.begin[m] + kTile - 1) / kTile;
+    const int64_t tiles = tiles_of(a.members, m);
+    all += tiles;
+    widest = tiles > widest ? tiles : widest;
   }
-  return sum;
-}
-
-// Parts that the rows of each batch are cut into: enough blocks to fill the chip, each with at
-// least four rows per warp.
-int64_t chunks(const OpticalOutputArgs& a, int multiprocessors) {
-  const int64_t wanted = static_cast<int64_t>(multiprocessors) * kPartsPerMultiprocessor;
-  const int64_t per_batch = wanted / (tiles(a) * a.batches);
+  const int64_t wanted =
+      static_cast<int64_t>(multiprocessors) * kBlocksPerMultiprocessor / (all * a.batches);
   const int64_t most = (a.rows + 4 * kWarps - 1) / (4 * kWarps);
-  const int64_t count = per_batch < most ? per_batch : most;
-  return count > 1 ? count : 1;
+  int64_t chunks = wanted < most ? wanted : most;
+  chunks = chunks > 1 ? chunks : 1;
+  return {static_cast<int>(chunks), all * a.batches * chunks,
+          dim3(static_cast<unsigned>(chunks * a.batches), static_cast<unsigned>(widest),
+               static_cast<unsigned>(a.members.count))};
 }
 
-template <class T>
-bool aligned(const OpticalOutputArgs& a) {
-  bool whole = aligned16(a.product, a.y) && a.columns % kColumns == 0;
+// Which form of the rows' loop: whole vectors where every member's columns come in eights.
+Rows rows_of(const OpticalOutputArgs& a) {
+  bool whole = !a.clipped && aligned16(a.product, a.y) && a.columns % kColumns == 0;
   for (int m = 0; m <= a.members.count; ++m) whole = whole && a.members.begin[m] % kColumns == 0;
-  return whole;
+  if (!whole) return Rows::kRagged;
+  if (a.draws) return a.bias != nullptr ? Rows::kWholeDrawnBias : Rows::kWholeDrawn;
+  return a.bias != nullptr ? Rows::kWholeBias : Rows::kWhole;
+}
+
+template <Rows kRows>
+cudaError_t launch_rows(const OpticalOutputArgs& a, const float* unset, float* seen, Dtype dtype,
+                        const Grid& grid, cudaStream_t stream) {
+  return dispatch_cuda(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    output_kernel<T, kRows><<<grid.dim, kThreads, 0, stream>>>(
+        a, unset, seen, grid.chunks, static_cast<unsigned>(grid.blocks));
+    return cudaGetLastError();
+  });
 }
 
 }  // namespace
 
 int64_t optical_output_parts(const OpticalOutputArgs& a, int multiprocessors) {
-  return 2 * tiles(a) * a.batches * chunks(a, multiprocessors);
+  return 2 * grid_of(a, multiprocessors).blocks;
 }
 
 cudaError_t launch_optical_output(const OpticalOutputArgs& a, const float* unset, float* seen,
                                   Dtype dtype, int multiprocessors, cudaStream_t stream) {
-  const int parts = static_cast<int>(chunks(a, multiprocessors));
-  const dim3 grid(static_cast<unsigned>(parts * a.batches), static_cast<unsigned>(tiles(a)));
-  return dispatch_cuda(dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    if (aligned<T>(a)) {
-      output_kernel<T, true><<<grid, kThreads, 0, stream>>>(a, unset, seen, parts);
-    } else {
-      output_kernel<T, false><<<grid, kThreads, 0, stream>>>(a, unset, seen, parts);
-    }
-    return cudaGetLastError();
-  });
+  const Grid grid = grid_of(a, multiprocessors);
+  switch (rows_of(a)) {
+    case Rows::kWhole:
+      return launch_rows<Rows::kWhole>(a, unset, seen, dtype, grid, stream);
+    case Rows::kWholeBias:
+      return launch_rows<Rows::kWholeBias>(a, unset, seen, dtype, grid, stream);
+    case Rows::kWholeDrawn:
+      return launch_rows<Rows::kWholeDrawn>(a, unset, seen, dtype, grid, stream);
+    case Rows::kWholeDrawnBias:
+      return launch_rows<Rows::kWholeDrawnBias>(a, unset, seen, dtype, grid, stream);
+    default:
+      return launch_rows<Rows::kRagged>(a, unset, seen, dtype, grid, stream);
+  }
 }
 
 cudaError_t launch_optical_output_seen(const OpticalOutputArgs& a, float* unset, Dtype dtype,
                                        int multiprocessors, cudaStream_t stream) {
-  const int parts = static_cast<int>(chunks(a, multiprocessors));
-  const dim3 grid(static_cast<unsigned>(parts * a.batches), static_cast<unsigned>(tiles(a)));
+  const Grid grid = grid_of(a, multiprocessors);
   return dispatch_cuda(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    output_seen_kernel<T><<<grid, kThreads, 0, stream>>>(a, unset, parts);
+    output_seen_kernel<T><<<grid.dim, kThreads, 0, stream>>>(a, unset, grid.chunks);
     return cudaGetLastError();
   });
 }

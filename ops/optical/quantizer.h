@@ -20,16 +20,30 @@
 
 namespace refract::optical {
 
+// min and max give a NaN of a NaN; each is one instruction on either device.
 #ifdef __CUDA_ARCH__
 REFRACT_HOST_DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
 REFRACT_HOST_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
+REFRACT_HOST_DEVICE float min(float x, float limit) {
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(limit));
+  return y;
+}
+REFRACT_HOST_DEVICE float max(float x, float limit) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(limit));
+  return y;
+}
 #else
 REFRACT_HOST_DEVICE float mul(float a, float b) { return a * b; }
 REFRACT_HOST_DEVICE float add(float a, float b) { return a + b; }
+REFRACT_HOST_DEVICE float min(float x, float limit) { return x > limit ? limit : x; }
+REFRACT_HOST_DEVICE float max(float x, float limit) { return x < limit ? limit : x; }
 #endif
 
 // To the nearest integer, ties to even, for |x| < 2^22: vectorises on any machine.
-REFRACT_HOST_DEVICE float round_even(float x) { return add(add(x, 12582912.0f), -12582912.0f); }
+constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+REFRACT_HOST_DEVICE float round_even(float x) { return add(add(x, kRound), -kRound); }
 
 // To the 11 significant bits of a normal fp16 number (Veltkamp's splitting).
 REFRACT_HOST_DEVICE float round_to_half(float x) {
@@ -51,7 +65,11 @@ REFRACT_HOST_DEVICE bool is_set(Range r) { return r.lo <= r.hi; }
 
 // The smallest range over r and x; a NaN changes nothing.
 REFRACT_HOST_DEVICE Range include(Range r, float x) {
+#ifdef __CUDA_ARCH__
+  return {fminf(r.lo, x), fmaxf(r.hi, x)};
+#else
   return {x < r.lo ? x : r.lo, x > r.hi ? x : r.hi};
+#endif
 }
 REFRACT_HOST_DEVICE Range merge(Range a, Range b) {
   return {b.lo < a.lo ? b.lo : a.lo, b.hi > a.hi ? b.hi : a.hi};
@@ -93,15 +111,12 @@ REFRACT_HOST_DEVICE Quantizer quantizer(Range r, int levels, float lut_min) {
 
 // u in [0, L - 1]; NaN of NaN.
 REFRACT_HOST_DEVICE float position(const Quantizer& q, float x) {
-  float clamped = x < q.lo ? q.lo : x;
-  clamped = clamped > q.hi ? q.hi : clamped;
-  return mul(add(clamped, -q.lo), q.scale);
+  return mul(add(min(max(x, q.lo), q.hi), -q.lo), q.scale);
 }
 REFRACT_HOST_DEVICE float level(const Quantizer& q, float x) { return round_even(position(q, x)); }
 // xi in [-1/2, 1/2). Rounding alone could lift u + xi to L - 1/2, whose nearest even is L.
 REFRACT_HOST_DEVICE float noisy_level(const Quantizer& q, float x, float xi) {
-  const float n = round_even(add(position(q, x), xi));
-  return n > q.top ? q.top : n;
+  return min(round_even(add(position(q, x), xi)), q.top);
 }
 
 // The value of a level, without and with the LUT floor.
@@ -120,7 +135,12 @@ REFRACT_HOST_DEVICE float value(const Quantizer& q, float level) {
 // philox_word(philox_key(seed, stream), step, first + i), `first` being its first element's index
 // in the global batch: clock[1] * (elements per slice of dimension 0).
 REFRACT_HOST_DEVICE float noise_of(uint32_t word) {
-  return add(mul(static_cast<float>(static_cast<int32_t>(word >> 8)), 1.0f / 16777216.0f), -0.5f);
+  const auto n = static_cast<float>(static_cast<int32_t>(word >> 8));
+#ifdef __CUDA_ARCH__
+  return __fmaf_rn(n, 1.0f / 16777216.0f, -0.5f);  // exact either way
+#else
+  return add(mul(n, 1.0f / 16777216.0f), -0.5f);
+#endif
 }
 
 // The single number that mase-triton's kernels add to every element of every call: triton's
@@ -147,22 +167,32 @@ struct Coder {
 
 inline constexpr int kMaxExactLevels = 2048;
 
+// The largest power of two with unit * top <= 1, for a whole top in [1, 2^16).
+REFRACT_HOST_DEVICE float unit_of(float top) {
+  float unit = 1.0f;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+  for (int bit = 0; bit < 16; ++bit) unit = mul(unit, mul(unit, top) > 1.0f ? 0.5f : 1.0f);
+  return unit;
+}
+
 REFRACT_HOST_DEVICE Coder coder(const Quantizer& q) {
   Coder c{};
-  if (q.step > 0.0f) {
-    float zero = -q.lo / q.step;
-    zero = zero < 0.0f ? 0.0f : zero;
-    zero = zero > q.top ? q.top : zero;
-    c.zero = round_even(zero);
-  }
+  if (q.step > 0.0f) c.zero = round_even(min(max(-q.lo / q.step, 0.0f), q.top));
   c.residual = plain_value(q, c.zero);
-  c.unit = 1.0f;
-  while (mul(c.unit, q.top) > 1.0f) c.unit = mul(c.unit, 0.5f);
+  c.unit = unit_of(q.top);
   if (q.step > 0.0f) {
     c.code_above = round_to_half(mul(add(q.floor_above, -c.residual) / q.step, c.unit));
     c.code_below = round_to_half(mul(add(q.floor_below, -c.residual) / q.step, c.unit));
   }
   return c;
+}
+
+// unit 1: the code of x's level without a LUT floor, a whole number. `from` = kRound + zero, so that
+// subtracting it undoes the rounding's shift as well.
+REFRACT_HOST_DEVICE float whole_code(const Quantizer& q, float from, float x) {
+  return add(add(position(q, x), kRound), -from);
 }
 
 REFRACT_HOST_DEVICE float code(const Quantizer& q, const Coder& c, float level) {
