@@ -48,6 +48,7 @@ class ReportCommand : public Command {
                 "the file to write; default: report.html in the folder, or here for several");
     line.flag("--json", json_, "print the outcome as one JSON object");
   }
+  bool uses_models() const override { return false; }
   int run() override;
 
  private:

@@ -13,6 +13,7 @@
 #include "report/sweep_report.h"
 #include "train/run_config.h"
 #include "train/signals.h"
+#include "transforms/plugin.h"
 
 namespace refract {
 namespace {
@@ -68,6 +69,7 @@ std::vector<std::string> SweepCommand::arguments(const SweepRun& run) const {
     const int64_t cores = std::max(1U, std::thread::hardware_concurrency());
     out.push_back(fmt::format("train.threads={}", std::max<int64_t>(1, cores / jobs_)));
   }
+  for (const std::string& plugin : loaded_plugins()) out.insert(out.end(), {"--plugin", plugin});
   out.insert(out.end(), {"--resume", "--json"});
   return out;
 }

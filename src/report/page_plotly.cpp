@@ -30,7 +30,7 @@ fs::path find_plotly() {
   }
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  const fs::path beside = program.parent_path().parent_path() / "share/refract/plotly.min.js";
+  fs::path beside = program.parent_path().parent_path() / "share/refract/plotly.min.js";
   if (fs::exists(beside, ignored)) return beside;
   for (fs::path folder = program.parent_path(); folder.has_relative_path();
        folder = folder.parent_path()) {

@@ -49,7 +49,7 @@ def test_every_command_of_the_page_works(program, noisy, tmp_path):
     assert "resuming from step 100" in done.stderr
     losses = [float(value) for value in re.findall(r"^loss +([\d.]+) nats", done.stdout, re.M)]
     assert len(losses) == 2 and losses[1] < losses[0] < 3  # without its noise the same model is better
-    final = {std: float(re.findall(r"validation_loss\": ?([\d.]+)", (tmp_path / f"runs/noisy-{std}/metrics.jsonl").read_text())[-1])
+    final = {std: float(re.findall(r"validation_loss\": ?([\d.]+)", (tmp_path / f"runs/noisy-sweep/std={std}/metrics.jsonl").read_text())[-1])
              for std in ("0", "0.05", "0.2")}
     assert final["0"] < final["0.05"] < final["0.2"]
     assert 'kind = "noisy"' in (tmp_path / "runs/noisy/transforms.toml").read_text()
