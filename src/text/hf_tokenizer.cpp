@@ -203,6 +203,13 @@ class HfTokenizer final : public Tokenizer {
 
 }  // namespace
 
+bool is_sentencepiece_translation(std::string_view tokenizer_json) {
+  const json parsed = json::parse(tokenizer_json, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object()) return false;
+  const json& model = parsed["model"];
+  return model.value("type", json()) == "Unigram" || model.value("byte_fallback", json()) == true;
+}
+
 std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> files,
                                              const std::string& where) {
   try {

@@ -47,13 +47,10 @@ std::unique_ptr<Tokenizer> open_sentencepiece(const fs::path& path) {
 std::unique_ptr<Tokenizer> open_folder(const fs::path& folder) {
   const fs::path json = folder / "tokenizer.json", model = folder / "tokenizer.model";
   if (fs::exists(json)) {
-    if (!fs::exists(model)) return open_tokenizer_json(json);
-    try {
-      return open_tokenizer_json(json);
-    } catch (const Error&) {
-      // Llama 2's kind: the tokenizer.json is a translation of the SentencePiece model beside it.
-      return open_sentencepiece(model);
-    }
+    // Llama 2's kind: the tokenizer.json is a translation of the SentencePiece model beside it.
+    const bool translated =
+        fs::exists(model) && is_sentencepiece_translation(read_file(json, "the tokenizer"));
+    return translated ? open_sentencepiece(model) : open_tokenizer_json(json);
   }
   if (fs::exists(folder / "vocab.json")) return open_gpt2_files(folder / "vocab.json");
   if (fs::exists(model)) return open_sentencepiece(model);

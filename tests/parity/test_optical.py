@@ -1,22 +1,10 @@
-"""The optical ops as Python sees them: torch.library.opcheck, and mase-triton's CPU functions as reference.
-
-The library is REFRACT_OPS_LIBRARY or build/release/lib/librefract_ops.so.
-"""
-
-import os
-import pathlib
+"""The optical ops as Python sees them: torch.library.opcheck, and mase-triton's CPU functions as reference."""
 
 import pytest
 import torch
+from ops_library import load_ops
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIBRARY = pathlib.Path(
-    os.environ.get("REFRACT_OPS_LIBRARY", ROOT / "build/release/lib/librefract_ops.so")
-)
-if not LIBRARY.exists():
-    pytest.skip(f"{LIBRARY} is not built", allow_module_level=True)
-torch.ops.load_library(str(LIBRARY))
-ops = torch.ops.refract
+ops = load_ops()
 
 INF = float("inf")
 LUT_MIN = 0.020040

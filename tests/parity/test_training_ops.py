@@ -1,23 +1,11 @@
-"""The loss, the optimizer and the embedding as Python sees them, against torch's own.
-
-The library is REFRACT_OPS_LIBRARY or build/release/lib/librefract_ops.so.
-"""
-
-import os
-import pathlib
+"""The loss, the optimizer and the embedding as Python sees them, against torch's own."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from ops_library import load_ops
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIBRARY = pathlib.Path(
-    os.environ.get("REFRACT_OPS_LIBRARY", ROOT / "build/release/lib/librefract_ops.so")
-)
-if not LIBRARY.exists():
-    pytest.skip(f"{LIBRARY} is not built", allow_module_level=True)
-torch.ops.load_library(str(LIBRARY))
-ops = torch.ops.refract
+ops = load_ops()
 
 
 @pytest.fixture(autouse=True)

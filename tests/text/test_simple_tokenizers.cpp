@@ -88,6 +88,24 @@ TEST(Open, SaysWhatWasLookedFor) {
   EXPECT_NE(error_of(folder.path().string()).find("not a SentencePiece model"), std::string::npos);
 }
 
+// Which of the two is opened shows in the error: neither is whole.
+TEST(Open, TakesTheSentencePieceModelOnlyInPlaceOfItsTranslation) {
+  Folder folder;
+  std::ofstream(folder.path() / "tokenizer.model") << "junk";
+  for (const char* damaged : {"", "{\"model\": {\"type\": \"BPE\", \"byte_fall", "[]", "{}",
+                              "{\"model\": {\"type\": \"BPE\"}}"}) {
+    std::ofstream(folder.path() / "tokenizer.json") << damaged;
+    EXPECT_NE(error_of(folder.path().string()).find("tokenizer.json"), std::string::npos)
+        << damaged;
+  }
+  for (const char* translated : {"{\"model\": {\"type\": \"Unigram\"}}",
+                                 "{\"model\": {\"type\": \"BPE\", \"byte_fallback\": true}}"}) {
+    std::ofstream(folder.path() / "tokenizer.json") << translated;
+    EXPECT_NE(error_of(folder.path().string()).find("tokenizer.model"), std::string::npos)
+        << translated;
+  }
+}
+
 TEST(EncodeAll, KeepsTheOrderAndPassesErrorsOn) {
   const auto chars = make_char_tokenizer("0123456789");
   std::vector<std::string> numbers;
