@@ -47,4 +47,16 @@ at::Tensor philox_block_uniforms(PhiloxKey key, const at::Tensor& step, const at
   return uniforms_of(philox_words(key, step, block));
 }
 
+at::Tensor philox_halves(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
+                         int64_t count) {
+  const at::Tensor first_block = first.bitwise_right_shift(3);
+  const at::Tensor blocks = at::arange(count / 8 + 2, first.options()).add(first_block);
+  const at::Tensor index = at::arange(count, first.options()).add(first.sub(first_block.mul(8)));
+  const at::Tensor words = philox_words(key, step, blocks);
+  return at::stack({words.bitwise_and(0xffff), words.bitwise_right_shift(16)}, -1)
+      .flatten()
+      .index_select(0, index)
+      .to(at::kFloat);
+}
+
 }  // namespace refract::composite

@@ -153,29 +153,27 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
   const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
   const optical::Now now = optical::now_of(a.clock);
   const uint64_t first = now.slice * static_cast<uint64_t>(a.slice);
-  const bool whole = aligned && (first & 3) == 0;
+  const bool whole = aligned && (first & 7) == 0;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * N;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N; i < a.count;
        i += stride) {
     const uint64_t index = first + static_cast<uint64_t>(i);
     if (whole && i + N <= a.count) {
       Vec<T, N> v = load_vec(x + i);
+      PhiloxBlock drawn{};
+      if (a.draws) drawn = philox(a.key, now.step, index >> 3);
+      const bool half = N == 4 && (index & 4) != 0;  // four floats draw half a block
 #pragma unroll
-      for (int j = 0; j < N; j += 4) {
-        PhiloxBlock drawn;
-        if (a.draws) drawn = philox(a.key, now.step, (index + j) >> 2);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const float xi = a.draws ? optical::noise_of(drawn.word[k]) : a.shared;
-          const float level = optical::noisy_level(q, to_float(v.at[j + k]), xi);
-          v.at[j + k] = from_float<T>(optical::value(q, level));
-        }
+      for (int j = 0; j < N; ++j) {
+        const uint32_t word = half ? drawn.word[(j / 2 + 2) % 4] : drawn.word[j / 2];
+        const float xi = a.draws ? optical::noise_of_half(word, j % 2 != 0) : a.shared;
+        const float level = optical::noisy_level(q, to_float(v.at[j]), xi);
+        v.at[j] = from_float<T>(optical::value(q, level));
       }
       store_vec(y + i, v);
     } else {
       for (int j = 0; j < N && i + j < a.count; ++j) {
-        const float xi =
-            a.draws ? optical::noise_of(philox_word(a.key, now.step, index + j)) : a.shared;
+        const float xi = a.draws ? optical::noise_at(a.key, now.step, index + j) : a.shared;
         const float level = optical::noisy_level(q, to_float(x[i + j]), xi);
         y[i + j] = from_float<T>(optical::value(q, level));
       }

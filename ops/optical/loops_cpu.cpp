@@ -44,7 +44,7 @@ REFRACT_INLINE Range encode_loop(const T* __restrict x, float* __restrict codes,
 // y = value(Q(x)) with the LUT floor of q.
 template <class T, bool kDrawn>
 REFRACT_INLINE Range quantize_loop(const T* __restrict x, T* __restrict y,
-                                   const uint32_t* __restrict words, int64_t n,
+                                   const uint16_t* __restrict halves, int64_t n,
                                    const OutputRow& a) {
   const Quantizer q = a.q;
   const float shared = a.shared;
@@ -54,7 +54,7 @@ REFRACT_INLINE Range quantize_loop(const T* __restrict x, T* __restrict y,
     const float v = widen(x[i]);
     lo = v < lo ? v : lo;
     hi = v > hi ? v : hi;
-    const float xi = kDrawn ? noise_of(words[i]) : shared;
+    const float xi = kDrawn ? noise_of_half(halves[i], false) : shared;
     y[i] = narrow<T>(value(q, noisy_level(q, v, xi)));
   }
   return {lo, hi};
@@ -63,7 +63,7 @@ REFRACT_INLINE Range quantize_loop(const T* __restrict x, T* __restrict y,
 template <class T, bool kDrawn>
 REFRACT_INLINE Range output_loop(const float* __restrict product, T* __restrict y,
                                  const float* __restrict column, const float* __restrict bias,
-                                 const uint32_t* __restrict words, int64_t n, const OutputRow& a) {
+                                 const uint16_t* __restrict halves, int64_t n, const OutputRow& a) {
   const Quantizer q = a.q;
   const float gain = a.gain, row = a.row, shared = a.shared;
   const bool clipped = a.clipped;
@@ -71,7 +71,7 @@ REFRACT_INLINE Range output_loop(const float* __restrict product, T* __restrict 
 #pragma omp simd reduction(min : lo) reduction(max : hi)
   for (int64_t i = 0; i < n; ++i) {
     const float v = add(mul(gain, product[i]), add(row, column[i]));
-    const float xi = kDrawn ? noise_of(words[i]) : shared;
+    const float xi = kDrawn ? noise_of_half(halves[i], false) : shared;
     const float out = add(plain_value(q, noisy_level(q, v, xi)), bias[i]);
     y[i] = narrow<T>(out);
     const float seen = clipped ? out : v;
@@ -89,16 +89,16 @@ REFRACT_INLINE Range output_loop(const float* __restrict product, T* __restrict 
                                 const EncodeRow& a) {                                            \
     return encode_loop(x, codes, sum, n, a);                                                     \
   }                                                                                              \
-  REFRACT_SIMD Range quantize_row(const T* x, T* y, const uint32_t* words, int64_t n,            \
+  REFRACT_SIMD Range quantize_row(const T* x, T* y, const uint16_t* halves, int64_t n,            \
                                   const OutputRow& a) {                                          \
-    return words != nullptr ? quantize_loop<T, true>(x, y, words, n, a)                          \
-                            : quantize_loop<T, false>(x, y, words, n, a);                        \
+    return halves != nullptr ? quantize_loop<T, true>(x, y, halves, n, a)                          \
+                            : quantize_loop<T, false>(x, y, halves, n, a);                        \
   }                                                                                              \
   REFRACT_SIMD Range output_row(const float* product, T* y, const float* column,                 \
-                                const float* bias, const uint32_t* words, int64_t n,             \
+                                const float* bias, const uint16_t* halves, int64_t n,             \
                                 const OutputRow& a) {                                            \
-    return words != nullptr ? output_loop<T, true>(product, y, column, bias, words, n, a)        \
-                            : output_loop<T, false>(product, y, column, bias, words, n, a);      \
+    return halves != nullptr ? output_loop<T, true>(product, y, column, bias, halves, n, a)        \
+                            : output_loop<T, false>(product, y, column, bias, halves, n, a);      \
   }
 REFRACT_OPTICAL_LOOPS(float)
 REFRACT_OPTICAL_LOOPS(at::BFloat16)

@@ -63,18 +63,21 @@ struct NoisePlace {
 
 constexpr int64_t kNoiseChunk = 1024;
 
-// Cuts elements [begin, begin + n) of a call into chunks, f(offset, count, words or null).
+// Cuts elements [begin, begin + n) of a call into chunks, f(offset, count, halves or null): 16 bits
+// of noise per element, see noise_of_half().
 template <class F>
 void over_chunks(const NoisePlace& noise, int64_t begin, int64_t n, F&& f) {
-  std::array<uint32_t, kNoiseChunk + 8> words;
+  std::array<uint32_t, kNoiseChunk / 2 + 8> words;
   for (int64_t j = 0; j < n; j += kNoiseChunk) {
     const int64_t count = std::min(kNoiseChunk, n - j);
     const uint64_t index = noise.first + static_cast<uint64_t>(begin + j);
-    const auto skip = static_cast<int64_t>(index & 3);
+    const auto skip = static_cast<int64_t>(index & 7);
     if (noise.draws) {
-      simd::draw_philox(noise.key, noise.step, index >> 2, words.data(), (skip + count + 3) / 4);
+      simd::draw_philox(noise.key, noise.step, index >> 3, words.data(), (skip + count + 7) / 8);
     }
-    f(j, count, noise.draws ? words.data() + skip : nullptr);
+    // The low half of a word comes first, as it does in memory.
+    f(j, count,
+      noise.draws ? reinterpret_cast<const uint16_t*>(words.data()) + skip : nullptr);
   }
 }
 

@@ -125,11 +125,11 @@ void output_member(const Member& o, T* y, const T* bias, Range& range, const Opt
     for (int64_t r = begin; r < end; ++r) {
       a.row = row_term(r);
       optical::over_chunks(noise, r * o.columns, o.columns,
-                           [&](int64_t j, int64_t n, const uint32_t* words) {
+                           [&](int64_t j, int64_t n, const uint16_t* halves) {
                              const int64_t at = r * o.stride + j;
                              part = optical::merge(
                                  part, optical::output_row(o.product + at, y + at, terms_of(r) + j,
-                                                           added.data() + j, words, n, a));
+                                                           added.data() + j, halves, n, a));
                            });
     }
     return part;

@@ -149,11 +149,6 @@ struct Finish {
     first = now.slice * static_cast<uint64_t>(a.batches * a.rows / a.slices * width) +
             static_cast<uint64_t>(p.batch * a.rows * width + p.column - a.members.begin[p.member]);
   }
-  template <bool kBias>
-  __device__ __forceinline__ float output(float v, float xi, int j) const {
-    const float out = optical::plain_value(q, optical::noisy_level(q, v, xi));
-    return kBias ? optical::add(out, bias[j]) : out;
-  }
 };
 
 // The products of a thread's eight columns, all there, row by row: the next row's are on their way
@@ -182,38 +177,46 @@ struct Products {
   }
 };
 
-// Rows of a thread whose columns' noise is whole blocks.
+// Rows of a thread whose eight columns draw one block of noise, for at most 256 levels: above, the
+// rounding of u + xi could reach past the last level. The clamp is the multiply-add's own saturation,
+// which makes 0 of a NaN; so a NaN or infinity in a row of x, or in a row of the weight, is carried
+// by `dark`, the value of level 0.
 template <class T, bool kBias, bool kDraws>
 __device__ __forceinline__ Range whole_rows(const OpticalOutputArgs& a, const Place& p,
                                             const Terms& t, const Finish<T>& f,
                                             Products<T>& products) {
   T* y = static_cast<T*>(a.y) + (p.batch * a.rows + p.row) * a.columns + p.column;
-  uint64_t block = (f.first + static_cast<uint64_t>(p.row * f.width)) >> 2;
+  uint64_t block = (f.first + static_cast<uint64_t>(p.row * f.width)) >> 3;
+  const float share = f.q.scale / f.q.top, offset = -f.q.lo * share;
+  float dark = f.q.lo;
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j) dark = __fmaf_rn(t.column[j], 0.0f, dark);
   Range r = optical::unset_range();
   for (int64_t row = p.row; row < p.row_end; row += kWarps) {
     const auto v = products.next;
     const float row_term = t.row_gain * products.next_sum;
     if (row + kWarps < p.row_end) products.fetch();
+    const float row_dark = __fmaf_rn(row_term, 0.0f, dark);
+    PhiloxBlock drawn{};
+    if (kDraws) drawn = philox(f.key, f.now.step, block);
     Vec<T, kColumns> out;
 #pragma unroll
-    for (int half = 0; half < kColumns / 4; ++half) {
-      PhiloxBlock drawn;
-      if (kDraws) drawn = philox(f.key, f.now.step, block + half);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int j = 4 * half + k;
-        const float xi = kDraws ? optical::noise_of(drawn.word[k]) : a.shared;
-        const float value = value_of(t, to_float(v.at[j]), row_term, j);
-        r = optical::include(r, value);
-        out.at[j] = from_float<T>(f.template output<kBias>(value, xi, j));
-      }
+    for (int j = 0; j < kColumns; ++j) {
+      const float xi = kDraws ? optical::noise_of_half(drawn.word[j / 2], j % 2 != 0) : a.shared;
+      const float value = value_of(t, to_float(v.at[j]), row_term, j);
+      r = optical::include(r, value);
+      const float place = __saturatef(__fmaf_rn(value, share, offset));
+      const float level = optical::round_even(__fmaf_rn(place, f.q.top, xi));
+      const float result = __fmaf_rn(level, f.q.step, row_dark);
+      out.at[j] = from_float<T>(kBias ? result + f.bias[j] : result);
     }
     store_columns(y, out);
     y += products.stride;
-    block += static_cast<uint64_t>(kWarps / 4 * f.width);
+    block += static_cast<uint64_t>(f.width);  // eight rows on, in blocks of eight
   }
   return r;
 }
+static_assert(kWarps == 8);
 
 // Rows of any columns, element by element.
 template <class T>
@@ -228,10 +231,10 @@ __device__ __forceinline__ Range ragged_rows(const OpticalOutputArgs& a, const P
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       if (p.column + j >= p.column_end) break;
-      const float xi =
-          a.draws ? optical::noise_of(philox_word(f.key, f.now.step, index + j)) : a.shared;
+      const float xi = a.draws ? optical::noise_at(f.key, f.now.step, index + j) : a.shared;
       const float v = value_of(t, to_float(static_cast<const P*>(a.product)[at + j]), row_term, j);
-      const float out = f.template output<true>(v, xi, j);
+      const float level = optical::noisy_level(f.q, v, xi);
+      const float out = optical::add(optical::plain_value(f.q, level), f.bias[j]);
       r = optical::include(r, a.clipped ? out : v);
       static_cast<T*>(a.y)[at + j] = from_float<T>(out);
     }
@@ -351,9 +354,10 @@ Grid grid_of(const OpticalOutputArgs& a, int multiprocessors) {
                static_cast<unsigned>(a.members.count))};
 }
 
-// Which form of the rows' loop: whole vectors where every member's columns come in eights.
+// Which form of the rows' loop: whole vectors where every member's columns come in eights, and the
+// settings are the usual ones.
 Rows rows_of(const OpticalOutputArgs& a) {
-  bool whole = !a.clipped && aligned16(a.product, a.y) && a.columns % kColumns == 0;
+  bool whole = !a.clipped && a.levels <= 256 && aligned16(a.product, a.y) && a.columns % kColumns == 0;
   for (int m = 0; m <= a.members.count; ++m) whole = whole && a.members.begin[m] % kColumns == 0;
   if (!whole) return Rows::kRagged;
   if (a.draws) return a.bias != nullptr ? Rows::kWholeDrawnBias : Rows::kWholeDrawn;

@@ -139,7 +139,7 @@ at::Tensor optical_xi(at::IntArrayRef sizes, at::Device device, bool noise,
   const at::Tensor first = now.defined() ? now.select(0, 1).mul(count / slices)
                                          : at::zeros({}, options.dtype(at::kLong));
   const PhiloxKey key = philox_key(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream));
-  return philox_uniforms(key, step, first, count).sub(0.5).view(sizes);
+  return philox_halves(key, step, first, count).mul(1.0 / 65536).sub(0.5).view(sizes);
 }
 
 at::Tensor optical_quantize(const at::Tensor& x, const at::Tensor& range, int64_t levels,

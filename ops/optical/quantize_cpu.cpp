@@ -54,8 +54,8 @@ at::Tensor quantize_cpu(const at::Tensor& x_in, const at::Tensor& range, int64_t
     a.q = optical::quantizer(used, static_cast<int>(levels), static_cast<float>(lut_min));
     a.shared = static_cast<float>(shared_noise.value_or(0));
     over_elements(x.numel(), [&](int64_t first, int64_t count) {
-      optical::over_chunks(noise, first, count, [&](int64_t j, int64_t n, const uint32_t* words) {
-        optical::quantize_row(from + first + j, to + first + j, words, n, a);
+      optical::over_chunks(noise, first, count, [&](int64_t j, int64_t n, const uint16_t* halves) {
+        optical::quantize_row(from + first + j, to + first + j, halves, n, a);
       });
       return optical::unset_range();
     });

@@ -131,9 +131,24 @@ REFRACT_HOST_DEVICE float value(const Quantizer& q, float level) {
 
 // ---- Noise
 
-// xi of a Philox word, in [-1/2, 1/2) with 24 bits. Element i of a call draws word
-// philox_word(philox_key(seed, stream), step, first + i), `first` being its first element's index
-// in the global batch: clock[1] * (elements per slice of dimension 0).
+// Element i of a call draws 16 bits: block (first + i) >> 3 of philox(philox_key(seed, stream), step,
+// .), of its four words eight halves, low halves first. `first` is the index of the call's first
+// element in the global batch: clock[1] * (elements per slice of dimension 0). xi = h / 2^16 - 1/2.
+REFRACT_HOST_DEVICE float noise_of_half(uint32_t word, bool upper) {
+#ifdef __CUDA_ARCH__
+  const float f = __uint_as_float(__byte_perm(word, 0x4B000000u, upper ? 0x7632 : 0x7610));
+  return __fmaf_rn(f, 1.0f / 65536.0f, -128.5f);  // f = 2^23 + h; exact
+#else
+  const auto h = static_cast<int32_t>(upper ? word >> 16 : word & 0xffffu);
+  return add(mul(static_cast<float>(h), 1.0f / 65536.0f), -0.5f);
+#endif
+}
+
+REFRACT_HOST_DEVICE float noise_at(PhiloxKey key, uint64_t step, uint64_t index) {
+  return noise_of_half(philox(key, step, index >> 3).word[(index >> 1) & 3], (index & 1) != 0);
+}
+
+// xi of a whole Philox word, with 24 bits.
 REFRACT_HOST_DEVICE float noise_of(uint32_t word) {
   const auto n = static_cast<float>(static_cast<int32_t>(word >> 8));
 #ifdef __CUDA_ARCH__

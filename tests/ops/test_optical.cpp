@@ -94,8 +94,7 @@ TEST(OpticalQuantize, EveryElementIsTheHeadersArithmetic) {
   const at::Tensor y = optical_quantize(x, range_of(-1, 2), 256, 0.02004, drawn(9, 11));
   const auto q = optical::quantizer({-1, 2}, 256, 0.02004f);
   for (int64_t i = 0; i < 501; ++i) {
-    const float xi =
-        optical::noise_of(philox_word(philox_key(3, 4), 9, static_cast<uint64_t>(11 + i)));
+    const float xi = optical::noise_at(philox_key(3, 4), 9, static_cast<uint64_t>(11 + i));
     const float expected =
         optical::value(q, optical::noisy_level(q, x.const_data_ptr<float>()[i], xi));
     EXPECT_FLOAT_EQ(y.const_data_ptr<float>()[i], expected) << i;
