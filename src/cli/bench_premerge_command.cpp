@@ -20,7 +20,7 @@ class BenchPremergeCommand : public Command {
            "the answer in the run";
   }
   std::string example() const override {
-    return "refract bench premerge recipes/structured/s_low_rank_32.toml --most 64";
+    return "refract bench premerge recipes/structured/s-low-rank-32.toml --most 64";
   }
   void declare(CommandLine& line) override {
     line.positional("source", source_, "a recipe (.toml; nothing is kept), or a run");
