@@ -159,8 +159,11 @@ PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset, d
     residuals.log_loss[i] = std::log(points[static_cast<size_t>(i)].loss);
   }
   PowerLaw law;
+  // In units of their geometric means, so that no number is far from 1.
   law.x0 = std::exp(residuals.log_u.mean());
+  const double unit = std::exp(residuals.log_loss.mean());
   residuals.log_u.array() -= residuals.log_u.mean();
+  residuals.log_loss.array() -= residuals.log_loss.mean();
   Solution solution = solve(residuals);
   law.with_offset = with_offset;
   if (with_offset && solution.parameters[2] < 0) {  // a loss has no negative floor
@@ -179,11 +182,11 @@ PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset, d
                                              .pseudoInverse();
   const double t = student_t(confidence, law.freedom);
   const auto error = [&](int i) { return std::sqrt(std::max(0.0, covariance(i, i))); };
-  const double a = std::exp(solution.parameters[0]), spread = std::exp(t * error(0));
+  const double a = unit * std::exp(solution.parameters[0]), spread = std::exp(t * error(0));
   law.a = {a, a / spread, a * spread, a * error(0)};
   law.alpha = estimate(solution.parameters[1], error(1), t);
   if (residuals.with_offset) {
-    law.e = estimate(solution.parameters[2], error(2), t);
+    law.e = estimate(unit * solution.parameters[2], unit * error(2), t);
     law.e.low = std::max(0.0, law.e.low);
   }
   law.residual = std::sqrt(solution.sum_of_squares / static_cast<double>(n));

@@ -104,6 +104,9 @@ class LinearLayer {
   // The dense weight [out, in] that the layer multiplies by, from master values and in their type;
   // undefined where there is none.
   virtual at::Tensor merged() const = 0;
+  // Whether forward(x) is x merged()^T up to rounding outside training, without noise or
+  // quantization, so that the merged weight may stand in for the layer.
+  virtual bool computes_merged() const { return false; }
   // Multiplications of the forward pass per token; 0: as many as a dense layer of its shape.
   virtual int64_t multiplications() const { return 0; }
   // The same of the guide beside it, in steps that use it (self-guided training).
