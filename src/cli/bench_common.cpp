@@ -144,6 +144,7 @@ BenchModel open_bench_model(const std::string& source, const BenchSettings& sett
     bench.config = folder_config(bench.folder, overrides, source);
     resolve(bench.config.model, 0, bench.config.data.context);
   }
+  bench.config.self_guided.mode = "none";  // the model that is left when the guide is gone
   bench.device = bench_device(bench.config);
   PremergeSettings premerge = premerge_settings(bench.config, bench.folder, bench.device.device);
   premerge.mode = "auto";

@@ -98,7 +98,8 @@ at::Tensor BenchLayers::merged(const ProjectionSpec& spec) const {
   for (const LinearSpec& member : spec.members) {
     at::Tensor weight;
     for (const TransformedLayer& entry : transformed_) {
-      if (entry.spec.name == member.name) weight = entry.layer->merged();
+      if (entry.spec.name == member.name && entry.layer->computes_merged())
+        weight = entry.layer->merged();
     }
     if (transformed_.empty()) {
       for (const Parameter& p : arena_.parameters()) {

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "analysis/flops.h"
+#include "analysis/model_flops.h"
 #include "analysis/peak.h"
 #include "cli/bench_common.h"
 #include "cli/bench_timing.h"
@@ -131,7 +131,7 @@ void BenchTrainCommand::time_size(BenchModel& bench, int64_t batch, int64_t cont
     prefill = time_work(device, settings_.seconds, [&] { bench.model->hidden({}, prompt); });
   }
   const auto count = static_cast<double>(batch * context);
-  const double flops = training_flops_per_token(shape_of(config.model, context)).total();
+  const double flops = training_flops_per_token(shape_of(*bench.model, context)).total();
   const auto mfu = model_flops_utilization(
       count / per_step, flops, bench.device.name,
       bench.device.precision == "bf16" ? Arithmetic::kBf16 : Arithmetic::kFp32);

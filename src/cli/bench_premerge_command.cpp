@@ -2,6 +2,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn.h>
 
+#include <algorithm>
+
 #include "cli/bench_common.h"
 #include "cli/bench_timing.h"
 #include "cli/commands.h"
@@ -20,7 +22,7 @@ class BenchPremergeCommand : public Command {
            "the answer in the run";
   }
   std::string example() const override {
-    return "refract bench premerge recipes/structured/s_low_rank_32.toml --most 64";
+    return "refract bench premerge recipes/structured/s-low-rank-32.toml --most 64";
   }
   void declare(CommandLine& line) override {
     line.positional("source", source_, "a recipe (.toml; nothing is kept), or a run");
@@ -52,7 +54,7 @@ int64_t BenchPremergeCommand::threshold(const PremergeGroup& group, const BenchM
     context.weights_changed = false;
     const auto structured = [&] { return group.layer->structured().forward(context, x); };
     const auto merged = [&] { return group.layer->forward_merged(x); };
-    check_against(structured(), merged(), group.shape.kinds);
+    check_against(group.layer->structured().forward({}, x), merged(), group.shape.kinds);
     // Twice in turn, the better of each: a disturbance must not decide.
     double slow = 1e300, fast = 1e300;
     for (int round = 0; round < 2; ++round) {

@@ -17,6 +17,7 @@ std::unique_ptr<Command> make_tokenize_command();
 std::unique_ptr<Command> make_tokenizer_train_command();
 std::unique_ptr<Command> make_report_command();
 std::unique_ptr<Command> make_sweep_command();
+std::unique_ptr<Command> make_scale_command();
 std::unique_ptr<Command> make_bench_kernel_command();
 std::unique_ptr<Command> make_bench_mlp_command();
 std::unique_ptr<Command> make_bench_train_command();

@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   commands.push_back(refract::make_tokenizer_train_command());
   commands.push_back(refract::make_report_command());
   commands.push_back(refract::make_sweep_command());
+  commands.push_back(refract::make_scale_command());
   commands.push_back(refract::make_bench_kernel_command());
   commands.push_back(refract::make_bench_mlp_command());
   commands.push_back(refract::make_bench_train_command());

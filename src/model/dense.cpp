@@ -7,6 +7,7 @@
 
 #include "core/random.h"
 #include "ops/fused/attention.h"
+#include "ops/fused/decode_attention.h"
 #include "ops/fused/dropout.h"
 #include "ops/fused/linear.h"
 
@@ -26,18 +27,6 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
 at::Tensor causal_mask(int64_t queries, int64_t keys, at::Device device) {
   return at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device))
       .tril(keys - queries);
-}
-
-// One new token per sequence, each with keys of its own number. The query heads of a key head stand
-// as its queries, so that no kernel need know of groups, nor keys be repeated.
-at::Tensor attend_by_lengths(const KvCache& cache, const at::Tensor& q_BHTD, const at::Tensor& k,
-                             const at::Tensor& v, double scale) {
-  const int64_t batch = q_BHTD.size(0), heads = q_BHTD.size(1), width = q_BHTD.size(3);
-  const at::Tensor queries = q_BHTD.reshape({batch, k.size(1), heads / k.size(1), width});
-  const at::Tensor out = at::scaled_dot_product_attention(
-      queries, k, v, cache_mask(cache).expand({batch, 1, queries.size(2), cache.attended}), 0.0,
-      false, scale);
-  return out.reshape({batch, 1, heads * width});
 }
 
 }  // namespace
@@ -96,8 +85,10 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
   at::Tensor k, v;
   if (context.cache) {
     std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
-    if (context.cache->lengths.defined())
-      return attend_by_lengths(*context.cache, q, k, v, spec_.scale);
+    if (context.cache->lengths.defined()) {
+      return decode_attention(q_BTHD.select(1, 0), k, v, context.cache->lengths, spec_.scale)
+          .view({q.size(0), 1, spec_.num_heads * spec_.head_dim});
+    }
   } else {
     k = k_BTKD.transpose(1, 2);
     v = v_BTKD.transpose(1, 2);

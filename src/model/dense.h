@@ -18,6 +18,7 @@ class DenseLinear : public LinearLayer {
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
   double take_over(const at::Tensor& weight) override;
   at::Tensor merged() const override;
+  bool computes_merged() const override { return true; }
 
  protected:
   // The weight as autograd sees it, [out_features, in_features] in compute dtype.

@@ -1,6 +1,5 @@
 #include "model/slots.h"
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -98,11 +97,6 @@ std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
   keys.narrow(2, begin, count).copy_(k_BTKD.transpose(1, 2));
   values.narrow(2, begin, count).copy_(v_BTKD.transpose(1, 2));
   return {keys.narrow(2, 0, begin + count), values.narrow(2, 0, begin + count)};
-}
-
-at::Tensor cache_mask(const KvCache& cache) {
-  const at::Tensor places = at::arange(cache.attended, cache.lengths.options());
-  return places.le(cache.lengths.unsqueeze(1)).view({-1, 1, 1, cache.attended});
 }
 
 }  // namespace refract

@@ -104,6 +104,9 @@ class LinearLayer {
   // The dense weight [out, in] that the layer multiplies by, from master values and in their type;
   // undefined where there is none.
   virtual at::Tensor merged() const = 0;
+  // Whether forward(x) is x merged()^T up to rounding outside training, without noise or
+  // quantization, so that the merged weight may stand in for the layer.
+  virtual bool computes_merged() const { return false; }
   // Multiplications of the forward pass per token; 0: as many as a dense layer of its shape.
   virtual int64_t multiplications() const { return 0; }
   // The same of the guide beside it, in steps that use it (self-guided training).
@@ -141,8 +144,8 @@ class AttentionCore {
   // With a cache, k and v are appended to it and all of it is attended to.
   virtual at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                              const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) = 0;
-  // Whether forward() follows KvCache::lengths, that is masks by cache_mask(). Otherwise sequences
-  // are decoded one at a time, and without a graph.
+  // Whether forward() follows KvCache::lengths. Otherwise sequences are decoded one at a time, and
+  // without a graph.
   virtual bool follows_lengths() const { return false; }
   // The same from the joint output of the projections, qkv [B, T, (H + 2 K) * D], for a core that
   // reads it as it lies. The default takes it apart.
@@ -179,11 +182,10 @@ class ComposedProjections : public Projections {
 at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation);
 
 // Appends k, v [B, T, K, D] of `layer` to the cache and returns all keys and values so far, [B, K,
-// length + T, D]; with lengths [B, K, attended, D], to be masked by cache_mask().
+// length + T, D]; with lengths [B, K, attended, D], of which sequence b uses the first lengths[b] +
+// 1.
 std::pair<at::Tensor, at::Tensor> append_to_cache(KvCache& cache, int64_t layer,
                                                   const at::Tensor& k_BTKD,
                                                   const at::Tensor& v_BTKD);
-// With lengths: bool [B, 1, 1, attended], true where a sequence's new token may look.
-at::Tensor cache_mask(const KvCache& cache);
 
 }  // namespace refract

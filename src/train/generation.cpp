@@ -16,13 +16,6 @@ namespace {
 
 constexpr int64_t kReadEvery = 16;            // steps between looks for sequences that stopped
 constexpr int64_t kTokensPerPrefill = 16384;  // enough to fill a GPU
-// A graph looks at a fixed number of places; a new one is captured when the longest sequence passes
-// a multiple of this. Fewer places cost less, and more graphs.
-constexpr int64_t kGraphPlaces = 128;
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 }  // namespace
 
@@ -39,7 +32,7 @@ Generation::Generation(Decoder& model, int64_t batch, int64_t capacity,
     cuda_ = nullptr;
   }
   const auto options = at::TensorOptions().device(model.device());
-  cache_ = model.make_cache(batch, cuda_ ? round_up(longest_, kGraphPlaces) : longest_);
+  cache_ = model.make_cache(batch, longest_);
   if (by_lengths_) {
     cache_.lengths = at::zeros({batch}, options.dtype(at::kLong));
     // Places behind a sequence's end are masked, but a NaN there would come through.
@@ -145,12 +138,14 @@ void Generation::restart_full_rows() {
   }
 }
 
+// A graph looks at all places; its attention reads those in use.
 int64_t Generation::attended() const {
+  if (cuda_) return longest_;
   int64_t longest = 0;
   for (int64_t row = 0; row < batch_; ++row) {
     if (!finished(row)) longest = std::max(longest, held_[row]);
   }
-  return cuda_ ? round_up(longest + 1, kGraphPlaces) : longest + 1;
+  return longest + 1;
 }
 
 void Generation::compute() {
@@ -170,15 +165,14 @@ void Generation::step() {
   const at::NoGradGuard no_grad;
   restart_full_rows();
   if (by_lengths_) cache_.attended = attended();
-  const int64_t key = cache_.attended;
-  if (const auto graph = graphs_.find(key); graph != graphs_.end()) {
-    graph->second->replay();
-  } else if (cuda_ && eager_[key] >= kEagerSteps) {
-    graphs_[key] = cuda_->capture([this] { compute(); });
-    graphs_[key]->replay();
+  if (graph_) {
+    graph_->replay();
+  } else if (cuda_ && eager_steps_ >= kEagerSteps) {
+    graph_ = cuda_->capture([this] { compute(); });
+    graph_->replay();
   } else {
     compute();
-    ++eager_[key];
+    ++eager_steps_;
   }
   for (int64_t& held : held_) held = std::min(held + 1, longest_);
   ++steps_;

@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -22,7 +21,7 @@ class Generation {
              bool cuda_graph);
 
   // Takes new prompts, as many as the batch; `first` is the number of the first of them, for its
-  // random stream. Graphs that were captured stay.
+  // random stream. A graph that was captured stays.
   void start(const std::vector<std::vector<TokenId>>& prompts, int64_t first = 0);
   // A new token for every sequence; on CUDA it returns before the work is done.
   void step();
@@ -31,10 +30,10 @@ class Generation {
 
   // The new tokens of each sequence that the host has read.
   const std::vector<std::vector<TokenId>>& made() const { return made_; }
-  bool captured() const { return !graphs_.empty(); }
+  bool captured() const { return graph_ != nullptr; }
 
  private:
-  static constexpr int64_t kEagerSteps = 2;  // before a capture, so that every library is ready
+  static constexpr int64_t kEagerSteps = 2;  // before the capture, so that every library is ready
 
   bool finished(int64_t row) const;
   void read(const DecodeOptions& options);  // tokens made since the last read
@@ -59,8 +58,8 @@ class Generation {
   std::vector<int64_t> held_;                      // tokens of each sequence in the cache
   std::vector<std::vector<TokenId>> seen_, made_;  // prompt and tokens; tokens alone
   std::vector<char> stopped_;
-  std::map<int64_t, std::unique_ptr<CudaGraph>> graphs_;  // by `attended`
-  std::map<int64_t, int64_t> eager_;                      // steps without a graph, by `attended`
+  std::unique_ptr<CudaGraph> graph_;
+  int64_t eager_steps_ = 0;
 };
 
 }  // namespace refract

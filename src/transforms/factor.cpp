@@ -4,6 +4,8 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace refract {
@@ -52,6 +54,11 @@ at::Tensor Factor::value() const {
     if (!blocks.back().defined()) return {};
   }
   return at::stack(blocks);
+}
+
+bool Factor::computes_value() const {
+  return std::all_of(layers_.begin(), layers_.end(),
+                     [](const auto& layer) { return layer->computes_merged(); });
 }
 
 void Factor::set(const at::Tensor& blocks) {

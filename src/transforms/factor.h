@@ -31,6 +31,8 @@ class Factor {
   at::Tensor leaf() { return arena_.leaf(weight_); }
   // All blocks [B, m, k], from master values; undefined where a layer has no dense weight.
   at::Tensor value() const;
+  // Whether they are what forward() multiplies by (LinearLayer::computes_merged).
+  bool computes_value() const;
   // Sets them from [B, m, k].
   void set(const at::Tensor& blocks);
   // Lets the layers of another kind start.

@@ -33,6 +33,7 @@ class GuidedLinear : public LinearLayer {
     return error;
   }
   at::Tensor merged() const override { return inner_->merged(); }
+  bool computes_merged() const override { return inner_->computes_merged(); }
 
   int64_t multiplications() const override { return inner_->multiplications(); }
   int64_t guide_multiplications() const override {

@@ -47,6 +47,7 @@ class LoraLinear : public LinearLayer {
 
   void initialize(uint64_t seed) override { base_->initialize(seed); }
   double take_over(const at::Tensor& weight) override { return base_->take_over(weight); }
+  bool computes_merged() const override { return base_->computes_merged(); }
   at::Tensor merged() const override {
     const at::Tensor below = base_->merged();
     if (!below.defined()) return below;

@@ -113,6 +113,7 @@ at::Tensor PremergedProjections::merge() const {
   std::vector<at::Tensor> parts;
   for (const LinearSpec& member : spec_.members) {
     const LinearLayer* layer = transformed_member(build_, first_, member.name);
+    if (layer && !layer->computes_merged()) return {};
     parts.push_back(layer ? layer->merged()
                           : build_.arena.value(build_.arena.find(member.name + ".weight")));
     if (!parts.back().defined()) return {};

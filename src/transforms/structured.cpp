@@ -52,6 +52,9 @@ class StructuredLinear : public LinearLayer {
     return approximation.defined() ? relative_error(approximation, dense) : 0;
   }
 
+  bool computes_merged() const override {
+    return first_.computes_value() && second_.computes_value();
+  }
   at::Tensor merged() const override {
     const at::Tensor first = first_.value(), second = second_.value();
     if (!first.defined() || !second.defined()) return {};

@@ -93,6 +93,38 @@ TEST(Premerge, TheNumberOfTokensChooses) {
       << "the two forms round alike here, so this test shows nothing";
 }
 
+// A quantized layer has a dense weight to export, but does not multiply by it; so has an adapter or
+// a factor above one.
+TEST(Premerge, LeavesLayersAloneThatDoNotMultiplyByTheirMergedWeight) {
+  for (const char* kind :
+       {R"("optical")", R"("lora", "over": "optical")", R"("low_rank", "rank": 4, "over": "optical")"}) {
+    const std::string rules = fmt::format(R"([{{"match": ".*up_proj", "kind": {}}}])", kind);
+    Models models(rules, with_default(100));
+    const auto& group = models.factory.groups().front();
+    EXPECT_FALSE(group.layer->mergeable()) << kind;
+    EXPECT_EQ(group.layer->bytes(), 0) << kind;
+    const at::NoGradGuard no_grad;
+    const at::Tensor x = at::randn({3, 8});
+    EXPECT_TRUE(group.layer->forward({}, x).equal(group.layer->structured().forward({}, x))) << kind;
+    EXPECT_THROW(group.layer->forward_merged(x), Error);
+  }
+}
+
+TEST(Premerge, EveryStructuredKindAgreesOnEitherSide) {
+  const at::NoGradGuard no_grad;
+  for (const char* kind : {R"("low_rank", "rank": 4)", R"("block_dense", "rank": 4, "blocks": 2)",
+                           R"("block_shuffle", "blocks": 2)"}) {
+    const std::string rules = fmt::format(R"([{{"match": ".*mlp.*", "kind": {}}}])", kind);
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+      Models models(rules, with_default(4), testing::small_llama(), dtype);
+      for (int64_t tokens : {1, 4, 5, 12}) {
+        const at::Tensor input = testing::tokens_for(models.plain->config(), 1, tokens);
+        expect_close(models.premerged->hidden({}, input), models.plain->hidden({}, input), kind, 20);
+      }
+    }
+  }
+}
+
 TEST(Premerge, FollowsWeightsThatAreWritten) {
   Models models(kLora, with_default(100));
   models.difference_of_calls(3);
