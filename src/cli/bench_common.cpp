@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "cli/bench_timing.h"
 #include "core/config.h"
@@ -85,35 +86,48 @@ BenchDevice open_bench_device(const BenchSettings& settings) {
       make_run_config(overrides_tree(settings.with_precision()), "the command line"));
 }
 
+struct BenchReport::Content {
+  nlohmann::json rows = nlohmann::json::array(), extra = nlohmann::json::object();
+};
+
 BenchReport::BenchReport(std::string name, const BenchDevice& device,
                          std::vector<std::string> columns)
-    : name_(std::move(name)), device_(device), columns_(std::move(columns)) {}
+    : name_(std::move(name)),
+      device_(device),
+      columns_(std::move(columns)),
+      content_(std::make_unique<Content>()) {}
 
-void BenchReport::add(nlohmann::json row) {
-  rows_.push_back(std::move(row));
+BenchReport::~BenchReport() = default;
+
+nlohmann::json& BenchReport::extra() { return content_->extra; }
+const nlohmann::json& BenchReport::rows() const { return content_->rows; }
+
+void BenchReport::add(const nlohmann::json& row) {
+  content_->rows.push_back(row);
   std::string text;
   for (const std::string& column : columns_)
-    text += fmt::format("{}{}={}", text.empty() ? "" : " ", column, cell(rows_.back().value(column, nlohmann::json())));
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", column,
+                        cell(content_->rows.back().value(column, nlohmann::json())));
   fmt::print(stderr, "{}\n", text);
 }
 
 void BenchReport::print(bool json) const {
   if (json) {
-    nlohmann::json out = extra_;
+    nlohmann::json out = content_->extra;
     out["bench"] = name_;
     out["device"] = device_.name;
     out["precision"] = device_.precision;
-    out["rows"] = rows_;
+    out["rows"] = content_->rows;
     fmt::print("{}\n", out.dump());
     return;
   }
   std::vector<Table::Column> columns;
   for (const std::string& name : columns_) {
-    const bool text = !rows_.empty() && rows_[0][name].is_string();
+    const bool text = !content_->rows.empty() && content_->rows[0][name].is_string();
     columns.push_back({name, text ? Align::kLeft : Align::kRight});
   }
   Table table(columns);
-  for (const auto& row : rows_) {
+  for (const auto& row : content_->rows) {
     std::vector<std::string> cells;
     for (const std::string& name : columns_)
       cells.push_back(row.contains(name) ? cell(row[name]) : "-");
@@ -125,9 +139,9 @@ void BenchReport::print(bool json) const {
 void BenchModel::set_premerge(std::optional<int64_t> tokens) {
   const PremergeSettings settings = premerge_settings(config, folder, device.device);
   for (const PremergeGroup& group : premerged) {
-    group.layer->set_tokens(tokens.value_or(
-        settings.table.find(group.shape, settings.device, settings.precision)
-            .value_or(settings.default_tokens)));
+    group.layer->set_tokens(
+        tokens.value_or(settings.table.find(group.shape, settings.device, settings.precision)
+                            .value_or(settings.default_tokens)));
   }
 }
 
@@ -165,8 +179,8 @@ void check_model(BenchModel& bench, int64_t tokens) {
   const bool mergeable = std::all_of(bench.premerged.begin(), bench.premerged.end(),
                                      [](const auto& group) { return group.layer->mergeable(); });
   if (!mergeable || bench.premerged.empty()) return;
-  const at::Tensor input = random_tokens(1, tokens, bench.config.model.vocab_size, 1)
-                               .to(bench.device.device);
+  const at::Tensor input =
+      random_tokens(1, tokens, bench.config.model.vocab_size, 1).to(bench.device.device);
   bench.set_premerge(0);
   const at::Tensor structured = bench.model->hidden({}, input);
   bench.set_premerge(kPremergeAlways);

@@ -37,16 +37,18 @@ class BenchReport {
  public:
   // `columns`: keys of the rows, shown in this order; numbers with `digits` significant digits.
   BenchReport(std::string name, const BenchDevice& device, std::vector<std::string> columns);
-  void add(nlohmann::json row);
+  ~BenchReport();
+  void add(const nlohmann::json& row);
   void print(bool json) const;
-  nlohmann::json& extra() { return extra_; }  // further keys of the JSON object
-  const nlohmann::json& rows() const { return rows_; }
+  nlohmann::json& extra();  // further keys of the JSON object
+  const nlohmann::json& rows() const;
 
  private:
   std::string name_;
   BenchDevice device_;
   std::vector<std::string> columns_;
-  nlohmann::json rows_ = nlohmann::json::array(), extra_ = nlohmann::json::object();
+  struct Content;  // keeps the JSON library out of this header
+  std::unique_ptr<Content> content_;
 };
 
 // A model to time: a recipe's with drawn weights, or a run's, with merged forms beside all layers
