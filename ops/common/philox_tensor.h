@@ -11,7 +11,9 @@ namespace refract::composite {
 at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                            int64_t count);
 
-// philox_uniform of the four words of every block: float [..., 4] for `block`, int64 [...].
-at::Tensor philox_block_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& block);
+// The four words of every block: int64 [..., 4] for `block`, int64 [...].
+at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block);
+// philox_uniform of words.
+at::Tensor philox_uniforms_of(const at::Tensor& words);
 
 }  // namespace refract::composite
