@@ -11,7 +11,9 @@ constexpr int64_t kMask = 0xffffffff;
 at::Tensor low(const at::Tensor& t) { return t.bitwise_and(kMask); }
 at::Tensor high(const at::Tensor& t) { return low(t.bitwise_right_shift(32)); }
 
-// The words [blocks, 4] of the blocks, as int64: ops/common/philox.h in tensor arithmetic.
+}  // namespace
+
+// ops/common/philox.h in tensor arithmetic.
 at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block) {
   at::Tensor c0 = low(block), c1 = high(block);
   at::Tensor c2 = low(step).expand_as(c0), c3 = high(step).expand_as(c0);
@@ -28,11 +30,9 @@ at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor&
   return at::stack({c0, c1, c2, c3}, -1);
 }
 
-at::Tensor uniforms_of(const at::Tensor& words) {
+at::Tensor philox_uniforms_of(const at::Tensor& words) {
   return words.bitwise_right_shift(8).to(at::kFloat).mul(1.0f / 16777216.0f);
 }
-
-}  // namespace
 
 at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                            int64_t count) {
@@ -40,11 +40,7 @@ at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tens
   const at::Tensor blocks = at::arange(count / 4 + 2, first.options()).add(first_block);
   const at::Tensor index = at::arange(count, first.options()).add(first.sub(first_block.mul(4)));
   const at::Tensor words = philox_words(key, step, blocks).flatten().index_select(0, index);
-  return uniforms_of(words);
-}
-
-at::Tensor philox_block_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& block) {
-  return uniforms_of(philox_words(key, step, block));
+  return philox_uniforms_of(words);
 }
 
 at::Tensor philox_halves(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,

@@ -11,8 +11,10 @@ namespace refract::composite {
 at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                            int64_t count);
 
-// philox_uniform of the four words of every block: float [..., 4] for `block`, int64 [...].
-at::Tensor philox_block_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& block);
+// The four words of every block: int64 [..., 4] for `block`, int64 [...].
+at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block);
+// philox_uniform of words.
+at::Tensor philox_uniforms_of(const at::Tensor& words);
 // The 16-bit halves of the blocks, low halves first: half (first + i) & 7 of block (first + i) >> 3,
 // as whole numbers in float [count].
 at::Tensor philox_halves(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,

@@ -11,12 +11,14 @@
 //   dP = dy v^T     dS = P (dP - sum_j P dP)     dq = scale dS k    dk = scale dS^T q    dv = P^T dy
 //
 // Noise. Query i of a call is token keys - queries + i of its sequence, so that decoding token by
-// token draws what the whole sequence draws. The score of sequence b, head h (of H), token i and
-// key j draws word 2 (i mod 2) + (j mod 2) of Philox block
-//   ((b H + h) 2^19 + floor(i / 2)) 2^19 + floor(j / 2)
-// of the first stream: a block is a 2 x 2 patch, which is what one thread holds of a tensor-core
-// tile, transposed or not. The output's element d draws philox_word(.., ((b 2^20 + i) H + h) D + d)
-// of the second stream. Sequences are counted in the global batch. At most 2^20 tokens.
+// token draws what the whole sequence draws. A score's noise has 16 bits, xi = (n + 1/2) / 2^16 -
+// 1/2, and a Philox block serves the eight scores that one thread holds of two neighbouring
+// tensor-core tiles: token i and key j of sequence b and head h (of H) draw
+//   block ((b H + h) 2^19 + floor(i / 2)) 2^19 + 4 floor(j / 16) + floor(j mod 8 / 2),
+//   word 2 (i mod 2) + (j mod 2), its low half where j mod 16 < 8, else its high half
+// of the first stream. The output's element d draws philox_word(.., ((b 2^20 + i) H + h) D + d) of
+// the second stream, with the 24 bits of ops/optical/quantizer.h. Sequences are counted in the
+// global batch. At most 2^20 tokens.
 #pragma once
 #include <ATen/core/Tensor.h>
 

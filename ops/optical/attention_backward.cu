@@ -214,17 +214,18 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
       float p[kGroup / 8][4], x[kGroup / 8][4];
       product<__half, D>(q, shared.code[stage], key, p);
       product<T, D>(grad, shared.value[stage], key, x);
+      const PhiloxBlock words =
+          noise.draw(a, noise_row, static_cast<uint32_t>(first / 4 + lane % 4));
 #pragma unroll
       for (int n = 0; n < kGroup / 8; ++n) {
         const int column = key + 8 * n + 2 * (lane % 4);
         const float2 term = *reinterpret_cast<const float2*>(&shared.term[stage][column]);
         const float add[2] = {term.x * s.per_x, term.y * s.per_x};
-        float xi[4];
-        noise.draw(a, noise_row, static_cast<uint32_t>(tile * kTile<D> + column) / 2, xi);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
+          const float xi = n == 0 ? low_noise(a, words.word[c]) : high_noise(a, words.word[c]);
           const float level =
-              noisy_level(s, fmaf(p[n][c], s.unit, row_add[c / 2] + add[c % 2]), xi[c]);
+              noisy_level(s, fmaf(p[n][c], s.unit, row_add[c / 2] + add[c % 2]), xi);
           p[n][c] = exp2_approximate(fmaf(level, s.log2, normalizer[c / 2]));
           if (tile * kTile<D> + column + c % 2 > row + c / 2 + offset) p[n][c] = 0.0f;
           x[n][c] = p[n][c] * (x[n][c] - delta[c / 2]);
@@ -248,6 +249,29 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
     for (int c = 0; c < 4; ++c) with_grad[n][c] -= rest[c / 2] * plain[n][c];
   }
   write_rows<T, D>(with_grad, a.scale, g.grad_q, batch, a.queries, a.heads, head, row, lane);
+}
+
+// The noise of a warp's 16 keys and two tiles of 8 queries (n): words[n][i] holds the random bits of
+// this thread's two keys (low half, high half) and its query i of two. A Philox block serves keys
+// 8 apart, which two threads hold: each draws it for one of the tiles, and they exchange halves.
+static_assert(kGroup == 16, "two tiles of queries at a time");
+__device__ __forceinline__ void patch_words(const OpticalAttentionArgs& a, const ScoreNoise& noise,
+                                            int first_query, int first_key, int lane,
+                                            uint32_t (&words)[2][2]) {
+  const int half = lane / 16;  // of the words, for this thread's keys; the tile that it draws
+  const int query = first_query + 8 * half + 2 * (lane % 4);
+  const PhiloxBlock block =
+      noise.draw(a, noise.row(a, static_cast<uint32_t>(query) / 2),
+                 static_cast<uint32_t>(first_key / 4 + lane / 4 % 4));
+  const uint32_t mine = half == 0 ? 0x5410u : 0x7632u, theirs = half == 0 ? 0x7632u : 0x5410u;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t even = block.word[2 * i], odd = block.word[2 * i + 1];
+    const uint32_t kept = __byte_perm(even, odd, mine);
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, __byte_perm(even, odd, theirs), 16);
+    words[0][i] = half == 0 ? kept : got;
+    words[1][i] = half == 0 ? got : kept;
+  }
 }
 
 template <class T, int D>
@@ -327,6 +351,8 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
       float p[kGroup / 8][4], x[kGroup / 8][4];
       product<__half, D>(k, shared.code[stage], local, p);
       product<T, D>(v, shared.value[stage], local, x);
+      uint32_t words[2][2];
+      patch_words(a, noise, first + local + offset, warp_key, lane, words);
 #pragma unroll
       for (int n = 0; n < kGroup / 8; ++n) {
         const int column = local + 8 * n + 2 * (lane % 4);  // of the tile: a query
@@ -337,14 +363,13 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
                      delta = pair_at(shared.delta);
         const float add[2] = {term.x * s.per_x, term.y * s.per_x};
         const float shift[2] = {normalizer.x, normalizer.y}, mean[2] = {delta.x, delta.y};
-        float xi[4];
-        noise.draw(a, noise.row(a, static_cast<uint32_t>(first + column + offset) / 2),
-                   static_cast<uint32_t>(key) / 2, xi);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          // Fragment rows are keys and columns queries: xi's patch is transposed.
-          const float level = noisy_level(
-              s, fmaf(p[n][c], s.unit, key_add[c / 2] + add[c % 2]), xi[2 * (c % 2) + c / 2]);
+          // Fragment rows are keys and columns queries: a word's row bit is c % 2.
+          const uint32_t pair = words[n][c % 2];
+          const float xi = c / 2 == 0 ? low_noise(a, pair) : high_noise(a, pair);
+          const float level =
+              noisy_level(s, fmaf(p[n][c], s.unit, key_add[c / 2] + add[c % 2]), xi);
           p[n][c] = exp2_approximate(fmaf(level, s.log2, shift[c % 2]));
           if (key + c / 2 > first + column + c % 2 + offset) p[n][c] = 0.0f;
           x[n][c] = p[n][c] * (x[n][c] - mean[c % 2]);

@@ -88,12 +88,12 @@ at::Tensor products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
   return at::matmul(a, repeat_heads(b, q.size(2)).transpose(2, 3));
 }
 
-// uniform - 1/2 of Philox words, `words` [.., 4] of `block`.
-at::Tensor xi_of_blocks(const OpticalAttentionSettings& settings, size_t stream,
-                        const at::Tensor& step, const at::Tensor& block) {
+// The words [.., 4] of `block`.
+at::Tensor words_of(const OpticalAttentionSettings& settings, size_t stream,
+                    const at::Tensor& step, const at::Tensor& block) {
   const PhiloxKey key = philox_key(static_cast<uint64_t>(settings.seed),
                                    static_cast<uint64_t>(settings.streams.at(stream)));
-  return philox_block_uniforms(key, step, block).sub(0.5);
+  return philox_words(key, step, block);
 }
 
 at::Tensor shared_xi(const at::Tensor& like, const OpticalAttentionSettings& settings) {
@@ -118,21 +118,29 @@ at::Tensor optical_attention_score_xi(const at::Tensor& q, const at::Tensor& k,
   const int64_t batch = q.size(0), queries = q.size(1), heads = q.size(2), keys = k.size(1);
   const at::Tensor clock = attention_op::clock_of(settings, q);
   const int64_t first = keys - queries, first_pair = first / 2;
-  const int64_t row_pairs = (keys - 1) / 2 - first_pair + 1, key_pairs = (keys + 1) / 2;
+  const int64_t row_pairs = (keys - 1) / 2 - first_pair + 1, groups = (keys + 15) / 16;
   const at::Tensor head = sequences(clock, batch)
                               .mul(heads)
                               .view({batch, 1, 1, 1})
                               .add(at::arange(heads, clock.options()).view({1, heads, 1, 1}));
   const at::Tensor row =
       at::arange(first_pair, first_pair + row_pairs, clock.options()).view({1, 1, row_pairs, 1});
-  const at::Tensor column = at::arange(key_pairs, clock.options());
+  const at::Tensor column = at::arange(4 * groups, clock.options());
   const at::Tensor block =
       head.bitwise_left_shift(38).add(row.bitwise_left_shift(19)).add(column);
-  const at::Tensor patches = xi_of_blocks(settings, 0, clock.select(0, 0), block)
-                                 .view({batch, heads, row_pairs, key_pairs, 2, 2})
-                                 .transpose(3, 4)
-                                 .reshape({batch, heads, 2 * row_pairs, 2 * key_pairs});
-  return patches.narrow(2, first % 2, queries).narrow(3, 0, keys);
+  const at::Tensor words = words_of(settings, 0, clock.select(0, 0), block);
+  // [.., row pair, 16 keys, two of each 8, row, key of the two, half] in the order of rows and keys
+  const at::Tensor halves =
+      at::stack({words.bitwise_and(0xffff), words.bitwise_right_shift(16)}, -1)
+          .view({batch, heads, row_pairs, groups, 4, 2, 2, 2})
+          .permute({0, 1, 2, 5, 3, 7, 4, 6})
+          .reshape({batch, heads, 2 * row_pairs, 16 * groups});
+  return halves.narrow(2, first % 2, queries)
+      .narrow(3, 0, keys)
+      .to(at::kFloat)
+      .add(0.5)
+      .mul(1.0 / 65536)
+      .sub(0.5);
 }
 
 at::Tensor optical_attention_output_xi(const at::Tensor& q, const at::Tensor& k,
@@ -147,9 +155,11 @@ at::Tensor optical_attention_output_xi(const at::Tensor& q, const at::Tensor& k,
           .add(at::arange(k.size(1) - queries, k.size(1), clock.options()));
   const at::Tensor index =
       token.mul(per_token).unsqueeze(-1).add(at::arange(per_token, clock.options()));
-  return xi_of_blocks(settings, 1, clock.select(0, 0), index.bitwise_right_shift(2))
-      .gather(-1, index.bitwise_and(3).unsqueeze(-1))
-      .view(q.sizes());
+  const at::Tensor words =
+      words_of(settings, 1, clock.select(0, 0), index.bitwise_right_shift(2))
+          .gather(-1, index.bitwise_and(3).unsqueeze(-1))
+          .view(q.sizes());
+  return philox_uniforms_of(words).sub(0.5);
 }
 
 OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::Tensor& k,

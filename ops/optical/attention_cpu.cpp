@@ -34,6 +34,8 @@ using optical::Range;
 
 constexpr int64_t kBlock = 64;  // query rows at a time
 
+int64_t up_to_16(int64_t n) { return (n + 15) / 16 * 16; }
+
 struct Shape {
   int64_t batch, queries, keys, heads, kv_heads, width;
   explicit Shape(const at::Tensor& q, const at::Tensor& k)
@@ -151,8 +153,8 @@ struct Scores {
     const int64_t pairs = (begin + rows - 1 + first) / 2 - pair0 + 1;
     const int64_t heads = shape.batch * shape.heads, most = keys_seen(begin + rows - 1);
     at::parallel_for(0, heads * pairs, 8, [&](int64_t from, int64_t to) {
-      std::vector<uint32_t> words(noise ? 2 * most + 4 : 0);
-      std::vector<float> xi(noise ? most + 1 : 0);
+      std::vector<uint32_t> words(noise ? up_to_16(most) : 0);
+      std::vector<float> xi(words.size());
       for (int64_t item = from; item < to; ++item) {
         const int64_t head = item / pairs, pair = pair0 + item % pairs;
         if (noise) {
@@ -160,12 +162,14 @@ struct Scores {
           const uint64_t stream = sequence * static_cast<uint64_t>(shape.heads) +
                                   static_cast<uint64_t>(head % shape.heads);
           simd::draw_philox(key, step, (stream << 38) | (static_cast<uint64_t>(pair) << 19),
-                            words.data(), pair + 1);
+                            words.data(), up_to_16(std::min(2 * pair + 2, most)) / 4);
         }
         for (int odd = 0; odd < 2; ++odd) {
           const int64_t row = 2 * pair + odd - first;
           if (row < begin || row >= begin + rows) continue;
-          if (noise) optical::patch_noise(words.data(), odd, xi.data(), keys_seen(row));
+          if (noise) {
+            optical::patch_noise(words.data(), odd, xi.data(), up_to_16(keys_seen(row)));
+          }
           f(head, row, head * rows + row - begin, noise ? xi.data() : nullptr);
         }
       }

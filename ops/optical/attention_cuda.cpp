@@ -74,8 +74,9 @@ struct Call {
       round.hi += 0xBB67AE85u;
     }
     args.output_key = key(1);
-    args.noise_mask = args.one_noise ? 0 : 0x007fffff;
-    args.noise_bits = std::bit_cast<uint32_t>(args.one_noise ? 1.5f + args.shared_noise : 1.0f);
+    args.noise_mask = args.one_noise ? 0 : 0x007fff80;
+    args.noise_bits =
+        std::bit_cast<uint32_t>(args.one_noise ? 1.5f + args.shared_noise : 1.0f + 0x1p-17f);
     args.clock = clock.const_data_ptr<int64_t>();
     args.q = tensor_of(q);
     args.k = tensor_of(k);

@@ -141,14 +141,21 @@ __device__ __forceinline__ void score_positions(const Block<D>& b, const QueryRo
   }
 }
 
-// Replaces positions by their noisy levels.
+// Replaces positions by their noisy levels; the group's first key is a multiple of 16.
 __device__ __forceinline__ void draw_levels(const OpticalAttentionArgs& a, const ScoreLevels& s,
-                                            const ScoreNoise& noise, const NoiseRow& noise_row,
-                                            uint32_t key_pair, float (&c)[4]) {
-  float xi[4];
-  noise.draw(a, noise_row, key_pair, xi);
+                                            const ScoreNoise& noise, const NoiseRow& row,
+                                            int first_key, int lane,
+                                            float (&x)[kGroup / 8][4]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) c[i] = noisy_level(s, c[i], xi[i]);
+  for (int n = 0; n < kGroup / 8; n += 2) {
+    const PhiloxBlock block =
+        noise.draw(a, row, static_cast<uint32_t>((first_key + 8 * n) / 4 + lane % 4));
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      x[n][c] = noisy_level(s, x[n][c], low_noise(a, block.word[c]));
+      x[n + 1][c] = noisy_level(s, x[n + 1][c], high_noise(a, block.word[c]));
+    }
+  }
 }
 
 // Whether element c of the fragment of the 8 keys from `key` is seen by its row.
@@ -346,11 +353,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
         include_positions<false>(x, row, first, lane, offset, a.queries, seen);
       }
       if constexpr (!kMeasure) {
-#pragma unroll
-        for (int n = 0; n < kGroup / 8; ++n) {
-          draw_levels(a, s, noise, noise_row,
-                      static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4, x[n]);
-        }
+        draw_levels(a, s, noise, noise_row, first, lane, x);
         if (masked) {
           sums.include<true>(x, s.log2, row, first, lane, offset);
         } else {
@@ -388,10 +391,9 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
         float x[kGroup / 8][4];
         score_positions(b, q, stage, key, s, row_add, x);
         const bool masked = first + kGroup - 1 > warp_row + offset;
+        draw_levels(a, s, noise, noise_row, first, lane, x);
 #pragma unroll
         for (int n = 0; n < kGroup / 8; ++n) {
-          draw_levels(a, s, noise, noise_row,
-                      static_cast<uint32_t>(first + 8 * n) / 2 + lane % 4, x[n]);
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
             const float p = exp2_approximate(fmaf(x[n][c], s.log2, to_levels[c / 2]));

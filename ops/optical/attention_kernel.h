@@ -26,7 +26,7 @@ struct OpticalAttentionArgs {
   float shared_noise;
   PhiloxKey output_key;
   uint32_t score_keys[10][2];  // the key of each Philox round
-  // A score's noise + 1/2 + 1, a float in [1, 2), is (word >> 9 & noise_mask) | noise_bits.
+  // A score's noise + 1/2 + 1, a float in [1, 2), is (16 random bits << 7 & noise_mask) | noise_bits.
   uint32_t noise_mask, noise_bits;
   const int64_t* clock;  // step, first sequence of the batch
   AttentionTensor q, k, v;

@@ -13,7 +13,7 @@ struct ScoreRow {
 };
 
 // noise[j] = xi of key j in an even (odd = 0) or odd row, from the Philox blocks of its pair of
-// rows: four words for two keys.
+// rows: 16 words for 16 keys, see attention.h. n is a multiple of 16.
 void patch_noise(const uint32_t* words, int odd, float* noise, int64_t n);
 // The range of the scores.
 Range seen_in_scores(const float* product, const float* column, int64_t n, const ScoreRow& a);

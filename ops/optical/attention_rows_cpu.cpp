@@ -14,17 +14,24 @@ REFRACT_INLINE float score(const ScoreRow& a, float product, float column) {
   return add(add(mul(product, a.gain), a.row), column);
 }
 
+REFRACT_INLINE float xi_of_half(uint32_t half) {
+  return (static_cast<float>(static_cast<int32_t>(half)) + 0.5f) * (1.0f / 65536.0f) - 0.5f;
+}
+
 }  // namespace
 
 REFRACT_SIMD void patch_noise(const uint32_t* __restrict words, int odd, float* __restrict noise,
                               int64_t n) {
   const uint32_t* row = words + 2 * odd;
-  const int64_t pairs = n / 2;
-  for (int64_t p = 0; p < pairs; ++p) {
-    noise[2 * p] = noise_of(row[4 * p]);
-    noise[2 * p + 1] = noise_of(row[4 * p + 1]);
+  for (int64_t first = 0; first < n; first += 16) {
+    for (int two = 0; two < 4; ++two) {
+      for (int j = 0; j < 2; ++j) {
+        const uint32_t word = row[first + 4 * two + j];
+        noise[first + 2 * two + j] = xi_of_half(word & 0xffffu);
+        noise[first + 2 * two + j + 8] = xi_of_half(word >> 16);
+      }
+    }
   }
-  if (n % 2 != 0) noise[n - 1] = noise_of(row[4 * pairs]);
 }
 
 REFRACT_SIMD Range seen_in_scores(const float* __restrict product, const float* __restrict column,

@@ -91,10 +91,9 @@ __device__ __forceinline__ float noisy_level(const ScoreLevels& s, float positio
   return __fadd_rd(above, 8388608.0f) - 8388609.0f;
 }
 
-// Philox (ops/common/philox.h) for the scores of one head: a block holds the 2 x 2 patch of query
-// rows 2 i, 2 i + 1 and keys 2 j, 2 j + 1, word = 2 (row & 1) + (key & 1); see attention.h. The
-// counter's words are (row pair << 19 | key pair, head << 6 | row pair >> 13, step), of which only
-// the first changes along a row: half of the first rounds is done once per row.
+// Philox (ops/common/philox.h) for the scores of one head, eight of them per block, see attention.h.
+// The counter's words are (row pair << 19 | block of its keys, head << 6 | row pair >> 13, step), of
+// which only the first changes along a row: half of the first rounds is done once per row.
 struct NoiseRow {
   uint32_t counter;         // row pair << 19
   uint32_t second, third;   // what rounds 1 and 2 add to their third word
@@ -119,9 +118,10 @@ struct ScoreNoise {
     return {pair << 19, static_cast<uint32_t>(product >> 32) ^ a.score_keys[1][1],
             static_cast<uint32_t>(product) ^ a.score_keys[2][1]};
   }
-  __device__ __forceinline__ void draw(const OpticalAttentionArgs& a, const NoiseRow& row,
-                                       uint32_t key_pair, float (&noise)[4]) const {
-    const uint64_t p = 0xD2511F53ull * (row.counter | key_pair);           // round 0
+  // The words of a block, whose four have 16 keys: 4 (key / 16) + key % 8 / 2.
+  __device__ __forceinline__ PhiloxBlock draw(const OpticalAttentionArgs& a, const NoiseRow& row,
+                                              uint32_t block) const {
+    const uint64_t p = 0xD2511F53ull * (row.counter | block);              // round 0
     const uint64_t q =
         0xCD9E8D57ull * (static_cast<uint32_t>(p >> 32) ^ first);          // round 1
     uint64_t p0 = 0xD2511F53ull * (static_cast<uint32_t>(q >> 32) ^ second);  // round 2
@@ -139,13 +139,17 @@ struct ScoreNoise {
       c1 = static_cast<uint32_t>(p1);
       c3 = static_cast<uint32_t>(p0);
     }
-    const uint32_t words[4] = {c0, c1, c2, c3};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      noise[i] = __uint_as_float((words[i] >> 9 & a.noise_mask) | a.noise_bits);
-    }
+    return {{c0, c1, c2, c3}};
   }
 };
+
+// noise_mask and noise_bits applied to the low or the high half of a word.
+__device__ __forceinline__ float low_noise(const OpticalAttentionArgs& a, uint32_t word) {
+  return __uint_as_float((word << 7 & a.noise_mask) | a.noise_bits);
+}
+__device__ __forceinline__ float high_noise(const OpticalAttentionArgs& a, uint32_t word) {
+  return __uint_as_float((word >> 9 & a.noise_mask) | a.noise_bits);
+}
 
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;

@@ -399,7 +399,7 @@ TEST(OpticalAttention, SharedHeadsAreRepeatedHeads) {
 
 TEST(OpticalAttention, NoiseIsPhiloxs) {
   for (const int64_t queries : {1, 4, 5}) {
-    const int64_t keys = 7;
+    const int64_t keys = 37;
     const at::Tensor q = at::ones({2, queries, 3, 6}), k = at::ones({2, keys, 1, 6});
     OpticalAttentionSettings s = settings_of(6);
     const uint64_t step = (uint64_t{3} << 32) + 1;
@@ -411,11 +411,14 @@ TEST(OpticalAttention, NoiseIsPhiloxs) {
       for (uint64_t h = 0; h < 3; ++h) {
         for (int64_t row = 0; row < queries; ++row) {
           const auto i = static_cast<uint64_t>(row + keys - queries);
-          for (uint64_t j = 0; j < 7; ++j) {
-            const uint64_t block = ((((b + 5) * 3 + h) << 19 | i / 2) << 19) | j / 2;
+          for (uint64_t j = 0; j < 37; ++j) {
+            const uint64_t block =
+                ((((b + 5) * 3 + h) << 19 | i / 2) << 19) + 4 * (j / 16) + j % 8 / 2;
             const PhiloxBlock drawn = philox(philox_key(17, static_cast<uint64_t>(-4)), step, block);
-            EXPECT_FLOAT_EQ(scores[b][h][row][j].item<float>(),
-                            philox_uniform(drawn.word[2 * (i % 2) + j % 2]) - 0.5f);
+            const uint32_t word = drawn.word[2 * (i % 2) + j % 2];
+            const uint32_t half = j % 16 < 8 ? word & 0xffff : word >> 16;
+            EXPECT_FLOAT_EQ(scores[b][h][row][static_cast<int64_t>(j)].item<float>(),
+                            (static_cast<float>(half) + 0.5f) / 65536 - 0.5f);
           }
           for (uint64_t d = 0; d < 6; ++d) {
             const uint64_t index = (((b + 5) << 20 | i) * 3 + h) * 6 + d;

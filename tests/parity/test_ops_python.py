@@ -68,14 +68,32 @@ def op_samples():
             ops.linear_backward.default,
             (normal(32, 16, grad=False), normal(32, 32, grad=False), normal(16, 32, grad=False), True, True, False),
         ),
+        "optical_attention": (
+            ops.optical_attention.default,
+            (normal(2, 5, 4, 8), normal(2, 5, 2, 8), normal(2, 5, 2, 8), torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
+            {"train": True, "noise": True, "clock": CLOCK, "seed": 1, "streams": [2, 3]},
+        ),
+        "optical_attention-decoding": (
+            ops.optical_attention.default,
+            (normal(2, 1, 4, 8), normal(2, 5, 2, 8), normal(2, 5, 2, 8), torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
+        ),
+        "optical_attention_forward": (
+            ops.optical_attention_forward.default,
+            tuple(normal(2, 5, 4, 8, grad=False) for _ in range(3)) + (torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
+        ),
+        "optical_attention_backward": (
+            ops.optical_attention_backward.default,
+            tuple(normal(2, 5, 4, 8, grad=False) for _ in range(5))
+            + (normal(2, 4, 5, grad=False), torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
+        ),
         "dropout": (ops.dropout.default, (normal(4, 8), 0.3, 1, 2, CLOCK)),
     }
 
 
 @pytest.mark.parametrize("name", op_samples())
 def test_opcheck(name):
-    op, arguments = op_samples()[name]
-    torch.library.opcheck(op, arguments)
+    op, arguments, *named = op_samples()[name]
+    torch.library.opcheck(op, arguments, *named)
 
 
 def check(ours, reference, inputs, tolerance=1e-5):

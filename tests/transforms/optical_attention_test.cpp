@@ -62,12 +62,12 @@ TEST(OpticalAttentionTest, RangesAreABufferThatMovesInTraining) {
 
 TEST(OpticalAttentionTest, IsDenseAttentionUpToItsLevels) {
   const Inputs x;
-  Layer optical({{"q_levels", 65536}, {"q_lut_min", 0}, {"noise", false}});
+  Layer optical(json{{"q_levels", 65536}, {"q_lut_min", 0}, {"noise", false}});
   SdpaAttention dense(spec());
   ForwardContext context;
   const at::Tensor expected = dense.forward(context, x.q, x.k, x.v);
   EXPECT_LT(optical.forward(x, 0).sub(expected).abs().max().item<double>(), 1e-3);
-  EXPECT_TRUE(at::equal(Layer({{"q_bypass", true}}).forward(x, 0), expected));
+  EXPECT_TRUE(at::equal(Layer(json{{"q_bypass", true}}).forward(x, 0), expected));
 }
 
 TEST(OpticalAttentionTest, NoiseDependsOnStepSeedAndName) {
@@ -85,7 +85,7 @@ TEST(OpticalAttentionTest, NoiseDependsOnStepSeedAndName) {
   EXPECT_TRUE(at::equal(base, output(json::object(), spec(), 4)));
   EXPECT_FALSE(at::equal(base, output(json::object(), spec(), 5)));
   EXPECT_FALSE(at::equal(base, output(json::object(), renamed, 4)));
-  EXPECT_FALSE(at::equal(base, output({{"q_init_seed", 1}}, spec(), 4)));
+  EXPECT_FALSE(at::equal(base, output(json{{"q_init_seed", 1}}, spec(), 4)));
 }
 
 TEST(OpticalAttentionTest, DecodingWithACacheIsTheWholeSequence) {
