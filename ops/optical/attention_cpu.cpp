@@ -284,7 +284,6 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
   const float* sums = f.p_sums.const_data_ptr<float>();
   T* y = out.mutable_data_ptr<T>();
   const optical::Quantizer q = optical::quantizer(range, static_cast<int>(s.levels), 0.0f);
-  const std::vector<float> zeros(width, 0.0f);
   at::parallel_for(0, f.p_sums.numel(), 64, [&](int64_t begin, int64_t end) {
     std::vector<uint32_t> words(width + 8);
     for (int64_t i = begin; i < end; ++i) {
@@ -299,9 +298,12 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
         simd::draw_philox(key, scores.step, first >> 2, words.data(), (skip + width + 3) / 4);
       }
       T* to = y + ((batch * shape.queries + row) * shape.heads + head) * width;
-      optical::output_row(product + i * width, to, zeros.data(), zeros.data(),
-                          scores.noise ? words.data() + skip : nullptr, width,
-                          {q, form.gain, sums[i] * form.residual, scores.shared, false});
+      const float row_term = optical::mul(sums[i], form.residual);
+      for (int64_t d = 0; d < width; ++d) {
+        const float v = optical::add(optical::mul(form.gain, product[i * width + d]), row_term);
+        const float xi = scores.noise ? optical::noise_of(words[skip + d]) : scores.shared;
+        to[d] = static_cast<T>(optical::plain_value(q, optical::noisy_level(q, v, xi)));
+      }
     }
   });
 }
