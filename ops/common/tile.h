@@ -2,7 +2,9 @@
 // in GCC's vector types and compiled once per instruction set (REFRACT_TILED), because the number
 // of registers decides the shape of a tile. Everything here is inlined into such a kernel.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <utility>
 
 #include "ops/common/simd.h"
@@ -32,11 +34,16 @@ struct VectorOf {
 // instruction set that the processor has.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-// The processor's level of x86-64: 4 with AVX-512, 3 with AVX2, 1 otherwise.
+// The processor's level of x86-64: 4 with AVX-512, 3 with AVX2, 1 otherwise. REFRACT_ISA_LEVEL
+// lowers it, so that the other kernels can be tested.
 inline int isa_level() {
-  static const int level = __builtin_cpu_supports("x86-64-v4")   ? 4
-                           : __builtin_cpu_supports("x86-64-v3") ? 3
-                                                                 : 1;
+  static const int level = [] {
+    const int most = __builtin_cpu_supports("x86-64-v4")   ? 4
+                     : __builtin_cpu_supports("x86-64-v3") ? 3
+                                                           : 1;
+    const char* set = std::getenv("REFRACT_ISA_LEVEL");
+    return set != nullptr ? std::min(most, std::atoi(set)) : most;
+  }();
   return level;
 }
 #define REFRACT_TILED(name, Args)                                                            \

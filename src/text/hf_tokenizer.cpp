@@ -205,7 +205,8 @@ class HfTokenizer final : public Tokenizer {
 
 bool is_sentencepiece_translation(std::string_view tokenizer_json) {
   const json parsed = json::parse(tokenizer_json, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object()) return false;
+  if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object())
+    return false;
   const json& model = parsed["model"];
   return model.value("type", json()) == "Unigram" || model.value("byte_fallback", json()) == true;
 }
