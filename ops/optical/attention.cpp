@@ -25,15 +25,13 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const 
               q.sym_sizes());
   TORCH_CHECK(k.dim() == 4 && k.sym_size(0) == q.sym_size(0) && k.sym_size(3) == q.sym_size(3) &&
                   k.sym_size(1) >= q.sym_size(1) && k.sym_size(1) <= (int64_t{1} << 20),
-              "refract::", op, ": expected k of shape [", q.sym_size(0), ", S, K, ",
-              q.sym_size(3), "] with ", q.sym_size(1), " <= S <= 2^20, got ", k.sym_sizes());
+              "refract::", op, ": expected k of shape [", q.sym_size(0), ", S, K, ", q.sym_size(3),
+              "] with ", q.sym_size(1), " <= S <= 2^20, got ", k.sym_sizes());
   TORCH_CHECK(k.sym_size(2) >= 1 && q.sym_size(2) % k.sym_size(2) == 0, "refract::", op,
-              ": expected the heads of k to divide q's, ", q.sym_size(2), ", got ",
-              k.sym_size(2));
+              ": expected the heads of k to divide q's, ", q.sym_size(2), ", got ", k.sym_size(2));
   check_same_shape(op, "v", v, "k", k);
   TORCH_CHECK(ranges.scalar_type() == at::kFloat && ranges.dim() == 2 &&
-                  ranges.sym_size(0) == kRoles && ranges.sym_size(1) == 2 &&
-                  ranges.is_contiguous(),
+                  ranges.sym_size(0) == kRoles && ranges.sym_size(1) == 2 && ranges.is_contiguous(),
               "refract::", op, ": expected ranges to be float32 [5, 2] contiguous, got ",
               ranges.scalar_type(), " ", ranges.sym_sizes());
   TORCH_CHECK(ranges.device() == q.device(), "refract::", op, ": expected ranges on ", q.device(),
@@ -85,8 +83,7 @@ struct Attention : torch::autograd::Function<Attention> {
     at::AutoDispatchBelowADInplaceOrView below;
     auto [out, normalizer, used] =
         attention_op::forward(q, k, v, ranges, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
-    ctx->save_for_backward(
-        {q, k, v, out, normalizer, used, s.clock.value_or(at::Tensor())});
+    ctx->save_for_backward({q, k, v, out, normalizer, used, s.clock.value_or(at::Tensor())});
     auto& data = ctx->saved_data;
     data["scale"] = s.scale;
     data["levels"] = s.levels;
@@ -112,8 +109,8 @@ struct Attention : torch::autograd::Function<Attention> {
     s.streams = data["streams"].toIntVector();
     s.clock = optional_of(saved[6]);
     auto [q, k, v] =
-        attention_op::backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4],
-                               saved[5], REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+        attention_op::backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5],
+                               REFRACT_ATTENTION_SETTINGS_UNPACK(s));
     return {q, k, v, at::Tensor(), at::Tensor()};
   }
 };
@@ -141,10 +138,11 @@ attention_op::ForwardResult forward_composite(const at::Tensor& q, const at::Ten
       q, k, v, std::move(ranges), REFRACT_ATTENTION_SETTINGS_PACK));
 }
 
-attention_op::BackwardResult backward_composite(
-    const at::Tensor& grad_out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-    const at::Tensor&, const at::Tensor&, const at::Tensor& used,
-    REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
+attention_op::BackwardResult backward_composite(const at::Tensor& grad_out, const at::Tensor& q,
+                                                const at::Tensor& k, const at::Tensor& v,
+                                                const at::Tensor&, const at::Tensor&,
+                                                const at::Tensor& used,
+                                                REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   return attention_op::result_of(composite::optical_attention_backward(
       grad_out, q, k, v, used, REFRACT_ATTENTION_SETTINGS_PACK));
 }
@@ -162,8 +160,7 @@ attention_op::ForwardResult forward_meta(const at::Tensor& q, const at::Tensor& 
 
 attention_op::BackwardResult backward_meta(const at::Tensor&, const at::Tensor& q,
                                            const at::Tensor& k, const at::Tensor& v,
-                                           const at::Tensor&, const at::Tensor&,
-                                           const at::Tensor&,
+                                           const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                            REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   static_cast<void>(REFRACT_ATTENTION_SETTINGS_PACK);
   return {at::empty_symint(q.sym_sizes(), q.options()),

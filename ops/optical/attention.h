@@ -1,14 +1,15 @@
 // Causal softmax attention whose two products are optical (Anderson et al., arXiv 2302.10360):
 //   S = Q_noisy(Q(q) . Q_lut(k)^T)      P = softmax(scale S over the keys that a query sees)
 //   y = Q_noisy(Q(P) . Q_lut(v))
-// with the quantizers of ops/optical/quantizer.h. It is the *unscaled* product that is quantized and
-// whose range is learned; scaling it is digital. P's range is fixed to [0, 1]. Scores of keys that a
-// query doesn't see enter no range.
+// with the quantizers of ops/optical/quantizer.h. It is the *unscaled* product that is quantized
+// and whose range is learned; scaling it is digital. P's range is fixed to [0, 1]. Scores of keys
+// that a query doesn't see enter no range.
 //
 // The gradient is straight-through at every quantizer. Each product's is the one with its
 // unquantized operands, the softmax's is taken at the probabilities P that were computed (from
 // quantized scores, before their own quantization):
-//   dP = dy v^T     dS = P (dP - sum_j P dP)     dq = scale dS k    dk = scale dS^T q    dv = P^T dy
+//   dP = dy v^T     dS = P (dP - sum_j P dP)     dq = scale dS k    dk = scale dS^T q    dv = P^T
+//   dy
 //
 // Noise. Query i of a call is token keys - queries + i of its sequence, so that decoding token by
 // token draws what the whole sequence draws. A score's noise has 16 bits, xi = (n + 1/2) / 2^16 -
@@ -36,8 +37,8 @@ struct OpticalAttentionSettings : OpticalSettings {
 };
 
 // q [B, T, H, D], k and v [B, S, K, D] of one type, S >= T, K divides H -> [B, T, H, D] contiguous.
-// Query i sees the keys j <= S - T + i. ranges float [5, 2]: of q, k, scores, v and the output; with
-// settings.train they move.
+// Query i sees the keys j <= S - T + i. ranges float [5, 2]: of q, k, scores, v and the output;
+// with settings.train they move.
 at::Tensor optical_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              at::Tensor ranges, const OpticalAttentionSettings& settings);
 

@@ -32,6 +32,7 @@ struct Shared {
   float normalizer[2][kTile<D>];
   float delta[2][kTile<D>];
   float own_delta[kOwn];
+  Constants constants;
 };
 
 // 16 rows of a tile as A operands: kept in registers where they fit.
@@ -102,8 +103,7 @@ __device__ __forceinline__ void write_rows(const float (&acc)[D / 8][4], float f
   for (int r = 0; r < 2; ++r) {
     if (row + r >= tokens) continue;
     T* out = static_cast<T*>(to) +
-             ((static_cast<int64_t>(batch) * tokens + row + r) * heads + head) * D +
-             2 * (lane % 4);
+             ((static_cast<int64_t>(batch) * tokens + row + r) * heads + head) * D + 2 * (lane % 4);
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
       *reinterpret_cast<uint32_t*>(out + 8 * n) =
@@ -120,16 +120,15 @@ __device__ __forceinline__ const T* head_of(const AttentionTensor& t, int batch,
 // own_delta[i] = dO . out of the block's row i, as two threads' halves.
 template <class T, int D>
 __device__ __forceinline__ void guess_delta(const OpticalAttentionArgs& a,
-                                            const OpticalAttentionGradArgs& g,
-                                            Shared<T, D>& shared, int batch, int head,
-                                            int first_row) {
+                                            const OpticalAttentionGradArgs& g, Shared<T, D>& shared,
+                                            int batch, int head, int first_row) {
   const int row = static_cast<int>(threadIdx.x) / 2, half = static_cast<int>(threadIdx.x) % 2;
   float sum = 0.0f;
   if (first_row + row < a.queries) {
     const T* grad = head_of<T>(g.grad_out, batch, head) + (first_row + row) * g.grad_out.token;
-    const T* out = static_cast<const T*>(g.out) +
-                   ((static_cast<int64_t>(batch) * a.queries + first_row + row) * a.heads + head) *
-                       D;
+    const T* out =
+        static_cast<const T*>(g.out) +
+        ((static_cast<int64_t>(batch) * a.queries + first_row + row) * a.heads + head) * D;
 #pragma unroll
     for (int d = half * D / 2; d < (half + 1) * D / 2; d += 8) {
       const Vec<T, 8> x = load_vec<T, 8>(grad + d), y = load_vec<T, 8>(out + d);
@@ -180,13 +179,14 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
   mma::commit_copies();
   start(0);
   guess_delta<T, D>(a, g, shared, batch, head, first_row);
+  prepare(a, shared.constants);
   mma::wait_copies<1>();
   __syncthreads();
 
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const Rows<D> q(shared.own_code, 16 * warp, lane), grad(shared.own_value, 16 * warp, lane);
   const int warp_row = first_row + 16 * warp, row = warp_row + 2 * (lane / 4);
-  const ScoreLevels s = score_levels(a);
+  const ScoreLevels s = score_levels(a, shared.constants);
   const ScoreNoise noise(a, batch, head);
   const NoiseRow noise_row = noise.row(a, static_cast<uint32_t>(row + offset) / 2);
   float row_add[2], normalizer[2], delta[2], rest[2] = {0.0f, 0.0f};
@@ -251,18 +251,18 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
   write_rows<T, D>(with_grad, a.scale, g.grad_q, batch, a.queries, a.heads, head, row, lane);
 }
 
-// The noise of a warp's 16 keys and two tiles of 8 queries (n): words[n][i] holds the random bits of
-// this thread's two keys (low half, high half) and its query i of two. A Philox block serves keys
-// 8 apart, which two threads hold: each draws it for one of the tiles, and they exchange halves.
+// The noise of a warp's 16 keys and two tiles of 8 queries (n): words[n][i] holds the random bits
+// of this thread's two keys (low half, high half) and its query i of two. A Philox block serves
+// keys 8 apart, which two threads hold: each draws it for one of the tiles, and they exchange
+// halves.
 static_assert(kGroup == 16, "two tiles of queries at a time");
 __device__ __forceinline__ void patch_words(const OpticalAttentionArgs& a, const ScoreNoise& noise,
                                             int first_query, int first_key, int lane,
                                             uint32_t (&words)[2][2]) {
   const int half = lane / 16;  // of the words, for this thread's keys; the tile that it draws
   const int query = first_query + 8 * half + 2 * (lane % 4);
-  const PhiloxBlock block =
-      noise.draw(a, noise.row(a, static_cast<uint32_t>(query) / 2),
-                 static_cast<uint32_t>(first_key / 4 + lane / 4 % 4));
+  const PhiloxBlock block = noise.draw(a, noise.row(a, static_cast<uint32_t>(query) / 2),
+                                       static_cast<uint32_t>(first_key / 4 + lane / 4 % 4));
   const uint32_t mine = half == 0 ? 0x5410u : 0x7632u, theirs = half == 0 ? 0x7632u : 0x5410u;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -314,11 +314,11 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
                                     static_cast<const __half*>(a.k_code) + key_row * D, D,
                                     first_key, a.keys);
   mma::copy_tile<kOwn, D, kThreads>({mma::shared_address(shared.own_value)},
-                                    head_of<T>(a.v, batch, kv_head), a.v.token, first_key,
-                                    a.keys);
+                                    head_of<T>(a.v, batch, kv_head), a.v.token, first_key, a.keys);
   mma::commit_copies();
-  if (tiles > 0) start(0);
+  prepare(a, shared.constants);
   if (tiles > 0) {
+    start(0);
     mma::wait_copies<1>();
   } else {
     mma::wait_copies<0>();
@@ -328,7 +328,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const Rows<D> k(shared.own_code, 16 * warp, lane), v(shared.own_value, 16 * warp, lane);
   const int warp_key = first_key + 16 * warp, key = warp_key + 2 * (lane / 4);
-  const ScoreLevels s = score_levels(a);
+  const ScoreLevels s = score_levels(a, shared.constants);
   float key_add[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {

@@ -35,8 +35,9 @@ at::Tensor heads_first(const at::Tensor& x) {
 at::Tensor repeat_heads(const at::Tensor& x, int64_t heads) {
   const int64_t groups = heads / x.size(1);
   if (groups == 1) return x;
-  return x.unsqueeze(2).expand({-1, -1, groups, -1, -1}).reshape(
-      {x.size(0), heads, x.size(2), x.size(3)});
+  return x.unsqueeze(2)
+      .expand({-1, -1, groups, -1, -1})
+      .reshape({x.size(0), heads, x.size(2), x.size(3)});
 }
 at::Tensor sum_groups(const at::Tensor& x, int64_t kv_heads) {
   return x.reshape({x.size(0), kv_heads, -1, x.size(2), x.size(3)}).sum(2);
@@ -58,14 +59,13 @@ at::Tensor seen_scores(const at::Tensor& scores, const OpticalAttentionSettings&
     const int64_t queries = scores.size(2), keys = scores.size(3);
     const int64_t count = scores.size(0) * scores.size(1) *
                           (queries * (keys - queries) + queries * (queries + 1) / 2);
-    seen = optical_seen(std::get<0>(at::sort(low.flatten())).narrow(0, 0, count),
-                        settings.quantiles);
+    seen =
+        optical_seen(std::get<0>(at::sort(low.flatten())).narrow(0, 0, count), settings.quantiles);
   }
   return settings.scaled_score_range ? seen.mul(static_cast<float>(settings.scale)) : seen;
 }
 
-at::Tensor quantized(const at::Tensor& x, const at::Tensor& range, int64_t levels,
-                     double lut_min) {
+at::Tensor quantized(const at::Tensor& x, const at::Tensor& range, int64_t levels, double lut_min) {
   return optical_values(optical_levels(x, range, levels, {}), range, levels, lut_min);
 }
 
@@ -89,8 +89,8 @@ at::Tensor products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
 }
 
 // The words [.., 4] of `block`.
-at::Tensor words_of(const OpticalAttentionSettings& settings, size_t stream,
-                    const at::Tensor& step, const at::Tensor& block) {
+at::Tensor words_of(const OpticalAttentionSettings& settings, size_t stream, const at::Tensor& step,
+                    const at::Tensor& block) {
   const PhiloxKey key = philox_key(static_cast<uint64_t>(settings.seed),
                                    static_cast<uint64_t>(settings.streams.at(stream)));
   return philox_words(key, step, block);
@@ -126,8 +126,7 @@ at::Tensor optical_attention_score_xi(const at::Tensor& q, const at::Tensor& k,
   const at::Tensor row =
       at::arange(first_pair, first_pair + row_pairs, clock.options()).view({1, 1, row_pairs, 1});
   const at::Tensor column = at::arange(4 * groups, clock.options());
-  const at::Tensor block =
-      head.bitwise_left_shift(38).add(row.bitwise_left_shift(19)).add(column);
+  const at::Tensor block = head.bitwise_left_shift(38).add(row.bitwise_left_shift(19)).add(column);
   const at::Tensor words = words_of(settings, 0, clock.select(0, 0), block);
   // [.., row pair, 16 keys, two of each 8, row, key of the two, half] in the order of rows and keys
   const at::Tensor halves =
@@ -148,17 +147,15 @@ at::Tensor optical_attention_output_xi(const at::Tensor& q, const at::Tensor& k,
   if (settings.shared_noise.has_value() || !settings.noise) return shared_xi(q, settings);
   const int64_t batch = q.size(0), queries = q.size(1), per_token = q.size(2) * q.size(3);
   const at::Tensor clock = attention_op::clock_of(settings, q);
-  const at::Tensor token =
-      sequences(clock, batch)
-          .bitwise_left_shift(20)
-          .view({batch, 1})
-          .add(at::arange(k.size(1) - queries, k.size(1), clock.options()));
+  const at::Tensor token = sequences(clock, batch)
+                               .bitwise_left_shift(20)
+                               .view({batch, 1})
+                               .add(at::arange(k.size(1) - queries, k.size(1), clock.options()));
   const at::Tensor index =
       token.mul(per_token).unsqueeze(-1).add(at::arange(per_token, clock.options()));
-  const at::Tensor words =
-      words_of(settings, 1, clock.select(0, 0), index.bitwise_right_shift(2))
-          .gather(-1, index.bitwise_and(3).unsqueeze(-1))
-          .view(q.sizes());
+  const at::Tensor words = words_of(settings, 1, clock.select(0, 0), index.bitwise_right_shift(2))
+                               .gather(-1, index.bitwise_and(3).unsqueeze(-1))
+                               .view(q.sizes());
   return philox_uniforms_of(words).sub(0.5);
 }
 
@@ -171,8 +168,7 @@ OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::
   };
   if (q.numel() == 0) {
     return {at::empty(q.sizes(), q.options()),
-            at::empty({q.size(0), q.size(2), q.size(1)}, heads_first(q).options()),
-            ranges.clone()};
+            at::empty({q.size(0), q.size(2), q.size(1)}, heads_first(q).options()), ranges.clone()};
   }
   at::Tensor seen[attention_op::kRoles];
   seen[kQuery] = optical_seen(q, settings.quantiles);
@@ -190,8 +186,8 @@ OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::
   const at::Tensor exponent = exponents(level, used, settings);
   const at::Tensor log_sum = at::logsumexp(exponent, -1);
   const at::Tensor unit_range = at::tensor({0.0, 1.0}, ranges.options());
-  const at::Tensor p = quantized(exponent.sub(log_sum.unsqueeze(-1)).exp(), unit_range,
-                                 settings.levels, 0.0);
+  const at::Tensor p =
+      quantized(exponent.sub(log_sum.unsqueeze(-1)).exp(), unit_range, settings.levels, 0.0);
   const at::Tensor values =
       quantized(heads_first(v), used.select(0, kValue), settings.levels, settings.lut_min);
   const at::Tensor y = at::matmul(p, repeat_heads(values, q.size(2))).transpose(1, 2);
@@ -199,8 +195,8 @@ OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::
   used.select(0, kOutput).copy_(effective(kOutput, seen[kOutput]));
   const at::Tensor range = used.select(0, kOutput);
   const at::Tensor out = optical_values(
-      optical_levels(y, range, settings.levels, optical_attention_output_xi(q, k, settings)),
-      range, settings.levels, 0.0);
+      optical_levels(y, range, settings.levels, optical_attention_output_xi(q, k, settings)), range,
+      settings.levels, 0.0);
   if (settings.train) {
     if (settings.clipped_ranges) {
       for (const int role : {kScore, kOutput}) {
@@ -227,10 +223,8 @@ OpticalAttentionGradients optical_attention_backward(const at::Tensor& grad_out,
   const int64_t heads = q.size(2), kv_heads = k.size(2);
   const at::Tensor grad = heads_first(grad_out);
   const at::Tensor wide_q = heads_first(q), wide_k = repeat_heads(heads_first(k), heads);
-  const at::Tensor grad_p =
-      at::matmul(grad, repeat_heads(heads_first(v), heads).transpose(2, 3));
-  const at::Tensor grad_s =
-      p.mul(grad_p.sub(p.mul(grad_p).sum({-1}, true))).mul(settings.scale);
+  const at::Tensor grad_p = at::matmul(grad, repeat_heads(heads_first(v), heads).transpose(2, 3));
+  const at::Tensor grad_s = p.mul(grad_p.sub(p.mul(grad_p).sum({-1}, true))).mul(settings.scale);
   const auto back = [&](const at::Tensor& x) {
     return x.transpose(1, 2).to(q.scalar_type()).contiguous();
   };

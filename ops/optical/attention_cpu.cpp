@@ -39,8 +39,12 @@ int64_t up_to_16(int64_t n) { return (n + 15) / 16 * 16; }
 struct Shape {
   int64_t batch, queries, keys, heads, kv_heads, width;
   explicit Shape(const at::Tensor& q, const at::Tensor& k)
-      : batch(q.size(0)), queries(q.size(1)), keys(k.size(1)), heads(q.size(2)),
-        kv_heads(k.size(2)), width(q.size(3)) {}
+      : batch(q.size(0)),
+        queries(q.size(1)),
+        keys(k.size(1)),
+        heads(q.size(2)),
+        kv_heads(k.size(2)),
+        width(q.size(3)) {}
   int64_t first() const { return keys - queries; }  // the token that query 0 is
   int64_t per_group() const { return heads / kv_heads; }
 };
@@ -240,8 +244,7 @@ Forward run_scores(const Scores& scores, const Codes& v, Range range) {
       float* values = data + at * width;
       seen.include(optical::score_levels(values, scores.columns_of(head), noise, scores.shared, n,
                                          scores.row_of(q, head, row)));
-      normalizer[index] =
-          optical::probability_levels(values, exponent, q.top, p_sums + index, n);
+      normalizer[index] = optical::probability_levels(values, exponent, q.top, p_sums + index, n);
       std::fill(values + n, values + width, 0.0f);
     });
     out.product.narrow(1, begin, rows)
@@ -255,7 +258,8 @@ struct OutputForm {
   optical::Coder coder;
   float gain, residual;  // value = gain product + residual (sum of probability levels)
   explicit OutputForm(const optical::Quantizer& v)
-      : coder(optical::coder(v)), gain(v.step / coder.unit / v.top),
+      : coder(optical::coder(v)),
+        gain(v.step / coder.unit / v.top),
         residual(coder.residual / v.top) {}
 };
 
@@ -291,8 +295,9 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
       const int64_t batch = outer / shape.heads, head = outer % shape.heads;
       const uint64_t sequence = scores.first_sequence + static_cast<uint64_t>(batch);
       const uint64_t token = (sequence << 20) + static_cast<uint64_t>(row + shape.first());
-      const uint64_t first = (token * static_cast<uint64_t>(shape.heads) +
-                              static_cast<uint64_t>(head)) * static_cast<uint64_t>(width);
+      const uint64_t first =
+          (token * static_cast<uint64_t>(shape.heads) + static_cast<uint64_t>(head)) *
+          static_cast<uint64_t>(width);
       const auto skip = static_cast<int64_t>(first & 3);
       if (scores.noise) {
         simd::draw_philox(key, scores.step, first >> 2, words.data(), (skip + width + 3) / 4);
@@ -399,15 +404,14 @@ attention_op::BackwardResult backward_cpu(const at::Tensor& grad_out, const at::
       float *level = px + at * width, *dp = pg + at * width;
       optical::score_levels(level, scores.columns_of(head), noise, scores.shared, n,
                             scores.row_of(quantizer, head, row));
-      optical::score_gradients(level, dp, exponent, norm[head * shape.queries + row],
-                               score_scale, n);
+      optical::score_gradients(level, dp, exponent, norm[head * shape.queries + row], score_scale,
+                               n);
       std::fill(level + n, level + width, 0.0f);
       std::fill(dp + n, dp + width, 0.0f);
     });
     grad_q.narrow(1, begin, rows)
         .copy_(at::bmm(g, wide_k.narrow(1, 0, width)).view({heads, rows, shape.width}));
-    grad_k.narrow(1, 0, width).add_(
-        at::bmm(g.transpose(1, 2), scores.block(wide_q, begin, rows)));
+    grad_k.narrow(1, 0, width).add_(at::bmm(g.transpose(1, 2), scores.block(wide_q, begin, rows)));
     grad_v.narrow(1, 0, width).add_(at::bmm(x.transpose(1, 2), dy));
   });
   const auto back = [&](const at::Tensor& x, const at::Tensor& like) {

@@ -19,8 +19,7 @@ bool has_kernel(const at::Tensor& q, const at::Tensor& k, const OpticalAttention
   const int64_t width = q.size(3);
   return (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf) &&
          (width == 32 || width == 64 || width == 128) && s.quantiles.empty() &&
-         s.levels <= optical::kMaxExactLevels && (k.size(1) - q.size(1)) % 2 == 0 &&
-         q.numel() > 0;
+         s.levels <= optical::kMaxExactLevels && (k.size(1) - q.size(1)) % 2 == 0 && q.numel() > 0;
 }
 
 // Rows must start at 16 bytes and be contiguous.
@@ -41,7 +40,9 @@ struct Call {
 
   Call(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
        const OpticalAttentionSettings& s, bool with_v)
-      : q(readable(q_in)), k(readable(k_in)), v(readable(v_in)),
+      : q(readable(q_in)),
+        k(readable(k_in)),
+        v(readable(v_in)),
         clock(attention_op::clock_of(s, q_in).contiguous()) {
     const int64_t batch = q.size(0), queries = q.size(1), heads = q.size(2), width = q.size(3);
     const int64_t keys = k.size(1), kv_heads = k.size(2);
@@ -115,13 +116,12 @@ attention_op::ForwardResult forward_cuda(const at::Tensor& q, const at::Tensor& 
   a.out = out.mutable_data_ptr();
   a.normalizer = normalizer.mutable_data_ptr<float>();
   check_launch(op, launch_attention_reset(a, stream));
-  check_launch(op, launch_attention_operands(a, dtype, true, s.ranges_set, multiprocessors(),
-                                             stream));
+  check_launch(op,
+               launch_attention_operands(a, dtype, true, s.ranges_set, multiprocessors(), stream));
   check_launch(op, launch_attention_forward(a, dtype, s.ranges_set, stream));
   check_launch(op, launch_attention_finish(a, used.mutable_data_ptr<float>(),
                                            s.train ? ranges.mutable_data_ptr<float>() : nullptr,
-                                           static_cast<float>(s.smooth), s.clipped_ranges,
-                                           stream));
+                                           static_cast<float>(s.smooth), s.clipped_ranges, stream));
   return {out, normalizer, used};
 }
 

@@ -7,10 +7,8 @@
   "float scale, bool scaled_score_range=False, " REFRACT_OPTICAL_SETTINGS_SCHEMA
 #define REFRACT_ATTENTION_SETTINGS_PARAMETERS \
   double scale, bool scaled_score_range, REFRACT_OPTICAL_SETTINGS_PARAMETERS
-#define REFRACT_ATTENTION_SETTINGS_PACK                                 \
-  ::refract::OpticalAttentionSettings {                                 \
-    {REFRACT_OPTICAL_SETTINGS_PACK}, scale, scaled_score_range          \
-  }
+#define REFRACT_ATTENTION_SETTINGS_PACK \
+  ::refract::OpticalAttentionSettings { {REFRACT_OPTICAL_SETTINGS_PACK}, scale, scaled_score_range }
 #define REFRACT_ATTENTION_SETTINGS_UNPACK(s) \
   (s).scale, (s).scaled_score_range, REFRACT_OPTICAL_SETTINGS_UNPACK(s)
 

@@ -19,6 +19,7 @@ struct Shared {
   __half k[2][kKeys * D];
   __half v[2][kKeys * D];
   float k_term[2][kKeys];
+  Constants constants;
 };
 
 // One block's place and its tiles.
@@ -131,8 +132,8 @@ __device__ __forceinline__ void score_positions(const Block<D>& b, const QueryRo
   }
 #pragma unroll
   for (int n = 0; n < kGroup / 8; ++n) {
-    const float2 term = *reinterpret_cast<const float2*>(
-        &b.shared.k_term[stage][key + 8 * n + 2 * (b.lane % 4)]);
+    const float2 term =
+        *reinterpret_cast<const float2*>(&b.shared.k_term[stage][key + 8 * n + 2 * (b.lane % 4)]);
     const float column[2] = {term.x * s.per_x, term.y * s.per_x};
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
@@ -144,8 +145,7 @@ __device__ __forceinline__ void score_positions(const Block<D>& b, const QueryRo
 // Replaces positions by their noisy levels; the group's first key is a multiple of 16.
 __device__ __forceinline__ void draw_levels(const OpticalAttentionArgs& a, const ScoreLevels& s,
                                             const ScoreNoise& noise, const NoiseRow& row,
-                                            int first_key, int lane,
-                                            float (&x)[kGroup / 8][4]) {
+                                            int first_key, int lane, float (&x)[kGroup / 8][4]) {
 #pragma unroll
   for (int n = 0; n < kGroup / 8; n += 2) {
     const PhiloxBlock block =
@@ -169,8 +169,8 @@ struct RowSums {
   float sum[2] = {0.0f, 0.0f};
 
   template <bool kMasked>
-  __device__ __forceinline__ void include(const float (&levels)[kGroup / 8][4], float log2,
-                                          int row, int key, int lane, int offset) {
+  __device__ __forceinline__ void include(const float (&levels)[kGroup / 8][4], float log2, int row,
+                                          int key, int lane, int offset) {
     float now[2] = {most[0], most[1]};
 #pragma unroll
     for (int n = 0; n < kGroup / 8; ++n) {
@@ -218,8 +218,7 @@ __device__ __forceinline__ void include_positions(const float (&positions)[kGrou
   for (int n = 0; n < kGroup / 8; ++n) {
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      if (!kMasked ||
-          (visible(row, key + 8 * n, lane, offset, c) && row + c / 2 < rows)) {
+      if (!kMasked || (visible(row, key + 8 * n, lane, offset, c) && row + c / 2 < rows)) {
         range.lo = fminf(range.lo, positions[n][c]);
         range.hi = fmaxf(range.hi, positions[n][c]);
       }
@@ -230,8 +229,7 @@ __device__ __forceinline__ void include_positions(const float (&positions)[kGrou
 // The noise of the output is drawn in blocks of four neighbours along D. A pair of threads holds
 // such four of two rows: each draws one row's block, and they exchange halves.
 __device__ __forceinline__ void output_noise(const OpticalAttentionArgs& a, uint64_t row_block,
-                                             uint64_t next_row, int n, int lane,
-                                             float (&xi)[4]) {
+                                             uint64_t next_row, int n, int lane, float (&xi)[4]) {
   const bool odd = (lane & 1) != 0;
   const uint64_t block =
       row_block + (odd ? next_row : 0) + static_cast<uint64_t>(2 * n + (lane % 4) / 2);
@@ -244,16 +242,24 @@ __device__ __forceinline__ void output_noise(const OpticalAttentionArgs& a, uint
   for (int i = 0; i < 4; ++i) xi[i] = a.one_noise ? a.shared_noise : optical::noise_of(words[i]);
 }
 
+// An output before its quantization is unit * (sum of probability levels times value codes) +
+// residual * (sum of probability levels).
+struct OutputForm {
+  float unit, residual;
+};
+__device__ __forceinline__ OutputForm output_form(const Constants& c) {
+  const float top = c.quantizer[kValue].top;
+  return {c.unit[kValue] / top, c.coder[kValue].residual / top};
+}
+
 // acc: sums of probability levels times value codes; p: sums of probability levels.
 template <class T, int D>
 __device__ __forceinline__ void write_output(const Block<D>& b, float (&acc)[D / 8][4],
                                              const float (&p)[2]) {
   const OpticalAttentionArgs& a = b.a;
-  const optical::Quantizer vq = optical::quantizer(range_of(a, kValue), a.levels, a.lut_min);
-  const optical::Coder vc = optical::coder(vq);
-  const optical::Quantizer oq = optical::quantizer(range_of(a, kOutput), a.levels, 0.0f);
-  const float unit = vq.step / vc.unit / vq.top;
-  const float add[2] = {p[0] * (vc.residual / vq.top), p[1] * (vc.residual / vq.top)};
+  const optical::Quantizer oq = b.shared.constants.quantizer[kOutput];
+  const auto [unit, residual] = output_form(b.shared.constants);
+  const float add[2] = {p[0] * residual, p[1] * residual};
   const int row = b.row();
   const uint64_t sequence = static_cast<uint64_t>(a.clock[1]) + static_cast<uint64_t>(b.batch);
   const uint64_t position = (sequence << 20) + static_cast<uint64_t>(row + b.offset);
@@ -286,14 +292,11 @@ template <int D>
 __device__ __forceinline__ optical::Range output_seen(const Block<D>& b,
                                                       const float (&acc)[D / 8][4],
                                                       const float (&p)[2]) {
-  const OpticalAttentionArgs& a = b.a;
-  const optical::Quantizer vq = optical::quantizer(range_of(a, kValue), a.levels, a.lut_min);
-  const optical::Coder vc = optical::coder(vq);
-  const float unit = vq.step / vc.unit / vq.top, residual = vc.residual / vq.top;
+  const auto [unit, residual] = output_form(b.shared.constants);
   optical::Range range = optical::unset_range();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if (b.row() + r >= a.queries) continue;
+    if (b.row() + r >= b.a.queries) continue;
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
 #pragma unroll
@@ -304,6 +307,15 @@ __device__ __forceinline__ optical::Range output_seen(const Block<D>& b,
     }
   }
   return warp_range(range);
+}
+
+// What a call quantizes with must not move while it runs: a range that was not set is measured by
+// its own pass alone.
+template <Pass kPass>
+__device__ __forceinline__ bool measures(const OpticalAttentionArgs& a, Role role) {
+  if (kPass == Pass::kScoreRange) return role == kScore;
+  if (kPass == Pass::kOutputRange) return role == kOutput;
+  return optical::is_set(running_range(a, role));
 }
 
 template <class T, int D, Pass kPass>
@@ -319,22 +331,24 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
   mma::copy_tile<kRows, D, kThreads>(
       b.q(), static_cast<const __half*>(a.q_code) + b.query_row() * D, D, b.first_row, a.queries);
   mma::commit_copies();
+  prepare(a, b.shared.constants);
   mma::wait_copies<0>();
   __syncthreads();
+  const Constants& constants = b.shared.constants;
   const QueryRows<D> q(b);
   const int row = b.row(), offset = b.offset, lane = b.lane;
   const int warp_row = b.first_row + 16 * b.warp;  // rows [warp_row, warp_row + 16)
   // The first pass' range of scores; where the scores' range is not set, positions are the scores.
   constexpr bool kMeasure = kPass == Pass::kScoreRange;
-  const ScoreLevels s =
-      kMeasure ? ScoreLevels{product_of(a).unit, 1.0f, 0.0f, 0.0f, 0.0f} : score_levels(a);
+  const ScoreLevels s = kMeasure ? ScoreLevels{product_of(constants).unit, 1.0f, 0.0f, 0.0f, 0.0f}
+                                 : score_levels(a, constants);
   const ScoreNoise noise(a, b.batch, b.head);
   const NoiseRow noise_row = noise.row(a, static_cast<uint32_t>(row + offset) / 2);
   float row_add[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    row_add[r] = row + r < a.queries ? fmaf(a.q_term[b.query_row() + row + r], s.per_x, s.shift)
-                                     : s.shift;
+    row_add[r] =
+        row + r < a.queries ? fmaf(a.q_term[b.query_row() + row + r], s.per_x, s.shift) : s.shift;
   }
 
   optical::Range seen = optical::unset_range();
@@ -362,7 +376,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
       }
     }
   });
-  if constexpr (kPass != Pass::kOutputRange) {
+  if (measures<kPass>(a, kScore)) {
     const optical::Range all = warp_range(seen);
     if (lane == 0 && optical::is_set(all)) {
       see(a, kScore, {(all.lo - s.shift) / s.per_x, (all.hi - s.shift) / s.per_x});
@@ -421,7 +435,7 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
     });
     const float p_sum[2] = {sums_of_p[0], sums_of_p[2]};
     const optical::Range out_seen = output_seen(b, acc, p_sum);
-    if (lane == 0) see(a, kOutput, out_seen);
+    if (lane == 0 && measures<kPass>(a, kOutput)) see(a, kOutput, out_seen);
     if constexpr (kPass == Pass::kAll) write_output<T>(b, acc, p_sum);
   }
 }

@@ -19,14 +19,15 @@ struct AttentionTensor {
 
 struct OpticalAttentionArgs {
   int batch, heads, kv_heads, queries, keys, head_dim;
-  float scale;      // of the scores before the softmax
-  int levels;       // of every quantizer
-  float lut_min;    // of the second operands, keys and values
-  bool one_noise;   // every element draws shared_noise
+  float scale;     // of the scores before the softmax
+  int levels;      // of every quantizer
+  float lut_min;   // of the second operands, keys and values
+  bool one_noise;  // every element draws shared_noise
   float shared_noise;
   PhiloxKey output_key;
   uint32_t score_keys[10][2];  // the key of each Philox round
-  // A score's noise + 1/2 + 1, a float in [1, 2), is (16 random bits << 7 & noise_mask) | noise_bits.
+  // A score's noise + 1/2 + 1, a float in [1, 2), is (16 random bits << 7 & noise_mask) |
+  // noise_bits.
   uint32_t noise_mask, noise_bits;
   const int64_t* clock;  // step, first sequence of the batch
   AttentionTensor q, k, v;
@@ -46,15 +47,15 @@ struct OpticalAttentionArgs {
 
 struct OpticalAttentionGradArgs {
   AttentionTensor grad_out;
-  const void* out;  // [batch, queries, heads, head_dim]
-  float* delta;     // [batch, heads, queries]
+  const void* out;                 // [batch, queries, heads, head_dim]
+  float* delta;                    // [batch, heads, queries]
   void *grad_q, *grad_k, *grad_v;  // contiguous, as q, k, v
 };
 
 // Sets `seen` to nothing.
 cudaError_t launch_attention_reset(const OpticalAttentionArgs& a, cudaStream_t stream);
-// q, k, v -> codes and terms, and their ranges into `seen`. An unset range is first measured, unless
-// the caller knows that there is none.
+// q, k, v -> codes and terms, and their ranges into `seen`. An unset range is first measured,
+// unless the caller knows that there is none.
 cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype, bool with_v,
                                       bool ranges_set, int multiprocessors, cudaStream_t stream);
 // Codes -> out and normalizer, and the ranges of scores and output into `seen`; unset ranges as

@@ -18,19 +18,55 @@ struct Operand {
   AttentionTensor tensor;
   Role role;
   int tokens, heads;
-  float lut_min;
   __half* code;
   float* term;
 };
 __device__ __forceinline__ Operand operand_of(const OpticalAttentionArgs& a, int which) {
   if (which == 0) {
-    return {a.q, kQuery, a.queries, a.heads, 0.0f, static_cast<__half*>(a.q_code), a.q_term};
+    return {a.q, kQuery, a.queries, a.heads, static_cast<__half*>(a.q_code), a.q_term};
   }
   if (which == 1) {
-    return {a.k, kKey, a.keys, a.kv_heads, a.lut_min, static_cast<__half*>(a.k_code), a.k_term};
+    return {a.k, kKey, a.keys, a.kv_heads, static_cast<__half*>(a.k_code), a.k_term};
   }
-  return {a.v, kValue, a.keys, a.kv_heads, a.lut_min, static_cast<__half*>(a.v_code), nullptr};
+  return {a.v, kValue, a.keys, a.kv_heads, static_cast<__half*>(a.v_code), nullptr};
 }
+
+__device__ __forceinline__ float min_or_nan(float a, float b) {
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+
+// optical::code(optical::level(x)) in fewer instructions: what the floor raises and lowers is found
+// among the codes themselves. NaN of NaN.
+struct Encoder {
+  float lo, hi, scale, zero, unit;
+  float zero_code;  // of the value 0, which lies between two levels
+  float above, below;
+  __device__ __forceinline__ Encoder(const Constants& constants, Role role) {
+    const optical::Quantizer& q = constants.quantizer[role];
+    const optical::Coder& c = constants.coder[role];
+    lo = q.lo;
+    hi = q.hi;
+    scale = q.scale;
+    zero = c.zero;
+    unit = c.unit;
+    zero_code = constants.unit[role] > 0.0f ? -c.residual / constants.unit[role] : 0.0f;
+    above = q.floor_above > 0.0f ? c.code_above : zero_code;
+    below = q.floor_below < 0.0f ? c.code_below : zero_code;
+  }
+  __device__ __forceinline__ float operator()(float x) const {
+    const float position = (min_or_nan(max_or_nan(x, lo), hi) - lo) * scale;
+    float code = (optical::round_even(position) - zero) * unit;
+    code = code > zero_code && code < above ? above : code;
+    return code < zero_code && code > below ? below : code;
+  }
+};
 
 // A thread has eight neighbours of a row, blockIdx.y is q, k or v. kMeasure: only the range, and
 // that only where one is not set.
@@ -40,18 +76,15 @@ __global__ void __launch_bounds__(kThreads) operands_kernel(const OpticalAttenti
   if (kMeasure && optical::is_set(running_range(a, x.role))) return;
   constexpr int kPerRow = D / 8;
   const int64_t count = static_cast<int64_t>(a.batch) * x.heads * x.tokens * kPerRow;
-  optical::Quantizer q{};
-  optical::Coder c{};
-  float factor = 0.0f, constant = 0.0f;
+  __shared__ Constants constants;
   if constexpr (!kMeasure) {
-    q = optical::quantizer(range_of(a, x.role), a.levels, x.lut_min);
-    c = optical::coder(q);
-    if (x.term != nullptr) {
-      const Product product = product_of(a);
-      factor = x.role == kQuery ? product.row : product.column;
-      constant = x.role == kQuery ? product.constant * D : 0.0f;
-    }
+    prepare(a, constants);
+    __syncthreads();
   }
+  const Encoder encoder(constants, x.role);
+  const Product product = product_of(constants);
+  const float factor = x.role == kQuery ? product.row : product.column;
+  const float constant = x.role == kQuery ? product.constant * D : 0.0f;
   optical::Range seen = optical::unset_range();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t begin = static_cast<int64_t>(blockIdx.x) * kThreads; begin < count;
@@ -63,17 +96,16 @@ __global__ void __launch_bounds__(kThreads) operands_kernel(const OpticalAttenti
     float sum = 0.0f;
     if (valid) {
       const int64_t token = row % x.tokens, outer = row / x.tokens;
-      const T* from = static_cast<const T*>(x.tensor.data) +
-                      outer / x.heads * x.tensor.batch + token * x.tensor.token +
-                      outer % x.heads * x.tensor.head + chunk * 8;
+      const T* from = static_cast<const T*>(x.tensor.data) + outer / x.heads * x.tensor.batch +
+                      token * x.tensor.token + outer % x.heads * x.tensor.head + chunk * 8;
       const Vec<T, 8> in = load_vec<T, 8>(from);
       Vec<__half, 8> codes;
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const float value = to_float(in.at[i]);
-        seen = optical::include(seen, value);
+        seen = {fminf(seen.lo, value), fmaxf(seen.hi, value)};
         if constexpr (!kMeasure) {
-          const float code = optical::code(q, c, optical::level(q, value));
+          const float code = encoder(value);
           codes.at[i] = __float2half_rn(code);
           sum += code;
         }
@@ -129,7 +161,7 @@ cudaError_t launch_attention_operands(const OpticalAttentionArgs& a, Dtype dtype
       const int64_t k_rows = static_cast<int64_t>(a.kv_heads) * a.keys;
       const int64_t items = a.batch * (q_rows > k_rows ? q_rows : k_rows) * (D / 8);
       const int64_t blocks = (items + attention::kThreads - 1) / attention::kThreads;
-      const int64_t most = static_cast<int64_t>(multiprocessors) * 6;
+      const int64_t most = static_cast<int64_t>(multiprocessors) * 4;
       const dim3 grid(static_cast<unsigned>(blocks < most ? blocks : most), with_v ? 3 : 2);
       if (!ranges_set) {
         attention::operands_kernel<T, D, true><<<grid, attention::kThreads, 0, stream>>>(a);

@@ -1,9 +1,8 @@
-#include "ops/optical/attention_rows.h"
-
 #include <cmath>
 
 #include "ops/common/math.h"
 #include "ops/common/simd.h"
+#include "ops/optical/attention_rows.h"
 
 namespace refract::optical {
 namespace {

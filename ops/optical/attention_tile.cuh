@@ -53,19 +53,35 @@ __device__ __forceinline__ optical::Range warp_range(optical::Range r) {
   return r;
 }
 
-// The product of two operands' codes in units of the product: value = unit * sum of codes +
-// a term of the row + a term of the column, from value = residual + unit_a * code on both sides.
-struct Product {
-  float unit;            // of both codes
-  float row, column;     // factors of the sums of a row's and of a column's codes
-  float constant;        // per element of the reduction
+// What follows from the ranges, once per block in shared memory: divisions are slow.
+struct Constants {
+  optical::Quantizer quantizer[kRoles];
+  optical::Coder coder[kRoles];
+  float unit[kRoles];  // value per unit of a code
 };
-__device__ __forceinline__ Product product_of(const OpticalAttentionArgs& a) {
-  const optical::Quantizer q = optical::quantizer(range_of(a, kQuery), a.levels, 0.0f);
-  const optical::Quantizer k = optical::quantizer(range_of(a, kKey), a.levels, a.lut_min);
-  const optical::Coder cq = optical::coder(q), ck = optical::coder(k);
-  const float uq = q.step / cq.unit, uk = k.step / ck.unit;
-  return {uq * uk, uq * ck.residual, uk * cq.residual, cq.residual * ck.residual};
+// A barrier must follow before the constants are read.
+__device__ __forceinline__ void prepare(const OpticalAttentionArgs& a, Constants& constants) {
+  if (threadIdx.x >= kRoles) return;
+  const Role role = static_cast<Role>(threadIdx.x);
+  const float lut_min = role == kKey || role == kValue ? a.lut_min : 0.0f;
+  const optical::Quantizer q = optical::quantizer(range_of(a, role), a.levels, lut_min);
+  const optical::Coder c = optical::coder(q);
+  constants.quantizer[role] = q;
+  constants.coder[role] = c;
+  constants.unit[role] = q.step / c.unit;
+}
+
+// The product of q's and k's codes as scores: unit * sum of code products + a term of the row + a
+// term of the column, from value = residual + unit * code on both sides.
+struct Product {
+  float unit;
+  float row, column;  // factors of the sums of a row's and of a column's codes
+  float constant;     // per element of the reduction
+};
+__device__ __forceinline__ Product product_of(const Constants& c) {
+  const float uq = c.unit[kQuery], uk = c.unit[kKey];
+  const float rq = c.coder[kQuery].residual, rk = c.coder[kKey].residual;
+  return {uq * uk, uq * rk, uk * rq, rq * rk};
 }
 
 // From a sum of code products to a level. A position here is u / (L - 1), so that clamping it is a
@@ -77,30 +93,31 @@ struct ScoreLevels {
   float top;    // L - 1
   float log2;   // log2(e) * scale * (units per level): what a level adds to log2(probability)
 };
-__device__ __forceinline__ ScoreLevels score_levels(const OpticalAttentionArgs& a) {
-  const optical::Quantizer q = optical::quantizer(range_of(a, kScore), a.levels, 0.0f);
+__device__ __forceinline__ ScoreLevels score_levels(const OpticalAttentionArgs& a,
+                                                    const Constants& c) {
+  const optical::Quantizer& q = c.quantizer[kScore];
   const float per_x = q.scale / q.top;
-  return {product_of(a).unit * per_x, per_x, -q.lo * per_x, q.top,
-          a.scale * q.step * 1.44269504f};
+  return {product_of(c).unit * per_x, per_x, -q.lo * per_x, q.top, a.scale * q.step * 1.44269504f};
 }
 
-// rint(u + xi) as the floor of u + (xi + 1/2): both steps round down, so that the sum's own rounding
-// lifts no position to the next level. noise = xi + 1/2 + 1.
+// rint(u + xi) as the floor of u + (xi + 1/2): both steps round down, so that the sum's own
+// rounding lifts no position to the next level. noise = xi + 1/2 + 1.
 __device__ __forceinline__ float noisy_level(const ScoreLevels& s, float position, float noise) {
   const float above = __fmaf_rd(__saturatef(position), s.top, noise);
   return __fadd_rd(above, 8388608.0f) - 8388609.0f;
 }
 
-// Philox (ops/common/philox.h) for the scores of one head, eight of them per block, see attention.h.
-// The counter's words are (row pair << 19 | block of its keys, head << 6 | row pair >> 13, step), of
-// which only the first changes along a row: half of the first rounds is done once per row.
+// Philox (ops/common/philox.h) for the scores of one head, eight of them per block, see
+// attention.h. The counter's words are (row pair << 19 | block of its keys, head << 6 | row pair >>
+// 13, step), of which only the first changes along a row: half of the first rounds is done once per
+// row.
 struct NoiseRow {
-  uint32_t counter;         // row pair << 19
-  uint32_t second, third;   // what rounds 1 and 2 add to their third word
+  uint32_t counter;        // row pair << 19
+  uint32_t second, third;  // what rounds 1 and 2 add to their third word
 };
 struct ScoreNoise {
-  uint32_t head;            // counter word 1 without the row's bits, after round 0
-  uint32_t first, second;   // what rounds 0 and 1 add to their third and first word
+  uint32_t head;           // counter word 1 without the row's bits, after round 0
+  uint32_t first, second;  // what rounds 0 and 1 add to their third and first word
 
   __device__ __forceinline__ ScoreNoise(const OpticalAttentionArgs& a, int batch, int head_index) {
     const uint64_t sequence = static_cast<uint64_t>(a.clock[1]) + static_cast<uint64_t>(batch);
@@ -121,10 +138,9 @@ struct ScoreNoise {
   // The words of a block, whose four have 16 keys: 4 (key / 16) + key % 8 / 2.
   __device__ __forceinline__ PhiloxBlock draw(const OpticalAttentionArgs& a, const NoiseRow& row,
                                               uint32_t block) const {
-    const uint64_t p = 0xD2511F53ull * (row.counter | block);              // round 0
-    const uint64_t q =
-        0xCD9E8D57ull * (static_cast<uint32_t>(p >> 32) ^ first);          // round 1
-    uint64_t p0 = 0xD2511F53ull * (static_cast<uint32_t>(q >> 32) ^ second);  // round 2
+    const uint64_t p = 0xD2511F53ull * (row.counter | block);                     // round 0
+    const uint64_t q = 0xCD9E8D57ull * (static_cast<uint32_t>(p >> 32) ^ first);  // round 1
+    uint64_t p0 = 0xD2511F53ull * (static_cast<uint32_t>(q >> 32) ^ second);      // round 2
     uint64_t p1 = 0xCD9E8D57ull * (static_cast<uint32_t>(p) ^ row.second);
     uint32_t c0 = static_cast<uint32_t>(p1 >> 32) ^ static_cast<uint32_t>(q) ^ a.score_keys[2][0];
     uint32_t c1 = static_cast<uint32_t>(p1);

@@ -109,8 +109,8 @@ __device__ __forceinline__ A load_a_paired(const Tile<D>& tile, int row, int ste
 template <int D>
 __device__ __forceinline__ B2 load_b(const Tile<D>& tile, int row, int step, int lane) {
   B2 b;
-  load_matrices(b.r, tile.address(row + (lane & 7) + ((lane >> 4) << 3),
-                                  2 * step + ((lane >> 3) & 1)));
+  load_matrices(b.r,
+                tile.address(row + (lane & 7) + ((lane >> 4) << 3), 2 * step + ((lane >> 3) & 1)));
   return b;
 }
 
@@ -129,7 +129,9 @@ __device__ __forceinline__ void copy_async(uint32_t to, const void* from, bool v
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
                : "memory");
 }
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 template <int kPending>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");

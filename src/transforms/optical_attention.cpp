@@ -53,7 +53,8 @@ std::unique_ptr<AttentionCore> make_optical_attention(Build build, const Attenti
                                                       const OpticalParameters& parameters) {
   if (parameters.q_bypass) return std::make_unique<SdpaAttention>(spec);
   if (spec.dropout > 0) {
-    fail_usage("'{}': optical attention has no dropout; set model.attention_dropout = 0", spec.name);
+    fail_usage("'{}': optical attention has no dropout; set model.attention_dropout = 0",
+               spec.name);
   }
   return std::make_unique<OpticalAttention>(build, spec, parameters);
 }

@@ -78,7 +78,8 @@ struct Outcome {
   Tensors grads;
 };
 
-Outcome run_composite(const Inputs& x, const at::Tensor& ranges, const OpticalAttentionSettings& s) {
+Outcome run_composite(const Inputs& x, const at::Tensor& ranges,
+                      const OpticalAttentionSettings& s) {
   Outcome r;
   r.ranges = ranges.clone();
   const auto f = composite::optical_attention_forward(x.q, x.k, x.v, r.ranges, s);
@@ -135,8 +136,7 @@ void expect_same_gradients(const Outcome& actual, const Outcome& expected, const
     const at::Tensor e = expected.grads[i].to(at::kCPU, at::kDouble);
     ASSERT_EQ(a.sizes(), e.sizes()) << what;
     ASSERT_EQ(actual.grads[i].scalar_type(), expected.grads[i].scalar_type()) << what;
-    EXPECT_LE(a.sub(e).norm().item<double>(),
-              limit * std::max(e.norm().item<double>(), least))
+    EXPECT_LE(a.sub(e).norm().item<double>(), limit * std::max(e.norm().item<double>(), least))
         << what << ": gradient " << i;
   }
 }
@@ -150,9 +150,8 @@ void expect_same(const Outcome& actual, const Outcome& expected, const at::Tenso
   EXPECT_LE(n.sub(m).abs().max().item<double>(), 0.06) << what;
   EXPECT_LE(n.sub(m).abs().gt(1e-4).to(at::kDouble).mean().item<double>(), 40 * kShare + 0.02)
       << what;
-  for (const auto& [mine, theirs, name] :
-       {std::tuple(actual.used, expected.used, "used"),
-        std::tuple(actual.ranges, expected.ranges, "ranges")}) {
+  for (const auto& [mine, theirs, name] : {std::tuple(actual.used, expected.used, "used"),
+                                           std::tuple(actual.ranges, expected.ranges, "ranges")}) {
     const at::Tensor a = mine.to(at::kCPU), e = theirs.to(at::kCPU);
     testing::expect_close(a.narrow(0, 0, 4), e.narrow(0, 0, 4), what + name, 4);
     // The output's, unquantized: a probability's level is 1/255 of a value.
@@ -165,7 +164,7 @@ void expect_same(const Outcome& actual, const Outcome& expected, const at::Tenso
 // the CUDA kernels round the operands of the backward products to the type of q.
 double gradient_limit(at::ScalarType dtype) { return dtype == at::kBFloat16 ? 1e-2 : 3e-3; }
 
-const Case kCases[] = {{1, 1, 1, 1, 1, 8},    {2, 5, 5, 2, 1, 16},   {2, 67, 67, 4, 2, 32},
+const Case kCases[] = {{1, 1, 1, 1, 1, 8},      {2, 5, 5, 2, 1, 16},   {2, 67, 67, 4, 2, 32},
                        {1, 130, 130, 2, 2, 64}, {1, 3, 9, 2, 2, 16},   {2, 4, 9, 3, 1, 20},
                        {1, 1, 33, 2, 1, 32},    {1, 80, 200, 2, 1, 12}};
 
@@ -214,13 +213,12 @@ at::Tensor composed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
   OpticalSettings product = s;
   product.train = false;
   const auto heads = [](const at::Tensor& x) { return x.transpose(1, 2).contiguous(); };
-  const at::Tensor scores =
-      optical_matmul(heads(q), heads(k).transpose(2, 3), ranges[0].clone(), ranges[1].clone(),
-                     ranges[2].clone(), product);
-  const at::Tensor p = at::softmax(
-      scores.mul(s.scale).masked_fill(hidden_keys(q.size(1), k.size(1)),
-                                      -std::numeric_limits<double>::infinity()),
-      -1);
+  const at::Tensor scores = optical_matmul(heads(q), heads(k).transpose(2, 3), ranges[0].clone(),
+                                           ranges[1].clone(), ranges[2].clone(), product);
+  const at::Tensor p =
+      at::softmax(scores.mul(s.scale).masked_fill(hidden_keys(q.size(1), k.size(1)),
+                                                  -std::numeric_limits<double>::infinity()),
+                  -1);
   return optical_matmul(p, heads(v), at::tensor({0.0, 1.0}, at::kFloat), ranges[3].clone(),
                         ranges[4].clone(), product)
       .transpose(1, 2);
@@ -264,10 +262,10 @@ TEST(OpticalAttention, GradientsTendToDenseOnes) {
   const at::Tensor scores =
       at::matmul(x.q.transpose(1, 2), x.k.transpose(1, 2).transpose(2, 3)).mul(s.scale);
   const at::Tensor dense =
-      at::matmul(at::softmax(scores.masked_fill(hidden_keys(9, 9),
-                                                -std::numeric_limits<double>::infinity()),
-                             -1),
-                 x.v.transpose(1, 2))
+      at::matmul(
+          at::softmax(
+              scores.masked_fill(hidden_keys(9, 9), -std::numeric_limits<double>::infinity()), -1),
+          x.v.transpose(1, 2))
           .transpose(1, 2);
   EXPECT_LE(mine.sub(dense).abs().max().item<double>(), 3e-4);
   const auto a = torch::autograd::grad({mine}, inputs, {x.grad});
@@ -313,8 +311,8 @@ TEST(OpticalAttention, QuantilesOfWhatIsSeen) {
   const auto head = [](const at::Tensor& t) { return t.transpose(1, 2); };
   const at::Tensor q = optical_quantize(x.q, ranges[0], 256, 0.0, {});
   const at::Tensor k = optical_quantize(x.k, ranges[1], 256, s.lut_min, {});
-  const at::Tensor seen = at::matmul(head(q), head(k).transpose(2, 3))
-                              .masked_select(hidden_keys(20, 20).logical_not());
+  const at::Tensor seen =
+      at::matmul(head(q), head(k).transpose(2, 3)).masked_select(hidden_keys(20, 20).logical_not());
   EXPECT_NEAR(seen.le(ranges[2][0]).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
   EXPECT_NEAR(seen.ge(ranges[2][1]).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
 }
@@ -334,8 +332,8 @@ TEST(OpticalAttention, RangesMoveInTrainingOnly) {
   EXPECT_FLOAT_EQ(once[0][0].item<float>(), x.q.min().item<float>());
   EXPECT_FLOAT_EQ(once[3][1].item<float>(), x.v.max().item<float>());
   optical_attention(x.q.mul(2), x.k, x.v, ranges, s);
-  EXPECT_FLOAT_EQ(ranges[0][0].item<float>(), 0.9f * once[0][0].item<float>() +
-                                                  (1.0f - 0.9f) * 2 * x.q.min().item<float>());
+  EXPECT_FLOAT_EQ(ranges[0][0].item<float>(),
+                  0.9f * once[0][0].item<float>() + (1.0f - 0.9f) * 2 * x.q.min().item<float>());
   EXPECT_FLOAT_EQ(ranges[1][0].item<float>(), once[1][0].item<float>());
   s.train = false;
   const at::Tensor kept = ranges.clone();
@@ -364,9 +362,8 @@ TEST(OpticalAttention, DecodingDrawsWhatTheSequenceDraws) {
   const at::Tensor whole = optical_attention(x.q, x.k, x.v, set_ranges(16), s);
   for (const int64_t begin : {0, 7, 8, 20}) {
     const int64_t count = std::min<int64_t>(21 - begin, 3), keys = begin + count;
-    const at::Tensor part =
-        optical_attention(x.q.narrow(1, begin, count), x.k.narrow(1, 0, keys),
-                          x.v.narrow(1, 0, keys), set_ranges(16), s);
+    const at::Tensor part = optical_attention(x.q.narrow(1, begin, count), x.k.narrow(1, 0, keys),
+                                              x.v.narrow(1, 0, keys), set_ranges(16), s);
     EXPECT_TRUE(identical(part, whole.narrow(1, begin, count))) << begin;
   }
 }
@@ -414,7 +411,8 @@ TEST(OpticalAttention, NoiseIsPhiloxs) {
           for (uint64_t j = 0; j < 37; ++j) {
             const uint64_t block =
                 ((((b + 5) * 3 + h) << 19 | i / 2) << 19) + 4 * (j / 16) + j % 8 / 2;
-            const PhiloxBlock drawn = philox(philox_key(17, static_cast<uint64_t>(-4)), step, block);
+            const PhiloxBlock drawn =
+                philox(philox_key(17, static_cast<uint64_t>(-4)), step, block);
             const uint32_t word = drawn.word[2 * (i % 2) + j % 2];
             const uint32_t half = j % 16 < 8 ? word & 0xffff : word >> 16;
             EXPECT_FLOAT_EQ(scores[b][h][row][static_cast<int64_t>(j)].item<float>(),
@@ -500,9 +498,10 @@ TEST(OpticalAttention, RefusesWhatDoesNotFit) {
   refused(x.q, x.k, unset_ranges());
 }
 
-const Case kCudaCases[] = {{2, 64, 64, 2, 2, 64},   {2, 67, 67, 4, 2, 32}, {1, 200, 200, 6, 2, 64},
-                           {1, 333, 333, 2, 1, 128}, {1, 34, 100, 2, 2, 64}, {2, 1, 1, 2, 1, 32},
-                           {1, 130, 130, 3, 1, 128}, {1, 3, 8, 2, 2, 64},    {1, 20, 20, 2, 2, 24}};
+const Case kCudaCases[] = {
+    {2, 64, 64, 2, 2, 64},    {2, 67, 67, 4, 2, 32},  {1, 200, 200, 6, 2, 64},
+    {1, 333, 333, 2, 1, 128}, {1, 34, 100, 2, 2, 64}, {2, 1, 1, 2, 1, 32},
+    {1, 130, 130, 3, 1, 128}, {1, 3, 8, 2, 2, 64},    {1, 20, 20, 2, 2, 24}};
 
 TEST(OpticalAttention, CudaAgreesWithCpu) {
   REFRACT_CUDA_OR_SKIP();

@@ -1,4 +1,6 @@
 // The attention part of the optical kind: the layer, its state, and decoding with a cache.
+#include "transforms/optical_attention.h"
+
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
@@ -11,7 +13,6 @@
 #include "core/error.h"
 #include "model/dense.h"
 #include "transforms/factory.h"
-#include "transforms/optical_attention.h"
 
 namespace refract {
 namespace {
@@ -28,8 +29,8 @@ struct Inputs {
 struct Layer {
   explicit Layer(json parameters = json::object(), AttentionSpec attention = spec()) {
     parameters["kind"] = "optical";
-    core = make_kind(parameters.dump(), "the test")->attention({arena, buffers, transformed},
-                                                               attention);
+    core = make_kind(parameters.dump(), "the test")
+               ->attention({arena, buffers, transformed}, attention);
   }
   at::Tensor forward(const Inputs& x, int64_t step, KvCache* cache = nullptr) {
     ForwardContext context;
