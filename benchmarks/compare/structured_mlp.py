@@ -46,16 +46,19 @@ def forward(kind, x, p):
     if kind == "torch":
         return F.linear(F.gelu(F.linear(x, p[0], p[1]), approximate="tanh"), p[2], p[3])
     if kind == "dense":
-        return ops.gelu_mlp(x, p[0], p[1], p[2]) + p[3]
+        return F.linear(ops.linear_gelu(x, p[0], p[1]), p[2], p[3])
     if kind == "low_rank":
-        return F.linear(ops.gelu_mlp(F.linear(x, p[0]), p[1], p[2], p[3]), p[4], p[5])
+        y = ops.linear_gelu(F.linear(x, p[0]), p[1], p[2])
+        return F.linear(F.linear(y, p[3]), p[4], p[5])
     if kind == "block_dense":
-        return F.linear(ops.gelu_mlp(ops.block_linear(x, p[0]), p[1], p[2], p[3]), p[4], p[5])
+        y = ops.linear_gelu(ops.block_linear(x, p[0]), p[1], p[2])
+        return F.linear(ops.block_linear(y, p[3]), p[4], p[5])
     inner = ops.block_linear(x, p[0], feature_major=True)
     h = ops.block_linear(inner, p[1], interleaved_in=True, interleaved_out=True, feature_major=True)
     y = ops.row_bias_gelu(h.t(), p[2], True).t()
     inner = ops.block_linear(y, p[3], feature_major=True)
-    return ops.block_linear(inner, p[4], interleaved_in=True, interleaved_out=True) + p[5]
+    y = ops.block_linear(inner, p[4], interleaved_in=True, interleaved_out=True, feature_major=True)
+    return ops.transposed_copy(y.t(), p[5])
 
 
 def merged(kind, p):

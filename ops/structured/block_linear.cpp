@@ -34,10 +34,14 @@ void check_backward(const char* op, const at::Tensor& grad, const at::Tensor& x,
               grad.sym_sizes());
 }
 
-void check_matrix(const at::Tensor& x) {
-  TORCH_CHECK(x.defined() && x.dim() == 2,
-              "refract::transposed_copy: expected x of shape [rows, columns], got ",
-              x.defined() ? x.sym_sizes() : c10::SymIntArrayRef());
+void check_matrix(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
+  const char* op = "transposed_copy";
+  check_floating(op, "x", x);
+  TORCH_CHECK(x.dim() == 2, "refract::", op, ": expected x of shape [rows, columns], got ",
+              x.sym_sizes());
+  if (!row_bias.has_value()) return;
+  check_like(op, "row_bias", *row_bias, "x", x);
+  check_vector(op, "row_bias", *row_bias, x.sym_size(0));
 }
 
 }  // namespace block_linear_op
@@ -94,16 +98,17 @@ std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
   if (wanted[0]) {
     grad_x = join(at::bmm(g, weight), interleaved_in).reshape(x.sizes());
     if (is_feature_major(x)) {
-      grad_x = transposed_copy(grad_x.flatten(0, -2)).t().view(x.sizes());
+      grad_x = transposed_copy(grad_x.flatten(0, -2), {}).t().view(x.sizes());
     }
   }
   if (wanted[1]) grad_weight = at::bmm(g.transpose(1, 2), split(x, blocks, interleaved_in));
   return {grad_x, grad_weight};
 }
 
-at::Tensor transposed_copy(const at::Tensor& x) {
-  block_linear_op::check_matrix(x);
-  return x.t().clone(at::MemoryFormat::Contiguous);
+at::Tensor transposed_copy(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
+  block_linear_op::check_matrix(x, row_bias);
+  if (!row_bias.has_value()) return x.t().clone(at::MemoryFormat::Contiguous);
+  return x.t().add(*row_bias).contiguous();
 }
 
 }  // namespace composite
@@ -130,9 +135,9 @@ std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
   return op.call(grad, x, weight, layout.interleaved_in, layout.interleaved_out, wanted);
 }
 
-at::Tensor transposed_copy(const at::Tensor& x) {
+at::Tensor transposed_copy(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
   static const auto op = find_op<decltype(transposed_copy)>("refract::transposed_copy");
-  return op.call(x);
+  return op.call(x, row_bias);
 }
 
 namespace {
@@ -197,25 +202,30 @@ std::tuple<at::Tensor, at::Tensor> block_linear_backward_meta(const at::Tensor& 
   return {grad_x, grad_weight};
 }
 
-at::Tensor transposed_copy_meta(const at::Tensor& x) {
-  block_linear_op::check_matrix(x);
+at::Tensor transposed_copy_meta(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
+  block_linear_op::check_matrix(x, row_bias);
   return at::empty_symint({x.sym_size(1), x.sym_size(0)}, x.options());
 }
 
 struct TransposedCopy : torch::autograd::Function<TransposedCopy> {
-  static at::Tensor forward(AutogradContext*, const at::Tensor& x) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
+                            const std::optional<at::Tensor>& row_bias) {
     at::AutoDispatchBelowADInplaceOrView below;
-    return transposed_copy(x);
+    ctx->saved_data["bias"] = wants_gradient(row_bias);
+    return transposed_copy(x, row_bias);
   }
-  static variable_list backward(AutogradContext*, const variable_list& grads) {
-    return {transposed_copy(grads[0])};
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    at::Tensor grad_bias;
+    if (ctx->saved_data["bias"].toBool()) grad_bias = grads[0].sum(0);
+    return {transposed_copy(grads[0]), grad_bias};
   }
 };
 
-at::Tensor transposed_copy_autograd(const at::Tensor& x) {
-  if (any_gradient(x)) return TransposedCopy::apply(x);
+at::Tensor transposed_copy_autograd(const at::Tensor& x,
+                                    const std::optional<at::Tensor>& row_bias) {
+  if (any_gradient(x, row_bias)) return TransposedCopy::apply(x, row_bias);
   at::AutoDispatchBelowADInplaceOrView below;
-  return transposed_copy(x);
+  return transposed_copy(x, row_bias);
 }
 
 }  // namespace
@@ -227,7 +237,7 @@ TORCH_LIBRARY_FRAGMENT(refract, m) {
   m.def(
       "block_linear_backward(Tensor grad, Tensor x, Tensor weight, bool interleaved_in,"
       " bool interleaved_out, bool[2] wanted) -> (Tensor grad_x, Tensor grad_weight)");
-  m.def("transposed_copy(Tensor x) -> Tensor");
+  m.def("transposed_copy(Tensor x, Tensor? row_bias=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {

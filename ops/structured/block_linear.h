@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
+#include <optional>
 #include <tuple>
 
 namespace refract {
@@ -35,8 +36,10 @@ std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
                                                          BlockLayout layout,
                                                          std::array<bool, 2> wanted);
 
-// x [rows, columns] of any strides -> contiguous [columns, rows].
-at::Tensor transposed_copy(const at::Tensor& x);
+// x [rows, columns] of any strides -> contiguous [columns, rows], with a bias [rows] of x's type
+// added to each row of x on the way.
+at::Tensor transposed_copy(const at::Tensor& x,
+                           const std::optional<at::Tensor>& row_bias = std::nullopt);
 
 // x [..., F] stored feature by feature, as a product with feature_major leaves it.
 bool is_feature_major(const at::Tensor& x);
@@ -49,7 +52,7 @@ std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
                                                          const at::Tensor& weight,
                                                          bool interleaved_in, bool interleaved_out,
                                                          std::array<bool, 2> wanted);
-at::Tensor transposed_copy(const at::Tensor& x);
+at::Tensor transposed_copy(const at::Tensor& x, const std::optional<at::Tensor>& row_bias);
 }  // namespace composite
 
 namespace block_linear_op {
@@ -57,7 +60,7 @@ namespace block_linear_op {
 void check(const char* op, const at::Tensor& x, const at::Tensor& weight);
 void check_backward(const char* op, const at::Tensor& grad, const at::Tensor& x,
                     const at::Tensor& weight);
-void check_matrix(const at::Tensor& x);
+void check_matrix(const at::Tensor& x, const std::optional<at::Tensor>& row_bias);
 }  // namespace block_linear_op
 
 }  // namespace refract

@@ -12,7 +12,7 @@ namespace {
 
 class BlockDense : public StructuredKind {
  public:
-  BlockDense() : StructuredKind("ortho") {}
+  BlockDense() : StructuredKind("block_dense", "ortho") {}
 
   void describe(Fields& fields) override {
     fields.add("rank", rank_,

@@ -39,7 +39,7 @@ std::pair<at::Tensor, at::Tensor> project(const at::Tensor& weight, const Factor
 
 class BlockShuffle : public StructuredKind {
  public:
-  BlockShuffle() : StructuredKind("ortho") {}
+  BlockShuffle() : StructuredKind("block_shuffle", "ortho") {}
 
   void describe(Fields& fields) override {
     fields.add("blocks", blocks_, "blocks B of both factors", {.min = 1});

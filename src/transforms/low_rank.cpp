@@ -11,7 +11,7 @@ namespace {
 
 class LowRank : public StructuredKind {
  public:
-  LowRank() : StructuredKind("svd") {}
+  LowRank() : StructuredKind("low_rank", "svd") {}
 
   void describe(Fields& fields) override {
     fields.add("rank", rank_, "inner width R; 0: a quarter of the layer's smaller width",

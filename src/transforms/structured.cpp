@@ -1,12 +1,16 @@
 #include "transforms/structured.h"
 
 #include <ATen/ops/eye.h>
+#include <ATen/ops/linear.h>
 
 #include <cmath>
 #include <set>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "model/dense.h"
+#include "ops/structured/linear_gelu.h"
+#include "ops/structured/row_gelu.h"
 #include "transforms/factorise.h"
 
 namespace refract {
@@ -26,10 +30,16 @@ class StructuredLinear : public LinearLayer {
         second_(build, factor_spec("U", form_.second), form_.second, over) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    if (x.is_cuda() && !checked_) check_tiles();
-    return second_.forward(context, first_.forward(context, x, form_.first_layout),
-                           form_.second_layout);
+    return second_.forward(context, inner(context, x), form_.second_layout);
   }
+
+  // What the second factor multiplies.
+  at::Tensor inner(const ForwardContext& context, const at::Tensor& x) {
+    if (x.is_cuda() && !checked_) check_tiles();
+    return first_.forward(context, x, form_.first_layout);
+  }
+  Factor& second() { return second_; }
+  const StructuredForm& form() const { return form_; }
 
   void initialize(uint64_t seed) override {
     first_.initialize(seed);
@@ -106,6 +116,53 @@ class StructuredLinear : public LinearLayer {
   bool checked_ = false;
 };
 
+// One layer with its bias and activation.
+class StructuredProjections : public Projections {
+ public:
+  StructuredProjections(Build build, const ProjectionSpec& spec,
+                        std::unique_ptr<StructuredLinear> layer)
+      : layer_(std::move(layer)), activation_(spec.activation), arena_(build.arena) {
+    const LinearSpec& member = spec.members[0];
+    if (member.bias) bias_ = arena_.declare(bias_spec(member));
+  }
+
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
+    const at::Tensor inner = layer_->inner(context, x);
+    if (layer_->form().second_layout.interleaved_out) return shuffled(inner);
+    const auto bias = bias_ ? std::optional(arena_.leaf(bias_)) : std::nullopt;
+    const at::Tensor weight = layer_->second().leaf();
+    switch (activation_) {
+      case Activation::kNone:
+        return at::linear(inner, weight, bias);
+      case Activation::kGeluTanh:
+        return linear_gelu(inner, weight, bias);
+      default:
+        return apply_epilogue(at::linear(inner, weight), bias.value_or(at::Tensor()), activation_);
+    }
+  }
+
+ private:
+  // The interleaved product leaves [features, rows]. GELU keeps that order, in which the next
+  // projection reads it; an output that leaves the feed-forward gets its bias while it is put back
+  // into the usual order.
+  at::Tensor shuffled(const at::Tensor& inner) {
+    BlockLayout layout = layer_->form().second_layout;
+    layout.feature_major = true;
+    const at::Tensor y = block_linear(inner, layer_->second().leaf(), layout);
+    const at::Tensor rows = y.flatten(0, -2).t();
+    const auto bias = bias_ ? std::optional(arena_.leaf(bias_)) : std::nullopt;
+    if (activation_ == Activation::kGelu || activation_ == Activation::kGeluTanh) {
+      return row_bias_gelu(rows, bias, activation_ == Activation::kGeluTanh).t().view(y.sizes());
+    }
+    return apply_epilogue(transposed_copy(rows, bias).view(y.sizes()), {}, activation_);
+  }
+
+  std::unique_ptr<StructuredLinear> layer_;
+  Activation activation_;
+  ParameterArena& arena_;
+  Parameter* bias_ = nullptr;
+};
+
 }  // namespace
 
 int64_t StructuredForm::multiplications() const {
@@ -135,6 +192,15 @@ void StructuredKind::check(const std::string& where) const { factor_kind(where);
 std::unique_ptr<LinearLayer> StructuredKind::linear(Build build, const LinearSpec& spec) const {
   const auto over = factor_kind(spec.name);
   return std::make_unique<StructuredLinear>(build, spec, form(spec), init_, over.get());
+}
+
+std::unique_ptr<Projections> StructuredKind::projections(Build build,
+                                                         const ProjectionSpec& spec) const {
+  if (spec.members.size() != 1 || !over_.empty()) return nullptr;
+  const LinearSpec& member = spec.members[0];
+  auto layer = std::make_unique<StructuredLinear>(build, member, form(member), init_, nullptr);
+  enter(build, member, name_, layer.get());
+  return std::make_unique<StructuredProjections>(build, spec, std::move(layer));
 }
 
 std::string divisors(int64_t n, int64_t from) {

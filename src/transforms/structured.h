@@ -31,17 +31,21 @@ class StructuredKind : public Kind {
   bool transforms_linear() const override { return true; }
   bool takes_guide() const override { return true; }
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override;
+  // A group of one layer with plain factors: bias and activation ride on its products where they can.
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override;
   void check(const std::string& where) const override;
   // The shape must have been checked.
   virtual StructuredForm form(const LinearSpec& spec) const = 0;
 
  protected:
-  explicit StructuredKind(std::string init) : init_(std::move(init)) {}
+  StructuredKind(std::string name, std::string init)
+      : name_(std::move(name)), init_(std::move(init)) {}
   void describe_common(Fields& fields);
 
  private:
   std::unique_ptr<Kind> factor_kind(const std::string& where) const;  // null: plain factors
 
+  std::string name_;
   std::string init_;
   std::string over_;  // JSON of a kind; empty: plain factors
 };

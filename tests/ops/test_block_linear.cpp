@@ -143,14 +143,19 @@ TEST(TransposedCopy, EqualsTheTranspose) {
       for (const at::Tensor& t :
            {x, cut.narrow(1, 1, columns), normal({columns, rows}, dtype).t()}) {
         EXPECT_TRUE(transposed_copy(t).equal(t.t()));
+        const at::Tensor bias = normal({rows}, dtype), biased = t.add(bias.unsqueeze(1)).t();
+        testing::expect_close(transposed_copy(t, bias), biased.contiguous(), "biased");
         if (!testing::cuda_unavailable().empty()) continue;
         EXPECT_TRUE(transposed_copy(t.to(at::kCUDA)).cpu().equal(t.t()));
+        testing::expect_close(transposed_copy(t.to(at::kCUDA), bias.to(at::kCUDA)),
+                              biased.contiguous(), "biased on CUDA");
       }
     }
   }
   const at::Tensor x = normal({3, 2}, at::kDouble);
-  testing::expect_gradients([](const Tensors& t) { return Tensors{transposed_copy(t[0])}; }, {x},
-                            "transposed_copy");
+  testing::expect_gradients(
+      [](const Tensors& t) { return Tensors{transposed_copy(t[0]), transposed_copy(t[0], t[1])}; },
+      {x, normal({3}, at::kDouble)}, "transposed_copy");
 }
 
 TEST(BlockLinear, RefusesWhatDoesNotFit) {
@@ -162,6 +167,7 @@ TEST(BlockLinear, RefusesWhatDoesNotFit) {
   EXPECT_THROW(block_linear_backward(normal({2, 6}, at::kFloat), x, w, {}, {true, true}),
                c10::Error);
   EXPECT_THROW(transposed_copy(w), c10::Error);
+  EXPECT_THROW(transposed_copy(x, normal({6}, at::kFloat)), c10::Error);
 }
 
 }  // namespace

@@ -223,6 +223,48 @@ TEST(Structured, FactorsMayBeOfAnyKind) {
   }
 }
 
+// A group of one layer, bias and activation and all, is what composition makes of it, and so are its
+// gradients.
+TEST(Structured, GroupsEqualTheirComposition) {
+  for (const json& table : {json{{"kind", "low_rank"}, {"rank", 4}},
+                            json{{"kind", "block_dense"}, {"rank", 4}, {"blocks", 2}},
+                            json{{"kind", "block_shuffle"}, {"blocks", 2}}}) {
+    for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kGeluTanh}) {
+      for (const bool bias : {true, false}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", table.dump(), static_cast<int>(activation), bias));
+        const auto kind = make_kind(table.dump(), "the test");
+        ParameterArena arena;
+        BufferStore buffers;
+        std::vector<TransformedLayer> transformed;
+        const LinearSpec spec{"layer", 8, 16, bias};
+        const auto group = kind->projections({arena, buffers, transformed}, {{spec}, activation});
+        ASSERT_TRUE(group);
+        ASSERT_EQ(transformed.size(), 1u);
+        EXPECT_EQ(transformed[0].kind, table["kind"].get<std::string>());
+        arena.allocate(at::kCPU, at::kDouble, at::kDouble);
+        arena.initialize(1);
+        transformed[0].layer->initialize(1);
+        at::Tensor b;
+        if (bias) {
+          arena.value(arena.find("layer.bias")).copy_(normal({16}));
+          b = arena.leaf(arena.find("layer.bias"));
+        }
+        const at::Tensor x = normal({2, 3, 8}), g = normal({2, 3, 16});
+        const auto gradients = [&](const at::Tensor& y) {
+          arena.grads().zero_();
+          y.backward(g);
+          return arena.grads().clone();
+        };
+        const at::Tensor fused = group->forward({}, x);
+        const at::Tensor composed =
+            apply_epilogue(transformed[0].layer->forward({}, x), b, activation);
+        expect_same(fused.detach(), composed.detach());
+        expect_same(gradients(fused), gradients(composed));
+      }
+    }
+  }
+}
+
 std::string complaint(const json& table, int64_t in, int64_t out) {
   try {
     Layer one(table, in, out);
