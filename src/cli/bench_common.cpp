@@ -93,7 +93,8 @@ void BenchReport::add(nlohmann::json row) {
   rows_.push_back(std::move(row));
   std::string text;
   for (const std::string& column : columns_)
-    text += fmt::format("{}{}={}", text.empty() ? "" : " ", column, cell(rows_.back().value(column, nlohmann::json())));
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", column,
+                        cell(rows_.back().value(column, nlohmann::json())));
   fmt::print(stderr, "{}\n", text);
 }
 
@@ -125,9 +126,9 @@ void BenchReport::print(bool json) const {
 void BenchModel::set_premerge(std::optional<int64_t> tokens) {
   const PremergeSettings settings = premerge_settings(config, folder, device.device);
   for (const PremergeGroup& group : premerged) {
-    group.layer->set_tokens(tokens.value_or(
-        settings.table.find(group.shape, settings.device, settings.precision)
-            .value_or(settings.default_tokens)));
+    group.layer->set_tokens(
+        tokens.value_or(settings.table.find(group.shape, settings.device, settings.precision)
+                            .value_or(settings.default_tokens)));
   }
 }
 
@@ -165,8 +166,8 @@ void check_model(BenchModel& bench, int64_t tokens) {
   const bool mergeable = std::all_of(bench.premerged.begin(), bench.premerged.end(),
                                      [](const auto& group) { return group.layer->mergeable(); });
   if (!mergeable || bench.premerged.empty()) return;
-  const at::Tensor input = random_tokens(1, tokens, bench.config.model.vocab_size, 1)
-                               .to(bench.device.device);
+  const at::Tensor input =
+      random_tokens(1, tokens, bench.config.model.vocab_size, 1).to(bench.device.device);
   bench.set_premerge(0);
   const at::Tensor structured = bench.model->hidden({}, input);
   bench.set_premerge(kPremergeAlways);

@@ -103,18 +103,18 @@ void BenchTrainCommand::time_size(BenchModel& bench, int64_t batch, int64_t cont
   RunConfig config = bench.config;
   config.data.context = context;
   config.train.batch = batch;
-  if (config.train.micro_batch > batch || (config.train.micro_batch > 0 &&
-                                           batch % config.train.micro_batch != 0))
+  if (config.train.micro_batch > batch ||
+      (config.train.micro_batch > 0 && batch % config.train.micro_batch != 0))
     config.train.micro_batch = 0;
   const at::Device device = bench.device.device;
   const int64_t total = kWarmUp + steps_;
-  const at::Tensor tokens = random_tokens(1, batch * total * context + 1, config.model.vocab_size, 2);
+  const at::Tensor tokens =
+      random_tokens(1, batch * total * context + 1, config.model.vocab_size, 2);
   const int32_t* data = tokens.const_data_ptr<int32_t>();
   reset_peak(device);
   std::vector<double> seconds;
   {
-    TrainStep step(*bench.model, config,
-                   make_token_stream({data, data + tokens.numel()}), total);
+    TrainStep step(*bench.model, config, make_token_stream({data, data + tokens.numel()}), total);
     std::optional<int64_t> bad;
     for (int64_t i = 0; i < kWarmUp; ++i) step.run(i, i * batch);
     for (int64_t i = kWarmUp; i < total; ++i)
@@ -123,8 +123,7 @@ void BenchTrainCommand::time_size(BenchModel& bench, int64_t batch, int64_t cont
     if (bad) fail("step {} of the benchmark has no finite loss; no time would mean anything", *bad);
   }
   const double per_step = median(seconds), memory = peak_memory(device);
-  const at::Tensor prompt =
-      random_tokens(batch, context, config.model.vocab_size, 3).to(device);
+  const at::Tensor prompt = random_tokens(batch, context, config.model.vocab_size, 3).to(device);
   Timing prefill;
   {
     const at::NoGradGuard no_grad;

@@ -47,9 +47,9 @@ int64_t BenchPremergeCommand::threshold(const PremergeGroup& group, const BenchM
   const at::Device device = bench.device.device;
   int64_t best = 0;
   for (int64_t tokens = 1; tokens <= most_; tokens *= 2) {
-    const at::Tensor x = at::randn({tokens, group.shape.in_features},
-                                   at::TensorOptions().device(device))
-                             .to(bench.device.dtype);
+    const at::Tensor x =
+        at::randn({tokens, group.shape.in_features}, at::TensorOptions().device(device))
+            .to(bench.device.dtype);
     ForwardContext context;
     context.weights_changed = false;
     const auto structured = [&] { return group.layer->structured().forward(context, x); };
@@ -78,12 +78,12 @@ int64_t BenchPremergeCommand::threshold(const PremergeGroup& group, const BenchM
 int BenchPremergeCommand::run() {
   if (most_ < 1) fail_usage("--most {} must be positive", most_);
   BenchModel bench = open_bench_model(source_, settings_);
-  BenchReport report("premerge", bench.device,
-                     {"kinds", "in", "out", "parameters", "tokens", "structured_ms", "merged_ms",
-                      "merged_gain"});
+  BenchReport report(
+      "premerge", bench.device,
+      {"kinds", "in", "out", "parameters", "tokens", "structured_ms", "merged_ms", "merged_gain"});
   PremergeTable measured;
-  PremergeTable kept = bench.folder.empty() ? PremergeTable()
-                                            : PremergeTable::read(premerge_file(bench.folder));
+  PremergeTable kept =
+      bench.folder.empty() ? PremergeTable() : PremergeTable::read(premerge_file(bench.folder));
   for (const PremergeGroup& group : bench.premerged) {
     if (measured.find(group.shape, bench.device.name, bench.device.precision)) continue;
     if (!group.layer->mergeable()) continue;
