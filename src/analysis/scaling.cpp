@@ -32,8 +32,7 @@ struct Residuals {
   }
   int operator()(const VectorXd& p, VectorXd& r) const {
     double reducible = 0;
-    for (Eigen::Index i = 0; i < r.size(); ++i)
-      r[i] = std::log(law(p, i, reducible)) - log_loss[i];
+    for (Eigen::Index i = 0; i < r.size(); ++i) r[i] = std::log(law(p, i, reducible)) - log_loss[i];
     return 0;
   }
   int df(const VectorXd& p, MatrixXd& jacobian) const {
@@ -177,9 +176,9 @@ PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset, d
   law.points = n;
   law.freedom = n - residuals.inputs();
   const double variance = solution.sum_of_squares / static_cast<double>(law.freedom);
-  const MatrixXd covariance = variance * (jacobian.transpose() * jacobian)
-                                             .completeOrthogonalDecomposition()
-                                             .pseudoInverse();
+  const MatrixXd covariance =
+      variance *
+      (jacobian.transpose() * jacobian).completeOrthogonalDecomposition().pseudoInverse();
   const double t = student_t(confidence, law.freedom);
   const auto error = [&](int i) { return std::sqrt(std::max(0.0, covariance(i, i))); };
   const double a = unit * std::exp(solution.parameters[0]), spread = std::exp(t * error(0));
@@ -198,8 +197,9 @@ Estimate difference_of_slopes(const PowerLaw& a, const PowerLaw& b, double confi
   const double sum = va + vb;
   int64_t freedom = std::min(a.freedom, b.freedom);
   if (sum > 0) {
-    const double welch = sum * sum / (va * va / static_cast<double>(a.freedom) +
-                                      vb * vb / static_cast<double>(b.freedom));
+    const double welch =
+        sum * sum /
+        (va * va / static_cast<double>(a.freedom) + vb * vb / static_cast<double>(b.freedom));
     freedom = std::max(freedom, static_cast<int64_t>(welch));
   }
   return estimate(a.alpha.value - b.alpha.value, std::sqrt(sum), student_t(confidence, freedom));

@@ -1,5 +1,6 @@
 // How a loss falls with what is spent on it: power laws fitted to finished runs.
-//     L(x) = E + A (x / x0)^-alpha     (Hoffmann et al. 2022, one variable at a time), or with E = 0
+//     L(x) = E + A (x / x0)^-alpha     (Hoffmann et al. 2022, one variable at a time), or with E =
+//     0
 // x0 is the geometric mean of the x that were measured, so that A is the reducible loss in their
 // middle and does not depend on alpha; in units of 1 it is A x0^alpha.
 #pragma once
@@ -23,7 +24,7 @@ struct Estimate {
 struct PowerLaw {
   Estimate e, a, alpha;  // without an offset e is 0
   double x0 = 1;
-  double residual = 0;   // root mean square of the errors of log L
+  double residual = 0;              // root mean square of the errors of log L
   int64_t points = 0, freedom = 0;  // degrees of freedom
   bool with_offset = false;
   bool at_bound = false;  // the best E would have been negative, so it is held at 0

@@ -32,13 +32,12 @@ json sized(const std::string& kind, int64_t width, bool half) {
 
 std::string label_of(const std::string& kind, const json& parameters) {
   std::string label = kind;
-  for (const auto& [key, value] : parameters.items()) label += fmt::format(" {}={}", key, value.dump());
+  for (const auto& [key, value] : parameters.items())
+    label += fmt::format(" {}={}", key, value.dump());
   return label;
 }
 
-bool stands_for_linear(const KindEntry& entry) {
-  return entry.make()->transforms_linear();
-}
+bool stands_for_linear(const KindEntry& entry) { return entry.make()->transforms_linear(); }
 
 // [[transform]] with one rule for everything.
 Rules rules_for(const KindChoice& kind) {

@@ -14,8 +14,8 @@ namespace refract {
 
 // A kind with parameters: what a rule says without its match.
 struct KindChoice {
-  std::string kind;   // "dense" or a registered name
-  std::string label;  // "low_rank rank=192"
+  std::string kind;        // "dense" or a registered name
+  std::string label;       // "low_rank rank=192"
   std::string table_json;  // of the rule; empty: dense
 };
 

@@ -75,7 +75,8 @@ Timing time_work(at::Device device, double seconds, const std::function<void()>&
 }
 
 double relative_difference(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor x = a.detach().to(at::kCPU, at::kDouble), y = b.detach().to(at::kCPU, at::kDouble);
+  const at::Tensor x = a.detach().to(at::kCPU, at::kDouble),
+                   y = b.detach().to(at::kCPU, at::kDouble);
   return x.sub(y).norm().item<double>() / std::max(y.norm().item<double>(), 1e-300);
 }
 

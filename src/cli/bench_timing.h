@@ -13,9 +13,9 @@ struct Timing {
   int64_t repeats = 0;
 };
 
-// Runs `work` a few times to warm up, then for about `seconds` or three times, whatever is longer. On
-// CUDA it is captured as a graph where `capture` is set, and timed by events around replays. Each
-// of the median's samples holds as many runs as a millisecond takes.
+// Runs `work` a few times to warm up, then for about `seconds` or three times, whatever is longer.
+// On CUDA it is captured as a graph where `capture` is set, and timed by events around replays.
+// Each of the median's samples holds as many runs as a millisecond takes.
 Timing time_work(at::Device device, double seconds, const std::function<void()>& work,
                  bool capture = true);
 

@@ -46,8 +46,7 @@ void InspectCommand::read() {
     const fs::path folder = resolve_model_path(source_);
     folder_ = folder;
     config_ = folder_config(folder, overrides_, source_);
-    config_.data.context =
-        std::min(config_.data.context, config_.model.max_position_embeddings);
+    config_.data.context = std::min(config_.data.context, config_.model.max_position_embeddings);
     resolve(config_.model, 0, config_.data.context);
     return;
   }

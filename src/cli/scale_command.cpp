@@ -53,7 +53,8 @@ class ScaleCommand : public Command {
   void declare(CommandLine& line) override {
     line.positional("runs", runs_, "folders of finished runs", true);
     line.option("--metric", metric_, "validation_loss or mean_loss: the last value of it");
-    line.option("--law", law_, "plain (A x^-alpha), offset (E + A x^-alpha), or auto: with an "
+    line.option("--law", law_,
+                "plain (A x^-alpha), offset (E + A x^-alpha), or auto: with an "
                 "offset where five or more runs allow it");
     line.option("--confidence", confidence_, "of the intervals");
     line.option("--out", out_, "folder for report.html");
@@ -103,8 +104,7 @@ std::string group_of(const TransformedModel& model) {
 
 ScaledRun ScaleCommand::read(const fs::path& folder) const {
   const fs::path settings = folder / "config.toml";
-  if (!fs::exists(settings))
-    fail_usage("'{}' is no run: it has no config.toml", folder.string());
+  if (!fs::exists(settings)) fail_usage("'{}' is no run: it has no config.toml", folder.string());
   RunConfig config = open_resolved_recipe(settings.string(), {}).config;
   TransformedModel model = plan_model(config, settings.string());
   const int64_t steps = resolve_steps(config, model.decoder->arena().count());
@@ -112,9 +112,10 @@ ScaledRun ScaleCommand::read(const fs::path& folder) const {
   const auto last = last_value(folder, metric_);
   if (!last) fail("'{}' has no {} in its metrics.jsonl", folder.string(), metric_);
   if (last->first < static_cast<int64_t>(cost.run.steps)) {
-    fail("'{}' is not finished: its last {} is of step {} of {}; finish it with refract train "
-         "--resume, or leave it out",
-         folder.string(), metric_, last->first, static_cast<int64_t>(cost.run.steps));
+    fail(
+        "'{}' is not finished: its last {} is of step {} of {}; finish it with refract train "
+        "--resume, or leave it out",
+        folder.string(), metric_, last->first, static_cast<int64_t>(cost.run.steps));
   }
   ScaledRun run;
   run.folder = folder;
@@ -216,21 +217,30 @@ std::string interval(const Estimate& e) {
 }
 
 Table fit_table(const std::vector<Fit>& fits) {
-  Table table({{"group"}, {"x"}, {"runs", Align::kRight}, {"alpha"}, {"E"}, {"A at x0"},
-               {"x0", Align::kRight}, {"residual", Align::kRight}});
+  Table table({{"group"},
+               {"x"},
+               {"runs", Align::kRight},
+               {"alpha"},
+               {"E"},
+               {"A at x0"},
+               {"x0", Align::kRight},
+               {"residual", Align::kRight}});
   for (const Fit& fit : fits) {
-    table.add_row({fit.group, fit.axis->label, format_integer(fit.law.points),
-                   interval(fit.law.alpha),
-                   fit.law.with_offset ? interval(fit.law.e) : std::string("0 (not fitted)"),
-                   interval(fit.law.a), format_number(fit.law.x0, 3),
-                   format_percent(fit.law.residual, 2)});
+    table.add_row(
+        {fit.group, fit.axis->label, format_integer(fit.law.points), interval(fit.law.alpha),
+         fit.law.with_offset ? interval(fit.law.e) : std::string("0 (not fitted)"),
+         interval(fit.law.a), format_number(fit.law.x0, 3), format_percent(fit.law.residual, 2)});
   }
   return table;
 }
 
 Table run_table(const std::vector<ScaledRun>& runs, const std::string& metric) {
-  Table table({{"run"}, {"group"}, {"training FLOPs", Align::kRight},
-               {"parameters", Align::kRight}, {"tokens", Align::kRight}, {metric, Align::kRight}});
+  Table table({{"run"},
+               {"group"},
+               {"training FLOPs", Align::kRight},
+               {"parameters", Align::kRight},
+               {"tokens", Align::kRight},
+               {metric, Align::kRight}});
   for (const ScaledRun& run : runs) {
     table.add_row({run.folder.string(), run.group, format_number(run.flops, 3),
                    format_integer(static_cast<int64_t>(run.parameters)),

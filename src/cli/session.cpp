@@ -150,8 +150,7 @@ LoadedModel load_model(const std::string& specification,
   loaded.folder = resolve_model_path(specification);
   loaded.config = folder_config(loaded.folder, overrides, specification);
   const nlohmann::json saved = saved_settings(loaded.folder);
-  if (sets_key(saved, "init.from"))
-    loaded.started_from = saved["init"]["from"].get<std::string>();
+  if (sets_key(saved, "init.from")) loaded.started_from = saved["init"]["from"].get<std::string>();
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
   } else {

@@ -89,8 +89,8 @@ TEST(Scaling, ComparesSlopes) {
   EXPECT_NEAR(d.value, 0.03, 0.005);
   EXPECT_GT(d.low, 0);
   EXPECT_GT(d.high, d.value);
-  const Estimate same = difference_of_slopes(
-      steep, fit_power_law(synthetic(0, 40, 0.08, 6, 0.003, 3), false));
+  const Estimate same =
+      difference_of_slopes(steep, fit_power_law(synthetic(0, 40, 0.08, 6, 0.003, 3), false));
   EXPECT_LT(same.low, 0);
   EXPECT_GT(same.high, 0);
 }

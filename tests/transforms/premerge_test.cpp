@@ -83,8 +83,7 @@ TEST(Premerge, TheNumberOfTokensChooses) {
   EXPECT_EQ(group.shape.parameters, 3 * 64 + 3 * 16);
   const at::Tensor few = at::randn({4, 8}), many = at::randn({5, 8});
   EXPECT_TRUE(group.layer->forward({}, few).equal(group.layer->forward_merged(few)));
-  EXPECT_TRUE(
-      group.layer->forward({}, many).equal(group.layer->structured().forward({}, many)));
+  EXPECT_TRUE(group.layer->forward({}, many).equal(group.layer->structured().forward({}, many)));
   ForwardContext training;
   training.training = true;
   EXPECT_TRUE(
@@ -96,8 +95,8 @@ TEST(Premerge, TheNumberOfTokensChooses) {
 // A quantized layer has a dense weight to export, but does not multiply by it; so has an adapter or
 // a factor above one.
 TEST(Premerge, LeavesLayersAloneThatDoNotMultiplyByTheirMergedWeight) {
-  for (const char* kind :
-       {R"("optical")", R"("lora", "over": "optical")", R"("low_rank", "rank": 4, "over": "optical")"}) {
+  for (const char* kind : {R"("optical")", R"("lora", "over": "optical")",
+                           R"("low_rank", "rank": 4, "over": "optical")"}) {
     const std::string rules = fmt::format(R"([{{"match": ".*up_proj", "kind": {}}}])", kind);
     Models models(rules, with_default(100));
     const auto& group = models.factory.groups().front();
@@ -105,7 +104,8 @@ TEST(Premerge, LeavesLayersAloneThatDoNotMultiplyByTheirMergedWeight) {
     EXPECT_EQ(group.layer->bytes(), 0) << kind;
     const at::NoGradGuard no_grad;
     const at::Tensor x = at::randn({3, 8});
-    EXPECT_TRUE(group.layer->forward({}, x).equal(group.layer->structured().forward({}, x))) << kind;
+    EXPECT_TRUE(group.layer->forward({}, x).equal(group.layer->structured().forward({}, x)))
+        << kind;
     EXPECT_THROW(group.layer->forward_merged(x), Error);
   }
 }
@@ -119,7 +119,8 @@ TEST(Premerge, EveryStructuredKindAgreesOnEitherSide) {
       Models models(rules, with_default(4), testing::small_llama(), dtype);
       for (int64_t tokens : {1, 4, 5, 12}) {
         const at::Tensor input = testing::tokens_for(models.plain->config(), 1, tokens);
-        expect_close(models.premerged->hidden({}, input), models.plain->hidden({}, input), kind, 20);
+        expect_close(models.premerged->hidden({}, input), models.plain->hidden({}, input), kind,
+                     20);
       }
     }
   }
