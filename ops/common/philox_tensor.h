@@ -11,8 +11,8 @@ namespace refract::composite {
 at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                            int64_t count);
 
-// The 16-bit halves of the blocks, low halves first: half (first + i) & 7 of block (first + i) >> 3,
-// as whole numbers in float [count].
+// The 16-bit halves of the blocks, low halves first: half (first + i) & 7 of block (first + i) >>
+// 3, as whole numbers in float [count].
 at::Tensor philox_halves(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                          int64_t count);
 

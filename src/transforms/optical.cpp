@@ -43,9 +43,8 @@ class OpticalProduct {
     OpticalSettings settings = optical_settings(parameters_, context, names_);
     settings.ranges_set = ranges_set_;
     const bool fresh = refresh(context, weight, settings);
-    const at::Tensor y =
-        optical_linear(x, weight, maybe, x_range_->tensor, tensors(w_ranges_),
-                       tensors(out_ranges_), splits_, &encoded_, fresh, settings);
+    const at::Tensor y = optical_linear(x, weight, maybe, x_range_->tensor, tensors(w_ranges_),
+                                        tensors(out_ranges_), splits_, &encoded_, fresh, settings);
     ranges_set_ |= context.training;
     return y;
   }
@@ -216,8 +215,7 @@ class Optical : public Kind {
 
 }  // namespace
 
-OpticalSettings optical_settings(const OpticalParameters& parameters,
-                                 const ForwardContext& context,
+OpticalSettings optical_settings(const OpticalParameters& parameters, const ForwardContext& context,
                                  const std::vector<std::string>& names) {
   OpticalSettings s;
   s.levels = parameters.q_levels;
