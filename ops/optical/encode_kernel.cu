@@ -46,7 +46,6 @@ __global__ void __launch_bounds__(kThreads)
 // Minimum and maximum in pairs of a half type, one instruction for two elements.
 template <class T>
 struct Extremes {
-  static constexpr bool kPaired = sizeof(T) == 2;
   using Pair = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
   Pair lo, hi;
   __device__ Extremes() {
@@ -97,11 +96,13 @@ __device__ __forceinline__ Vec<__half, N> codes_of(const Vec<T, N>& v, const opt
 template <class T, bool kAligned, bool kFloor>
 __global__ void __launch_bounds__(kThreads, 4) encode_kernel(OpticalEncodeArgs a) {
   constexpr int N = kAligned ? kVec<T> : 1, kBatch = kAligned ? 4 : 1;
+  optical::let_later_come();
+  optical::wait_for_earlier();
   const int m = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const float* unset =
       a.unset == nullptr ? nullptr : a.unset + static_cast<int64_t>(m) * kOpticalParts * 2;
-  const Range range = optical::effective_range(optical::load_range(a.members.range[m]), unset,
-                                               kOpticalParts);
+  const Range range =
+      optical::effective_range(optical::load_range(a.members.range[m]), unset, kOpticalParts);
   __shared__ optical::Quantizer shared_q;  // divisions once per block, not once per thread
   __shared__ optical::Coder shared_c;
   if (threadIdx.x == 0) {
@@ -148,8 +149,7 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
   constexpr int N = kVec<T>;
   const T* x = static_cast<const T*>(a.x);
   T* y = static_cast<T*>(a.y);
-  const Range range =
-      optical::effective_range(optical::load_range(a.range), a.seen, kOpticalParts);
+  const Range range = optical::effective_range(optical::load_range(a.range), a.seen, kOpticalParts);
   const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
   const optical::Now now = optical::now_of(a.clock);
   const uint64_t first = now.slice * static_cast<uint64_t>(a.slice);
@@ -186,8 +186,7 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
 cudaError_t launch_optical_seen(const OpticalSeenArgs& a, Dtype dtype, cudaStream_t stream) {
   return dispatch_cuda(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const bool aligned =
-        aligned16(a.x) && (a.members.count == 1 || a.width % kVec<T> == 0);
+    const bool aligned = aligned16(a.x) && (a.members.count == 1 || a.width % kVec<T> == 0);
     seen_kernel<T><<<dim3(kOpticalParts, a.members.count), kThreads, 0, stream>>>(a, aligned);
     return cudaGetLastError();
   });
@@ -205,8 +204,9 @@ cudaError_t launch_optical_quantize(const OpticalQuantizeArgs& a, Dtype dtype, i
     using T = typename decltype(tag)::type;
     const int64_t per_block = kThreads * kVec<T>, most = static_cast<int64_t>(multiprocessors) * 16;
     const int64_t blocks = (a.count + per_block - 1) / per_block;
-    quantize_kernel<T><<<static_cast<unsigned>(blocks < most ? blocks : most), kThreads, 0, stream>>>(
-        a, aligned16(a.x, a.y));
+    quantize_kernel<T>
+        <<<static_cast<unsigned>(blocks < most ? blocks : most), kThreads, 0, stream>>>(
+            a, aligned16(a.x, a.y));
     return cudaGetLastError();
   });
 }
@@ -216,13 +216,11 @@ cudaError_t launch_optical_encode(const OpticalEncodeArgs& a, Dtype dtype, cudaS
     using T = typename decltype(tag)::type;
     const dim3 grid(kOpticalParts, a.members.count);
     if (!aligned16(a.x, a.codes) || a.width % kVec<T> != 0) {
-      encode_kernel<T, false, true><<<grid, kThreads, 0, stream>>>(a);
-    } else if (a.lut_min > 0) {
-      encode_kernel<T, true, true><<<grid, kThreads, 0, stream>>>(a);
-    } else {
-      encode_kernel<T, true, false><<<grid, kThreads, 0, stream>>>(a);
+      return optical::launch_overlapped(encode_kernel<T, false, true>, grid, stream, a);
     }
-    return cudaGetLastError();
+    return a.lut_min > 0
+               ? optical::launch_overlapped(encode_kernel<T, true, true>, grid, stream, a)
+               : optical::launch_overlapped(encode_kernel<T, true, false>, grid, stream, a);
   });
 }
 
