@@ -21,7 +21,8 @@ __device__ __forceinline__ Range block_range(Range r) {
   __shared__ float lo[kWarps], hi[kWarps];
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
-    r = merge(r, {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
+    r = merge(r,
+              {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
   }
   __syncthreads();
   if (threadIdx.x % 32 == 0) {
@@ -59,7 +60,8 @@ __device__ __forceinline__ Range warp_merge_parts(const float* parts, int64_t co
   }
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
-    r = merge(r, {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
+    r = merge(r,
+              {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
   }
   return r;
 }

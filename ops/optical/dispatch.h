@@ -3,22 +3,21 @@
 #include "ops/optical/product.h"
 
 // OpticalSettings as the dispatcher passes them, and back.
-#define REFRACT_OPTICAL_SETTINGS_SCHEMA                                                     \
-  "int levels=256, float lut_min=0.02004, float smooth=0.9, float[] quantiles=[],"          \
-  " bool train=False, bool ranges_set=False, bool clipped_ranges=False, bool noise=False,"  \
+#define REFRACT_OPTICAL_SETTINGS_SCHEMA                                                    \
+  "int levels=256, float lut_min=0.02004, float smooth=0.9, float[] quantiles=[],"         \
+  " bool train=False, bool ranges_set=False, bool clipped_ranges=False, bool noise=False," \
   " float? shared_noise=None, Tensor? clock=None, int seed=0, int[] streams=[]"
-#define REFRACT_OPTICAL_SETTINGS_PARAMETERS                                             \
-  int64_t levels, double lut_min, double smooth, at::ArrayRef<double> quantiles,        \
-      bool train, bool ranges_set, bool clipped_ranges, bool noise,                     \
-      std::optional<double> shared_noise, const std::optional<at::Tensor>&clock,        \
-      int64_t seed, at::IntArrayRef streams
-#define REFRACT_OPTICAL_SETTINGS_PACK                                                       \
-  ::refract::OpticalSettings {                                                              \
-    levels, lut_min, smooth, quantiles.vec(), train, ranges_set, clipped_ranges, noise,     \
-        shared_noise, clock, seed, streams.vec()                                            \
+#define REFRACT_OPTICAL_SETTINGS_PARAMETERS                                                  \
+  int64_t levels, double lut_min, double smooth, at::ArrayRef<double> quantiles, bool train, \
+      bool ranges_set, bool clipped_ranges, bool noise, std::optional<double> shared_noise,  \
+      const std::optional<at::Tensor>&clock, int64_t seed, at::IntArrayRef streams
+#define REFRACT_OPTICAL_SETTINGS_PACK                                                   \
+  ::refract::OpticalSettings {                                                          \
+    levels, lut_min, smooth, quantiles.vec(), train, ranges_set, clipped_ranges, noise, \
+        shared_noise, clock, seed, streams.vec()                                        \
   }
-#define REFRACT_OPTICAL_SETTINGS_UNPACK(s)                                            \
-  (s).levels, (s).lut_min, (s).smooth, (s).quantiles, (s).train, (s).ranges_set,      \
+#define REFRACT_OPTICAL_SETTINGS_UNPACK(s)                                       \
+  (s).levels, (s).lut_min, (s).smooth, (s).quantiles, (s).train, (s).ranges_set, \
       (s).clipped_ranges, (s).noise, (s).shared_noise, (s).clock, (s).seed, (s).streams
 
 namespace refract::optical_op {

@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(kThreads, 4) encode_kernel(OpticalEncodeArgs a
   const int m = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const float* unset =
       a.unset == nullptr ? nullptr : a.unset + static_cast<int64_t>(m) * kOpticalParts * 2;
-  const Range range = optical::effective_range(optical::load_range(a.members.range[m]), unset,
-                                               kOpticalParts);
+  const Range range =
+      optical::effective_range(optical::load_range(a.members.range[m]), unset, kOpticalParts);
   __shared__ optical::Quantizer shared_q;  // divisions once per block, not once per thread
   __shared__ optical::Coder shared_c;
   if (threadIdx.x == 0) {
@@ -148,8 +148,7 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
   constexpr int N = kVec<T>;
   const T* x = static_cast<const T*>(a.x);
   T* y = static_cast<T*>(a.y);
-  const Range range =
-      optical::effective_range(optical::load_range(a.range), a.seen, kOpticalParts);
+  const Range range = optical::effective_range(optical::load_range(a.range), a.seen, kOpticalParts);
   const optical::Quantizer q = optical::quantizer(range, a.levels, a.lut_min);
   const optical::Now now = optical::now_of(a.clock);
   const uint64_t first = now.slice * static_cast<uint64_t>(a.slice);
@@ -186,8 +185,7 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
 cudaError_t launch_optical_seen(const OpticalSeenArgs& a, Dtype dtype, cudaStream_t stream) {
   return dispatch_cuda(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const bool aligned =
-        aligned16(a.x) && (a.members.count == 1 || a.width % kVec<T> == 0);
+    const bool aligned = aligned16(a.x) && (a.members.count == 1 || a.width % kVec<T> == 0);
     seen_kernel<T><<<dim3(kOpticalParts, a.members.count), kThreads, 0, stream>>>(a, aligned);
     return cudaGetLastError();
   });
@@ -205,8 +203,9 @@ cudaError_t launch_optical_quantize(const OpticalQuantizeArgs& a, Dtype dtype, i
     using T = typename decltype(tag)::type;
     const int64_t per_block = kThreads * kVec<T>, most = static_cast<int64_t>(multiprocessors) * 16;
     const int64_t blocks = (a.count + per_block - 1) / per_block;
-    quantize_kernel<T><<<static_cast<unsigned>(blocks < most ? blocks : most), kThreads, 0, stream>>>(
-        a, aligned16(a.x, a.y));
+    quantize_kernel<T>
+        <<<static_cast<unsigned>(blocks < most ? blocks : most), kThreads, 0, stream>>>(
+            a, aligned16(a.x, a.y));
     return cudaGetLastError();
   });
 }

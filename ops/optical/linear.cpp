@@ -63,8 +63,7 @@ at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
     outputs.push_back(optical_output(at::linear(x_quantized, w), b, out_ranges[m], s, m));
     if (s.train && move_weights) {
       const at::Tensor parts = weight_encoded.seen.select(0, member);
-      const at::Tensor limits =
-          at::stack({parts.select(1, 0).amin(), parts.select(1, 1).amax()});
+      const at::Tensor limits = at::stack({parts.select(1, 0).amin(), parts.select(1, 1).amax()});
       optical_move_(w_ranges[m], w_ranges[m], limits, s.smooth);
     }
     begin += splits[m];
@@ -83,9 +82,8 @@ using torch::autograd::variable_list;
 
 at::Tensor forward_plain(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
                          const std::optional<at::Tensor>& bias, at::Tensor x_range,
-                         at::TensorList w_ranges, at::TensorList out_ranges,
-                         at::IntArrayRef splits, bool move_weights,
-                         REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
+                         at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
+                         bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   return composite::optical_linear(x, weight, bias, std::move(x_range), w_ranges, out_ranges,
                                    splits, optical_op::operand_of(encoded), move_weights,
                                    REFRACT_OPTICAL_SETTINGS_PACK);
@@ -158,8 +156,8 @@ at::Tensor linear_autograd(const at::Tensor& x, const at::Tensor& weight,
                            at::IntArrayRef splits, at::TensorList encoded, bool move_weights,
                            REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   const OpticalSettings settings = REFRACT_OPTICAL_SETTINGS_PACK;
-  const LinearCall call{std::move(x_range), w_ranges,     out_ranges, splits,
-                        encoded,            move_weights, settings};
+  const LinearCall call{std::move(x_range), w_ranges, out_ranges, splits, encoded,
+                        move_weights,       settings};
   if (any_gradient(x, weight, bias)) return Linear::apply(x, weight, bias, call);
   return call(x, weight, bias);
 }

@@ -24,13 +24,13 @@ struct OutputRow {
   bool clipped;  // the range seen is that of the output, not of the value before quantization
 };
 
-#define REFRACT_OPTICAL_LOOPS(T)                                                                  \
-  Range seen_in(const T* x, int64_t n);                                                           \
-  /* One row: its codes and their sum; returns the range of x. */                                 \
-  Range encode_row(const T* x, float* codes, float* sum, int64_t n, const EncodeRow& a);          \
-  Range quantize_row(const T* x, T* y, const uint16_t* halves, int64_t n, const OutputRow& a);     \
-  /* y = Q(gain product + row + column) + bias. halves: Philox's, one per element; or null. */               \
-  Range output_row(const float* product, T* y, const float* column, const float* bias,            \
+#define REFRACT_OPTICAL_LOOPS(T)                                                               \
+  Range seen_in(const T* x, int64_t n);                                                        \
+  /* One row: its codes and their sum; returns the range of x. */                              \
+  Range encode_row(const T* x, float* codes, float* sum, int64_t n, const EncodeRow& a);       \
+  Range quantize_row(const T* x, T* y, const uint16_t* halves, int64_t n, const OutputRow& a); \
+  /* y = Q(gain product + row + column) + bias. halves: Philox's, one per element; or null. */ \
+  Range output_row(const float* product, T* y, const float* column, const float* bias,         \
                    const uint16_t* halves, int64_t n, const OutputRow& a);
 REFRACT_OPTICAL_LOOPS(float)
 REFRACT_OPTICAL_LOOPS(at::BFloat16)

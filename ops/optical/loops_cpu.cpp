@@ -1,6 +1,5 @@
-#include "ops/optical/loops.h"
-
 #include "ops/common/simd.h"
+#include "ops/optical/loops.h"
 
 namespace refract::optical {
 namespace {
@@ -83,22 +82,22 @@ REFRACT_INLINE Range output_loop(const float* __restrict product, T* __restrict 
 
 }  // namespace
 
-#define REFRACT_OPTICAL_LOOPS(T)                                                                 \
-  REFRACT_SIMD Range seen_in(const T* x, int64_t n) { return seen_loop(x, n); }                  \
-  REFRACT_SIMD Range encode_row(const T* x, float* codes, float* sum, int64_t n,                 \
-                                const EncodeRow& a) {                                            \
-    return encode_loop(x, codes, sum, n, a);                                                     \
-  }                                                                                              \
-  REFRACT_SIMD Range quantize_row(const T* x, T* y, const uint16_t* halves, int64_t n,            \
-                                  const OutputRow& a) {                                          \
-    return halves != nullptr ? quantize_loop<T, true>(x, y, halves, n, a)                          \
-                            : quantize_loop<T, false>(x, y, halves, n, a);                        \
-  }                                                                                              \
-  REFRACT_SIMD Range output_row(const float* product, T* y, const float* column,                 \
-                                const float* bias, const uint16_t* halves, int64_t n,             \
-                                const OutputRow& a) {                                            \
-    return halves != nullptr ? output_loop<T, true>(product, y, column, bias, halves, n, a)        \
-                            : output_loop<T, false>(product, y, column, bias, halves, n, a);      \
+#define REFRACT_OPTICAL_LOOPS(T)                                                              \
+  REFRACT_SIMD Range seen_in(const T* x, int64_t n) { return seen_loop(x, n); }               \
+  REFRACT_SIMD Range encode_row(const T* x, float* codes, float* sum, int64_t n,              \
+                                const EncodeRow& a) {                                         \
+    return encode_loop(x, codes, sum, n, a);                                                  \
+  }                                                                                           \
+  REFRACT_SIMD Range quantize_row(const T* x, T* y, const uint16_t* halves, int64_t n,        \
+                                  const OutputRow& a) {                                       \
+    return halves != nullptr ? quantize_loop<T, true>(x, y, halves, n, a)                     \
+                             : quantize_loop<T, false>(x, y, halves, n, a);                   \
+  }                                                                                           \
+  REFRACT_SIMD Range output_row(const float* product, T* y, const float* column,              \
+                                const float* bias, const uint16_t* halves, int64_t n,         \
+                                const OutputRow& a) {                                         \
+    return halves != nullptr ? output_loop<T, true>(product, y, column, bias, halves, n, a)   \
+                             : output_loop<T, false>(product, y, column, bias, halves, n, a); \
   }
 REFRACT_OPTICAL_LOOPS(float)
 REFRACT_OPTICAL_LOOPS(at::BFloat16)

@@ -24,10 +24,9 @@ at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, at::Tensor a
   const at::Tensor a_seen = optical_seen(a, s.quantiles), b_seen = optical_seen(b, s.quantiles);
   const at::Tensor a_used = optical_effective(a_range, a_seen);
   const at::Tensor b_used = optical_effective(b_range, b_seen);
-  const at::Tensor product =
-      at::matmul(optical_values(optical_levels(a, a_used, s.levels, {}), a_used, s.levels, 0),
-                 optical_values(optical_levels(b, b_used, s.levels, {}), b_used, s.levels,
-                                s.lut_min));
+  const at::Tensor product = at::matmul(
+      optical_values(optical_levels(a, a_used, s.levels, {}), a_used, s.levels, 0),
+      optical_values(optical_levels(b, b_used, s.levels, {}), b_used, s.levels, s.lut_min));
   const at::Tensor y = optical_output(product, std::nullopt, std::move(out_range), s, 0);
   if (s.train) {
     optical_move_(a_range, a_range, a_seen, s.smooth);

@@ -53,10 +53,10 @@ void check_settings(const char* op, const OpticalSettings& settings, size_t memb
   check_smooth(op, settings.smooth);
   check_quantiles(op, settings.quantiles);
   check_clock(op, settings.clock, x);
-  TORCH_CHECK(!settings.noise || settings.shared_noise.has_value() ||
-                  settings.streams.size() == members,
-              "refract::", op, ": expected ", members, " noise streams, one per member, got ",
-              settings.streams.size());
+  TORCH_CHECK(
+      !settings.noise || settings.shared_noise.has_value() || settings.streams.size() == members,
+      "refract::", op, ": expected ", members, " noise streams, one per member, got ",
+      settings.streams.size());
 }
 
 void check_encode(const at::Tensor& x, at::TensorList ranges, at::IntArrayRef splits,
@@ -173,9 +173,8 @@ OpticalOperand optical_encode(const at::Tensor& x, at::TensorList ranges, at::In
 }
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "optical_encode(Tensor x, Tensor[] ranges, int[] splits, " REFRACT_OPTICAL_SETTINGS_SCHEMA
-      ") -> (Tensor codes, Tensor sums, Tensor used, Tensor seen)");
+  m.def("optical_encode(Tensor x, Tensor[] ranges, int[] splits, " REFRACT_OPTICAL_SETTINGS_SCHEMA
+        ") -> (Tensor codes, Tensor sums, Tensor used, Tensor seen)");
 }
 
 TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {

@@ -33,8 +33,8 @@ void encode_member(const T* x, float* codes, float* sums, int64_t rows, int64_t 
   seen = optical::over_rows(rows, width, [&](int64_t begin, int64_t end) {
     Range part = optical::unset_range();
     for (int64_t r = begin; r < end; ++r) {
-      part = optical::merge(part,
-                            optical::encode_row(x + r * width, codes + r * width, sums + r, width, a));
+      part = optical::merge(
+          part, optical::encode_row(x + r * width, codes + r * width, sums + r, width, a));
     }
     return part;
   });
@@ -75,7 +75,7 @@ struct Member {
   int64_t rows_per_batch;         // rows that share their column operand
   const float *row_sums, *column_sums;
   Range row_used, column_used;
-  int64_t slices;                 // size of dimension 0
+  int64_t slices;  // size of dimension 0
   int64_t stream;
 };
 
@@ -92,10 +92,10 @@ std::vector<float> column_terms(const Member& o, const optical::Mix& mix) {
 template <class T>
 void output_member(const Member& o, T* y, const T* bias, Range& range, const OpticalSettings& s) {
   const auto levels = static_cast<int>(s.levels);
-  const optical::Mix mix = optical::mix(
-      optical::quantizer(o.row_used, levels, 0),
-      optical::quantizer(o.column_used, levels, static_cast<float>(s.lut_min)),
-      static_cast<float>(o.inner));
+  const optical::Mix mix =
+      optical::mix(optical::quantizer(o.row_used, levels, 0),
+                   optical::quantizer(o.column_used, levels, static_cast<float>(s.lut_min)),
+                   static_cast<float>(o.inner));
   const std::vector<float> terms = column_terms(o, mix);
   std::vector<float> added(static_cast<size_t>(o.columns), 0.0f);
   for (int64_t j = 0; bias != nullptr && j < o.columns; ++j) {
@@ -124,13 +124,12 @@ void output_member(const Member& o, T* y, const T* bias, Range& range, const Opt
     Range part = optical::unset_range();
     for (int64_t r = begin; r < end; ++r) {
       a.row = row_term(r);
-      optical::over_chunks(noise, r * o.columns, o.columns,
-                           [&](int64_t j, int64_t n, const uint16_t* halves) {
-                             const int64_t at = r * o.stride + j;
-                             part = optical::merge(
-                                 part, optical::output_row(o.product + at, y + at, terms_of(r) + j,
-                                                           added.data() + j, halves, n, a));
-                           });
+      optical::over_chunks(
+          noise, r * o.columns, o.columns, [&](int64_t j, int64_t n, const uint16_t* halves) {
+            const int64_t at = r * o.stride + j;
+            part = optical::merge(part, optical::output_row(o.product + at, y + at, terms_of(r) + j,
+                                                            added.data() + j, halves, n, a));
+          });
     }
     return part;
   });
@@ -139,15 +138,14 @@ void output_member(const Member& o, T* y, const T* bias, Range& range, const Opt
 }
 
 void move_by(const at::Tensor& range, Range seen, const OpticalSettings& s) {
-  if (s.train) *ranges_in(range) = optical::moved(*ranges_in(range), seen,
-                                                  static_cast<float>(s.smooth));
+  if (s.train)
+    *ranges_in(range) = optical::moved(*ranges_in(range), seen, static_cast<float>(s.smooth));
 }
 
 at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight,
                       const OpticalOperand& encoded, const std::optional<at::Tensor>& bias_in,
-                      const at::Tensor& x_range, at::TensorList w_ranges,
-                      at::TensorList out_ranges, at::IntArrayRef splits, bool move_weights,
-                      const OpticalSettings& s) {
+                      const at::Tensor& x_range, at::TensorList w_ranges, at::TensorList out_ranges,
+                      at::IntArrayRef splits, bool move_weights, const OpticalSettings& s) {
   if (!optical_op::has_kernel(x_in, s)) {
     return composite::optical_linear(x_in, weight, bias_in, x_range, w_ranges, out_ranges, splits,
                                      encoded, move_weights, s);

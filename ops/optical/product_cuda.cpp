@@ -89,8 +89,8 @@ OpticalOperand encode_cuda(const at::Tensor& x_in, at::TensorList ranges, at::In
 }
 
 // The output's pass; a's sizes, members, operands and moves are set.
-void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product,
-                const at::Tensor& y, const OpticalSettings& s) {
+void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product, const at::Tensor& y,
+                const OpticalSettings& s) {
   const at::Tensor clock = s.clock.has_value() ? s.clock->contiguous() : at::Tensor();
   a.product = product.const_data_ptr();
   a.y = y.mutable_data_ptr();
@@ -116,10 +116,10 @@ void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product,
                                                 current_stream()));
   }
   if (s.train) seen = at::empty({parts}, options);
-  check_launch(op, launch_optical_output(
-                       a, unset.defined() ? unset.const_data_ptr<float>() : nullptr,
-                       seen.defined() ? seen.mutable_data_ptr<float>() : nullptr, dtype, chip,
-                       current_stream()));
+  check_launch(
+      op, launch_optical_output(a, unset.defined() ? unset.const_data_ptr<float>() : nullptr,
+                                seen.defined() ? seen.mutable_data_ptr<float>() : nullptr, dtype,
+                                chip, current_stream()));
 }
 
 void add_move(OpticalOutputArgs& a, const at::Tensor& range, const float* seen) {
@@ -208,8 +208,8 @@ at::Tensor matmul_cuda(const at::Tensor& a_in, const at::Tensor& b_in, const at:
     const FullAccumulation full;
     const at::Tensor left = a.codes.view({batches, rows, inner});
     const at::Tensor right = b.codes.view({batches, columns, inner}).transpose(1, 2);
-    product = product_type(a_in) == at::kFloat ? at::bmm(left, right, at::kFloat)
-                                               : at::bmm(left, right);
+    product =
+        product_type(a_in) == at::kFloat ? at::bmm(left, right, at::kFloat) : at::bmm(left, right);
   }
   o.row_sums = a.sums.const_data_ptr<float>();
   o.column_sums = b.sums.const_data_ptr<float>();

@@ -13,8 +13,8 @@ using optical::kThreads;
 using optical::kWarps;
 using optical::Range;
 
-constexpr int kColumns = 8;          // per thread
-constexpr int kTile = 32 * kColumns;  // per block
+constexpr int kColumns = 8;                  // per thread
+constexpr int kTile = 32 * kColumns;         // per block
 constexpr int kBlocksPerMultiprocessor = 4;  // all at once
 
 template <class T>
@@ -100,8 +100,7 @@ __device__ __forceinline__ optical::Mix mix_of(const OpticalOutputArgs& a, int m
   const Range row = optical::load_range(a.row_used);
   const Range column = optical::load_range(a.column_used + 2 * member);
   return optical::mix(optical::quantizer(row, a.levels, 0.0f),
-                      optical::quantizer(column, a.levels, a.lut_min),
-                      static_cast<float>(a.inner));
+                      optical::quantizer(column, a.levels, a.lut_min), static_cast<float>(a.inner));
 }
 
 // The sums of the codes of a thread's columns.
@@ -178,9 +177,9 @@ struct Products {
 };
 
 // Rows of a thread whose eight columns draw one block of noise, for at most 256 levels: above, the
-// rounding of u + xi could reach past the last level. The clamp is the multiply-add's own saturation,
-// which makes 0 of a NaN; so a NaN or infinity in a row of x, or in a row of the weight, is carried
-// by `dark`, the value of level 0.
+// rounding of u + xi could reach past the last level. The clamp is the multiply-add's own
+// saturation, which makes 0 of a NaN; so a NaN or infinity in a row of x, or in a row of the
+// weight, is carried by `dark`, the value of level 0.
 template <class T, bool kBias, bool kDraws>
 __device__ __forceinline__ Range whole_rows(const OpticalOutputArgs& a, const Place& p,
                                             const Terms& t, const Finish<T>& f,
@@ -249,8 +248,8 @@ __device__ __forceinline__ void move_ranges(const OpticalOutputArgs& a, const fl
     const bool output = job < a.members.count;
     const int64_t first = output ? first_part(a, job) : 0;
     const int64_t parts = output ? tiles_of(a.members, job) * gridDim.x : kOpticalParts;
-    const OpticalMove move =
-        output ? OpticalMove{a.members.range[job], seen + 2 * first} : a.move[job - a.members.count];
+    const OpticalMove move = output ? OpticalMove{a.members.range[job], seen + 2 * first}
+                                    : a.move[job - a.members.count];
     Range from = optical::load_range(move.range);
     if (output && a.clipped && !optical::is_set(from) && unset != nullptr) {
       from = optical::warp_merge_parts(unset + 2 * first, parts);
@@ -331,8 +330,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 struct Grid {
-  int chunks;       // that the rows of each batch are cut into
-  int64_t blocks;   // that have work
+  int chunks;      // that the rows of each batch are cut into
+  int64_t blocks;  // that have work
   dim3 dim;
 };
 
@@ -357,7 +356,8 @@ Grid grid_of(const OpticalOutputArgs& a, int multiprocessors) {
 // Which form of the rows' loop: whole vectors where every member's columns come in eights, and the
 // settings are the usual ones.
 Rows rows_of(const OpticalOutputArgs& a) {
-  bool whole = !a.clipped && a.levels <= 256 && aligned16(a.product, a.y) && a.columns % kColumns == 0;
+  bool whole =
+      !a.clipped && a.levels <= 256 && aligned16(a.product, a.y) && a.columns % kColumns == 0;
   for (int m = 0; m <= a.members.count; ++m) whole = whole && a.members.begin[m] % kColumns == 0;
   if (!whole) return Rows::kRagged;
   if (a.draws) return a.bias != nullptr ? Rows::kWholeDrawnBias : Rows::kWholeDrawn;
@@ -369,8 +369,8 @@ cudaError_t launch_rows(const OpticalOutputArgs& a, const float* unset, float* s
                         const Grid& grid, cudaStream_t stream) {
   return dispatch_cuda(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    output_kernel<T, kRows><<<grid.dim, kThreads, 0, stream>>>(
-        a, unset, seen, grid.chunks, static_cast<unsigned>(grid.blocks));
+    output_kernel<T, kRows><<<grid.dim, kThreads, 0, stream>>>(a, unset, seen, grid.chunks,
+                                                               static_cast<unsigned>(grid.blocks));
     return cudaGetLastError();
   });
 }

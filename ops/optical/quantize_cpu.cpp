@@ -32,7 +32,8 @@ Range seen_by_all(const T* x, int64_t n) {
 at::Tensor quantize_cpu(const at::Tensor& x_in, const at::Tensor& range, int64_t levels,
                         double lut_min, bool noise_on, std::optional<double> shared_noise,
                         const std::optional<at::Tensor>& clock, int64_t seed, int64_t stream) {
-  if (x_in.scalar_type() == at::kDouble || x_in.numel() == 0 || !at::isFloatingType(x_in.scalar_type())) {
+  if (x_in.scalar_type() == at::kDouble || x_in.numel() == 0 ||
+      !at::isFloatingType(x_in.scalar_type())) {
     return composite::optical_quantize(x_in, range, levels, lut_min, noise_on, shared_noise, clock,
                                        seed, stream);
   }

@@ -74,9 +74,9 @@ void observe_cuda(at::Tensor range, const at::Tensor& x_in, double smooth,
   }
   const c10::cuda::CUDAGuard guard(x_in.device());
   const at::Tensor seen = seen_of(op, x_in.contiguous(), range, false);
-  check_launch(op, launch_optical_move(range.mutable_data_ptr<float>(),
-                                       seen.const_data_ptr<float>(), kOpticalParts,
-                                       static_cast<float>(smooth), current_stream()));
+  check_launch(op,
+               launch_optical_move(range.mutable_data_ptr<float>(), seen.const_data_ptr<float>(),
+                                   kOpticalParts, static_cast<float>(smooth), current_stream()));
 }
 
 }  // namespace

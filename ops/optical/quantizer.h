@@ -131,7 +131,8 @@ REFRACT_HOST_DEVICE float value(const Quantizer& q, float level) {
 
 // ---- Noise
 
-// Element i of a call draws 16 bits: block (first + i) >> 3 of philox(philox_key(seed, stream), step,
+// Element i of a call draws 16 bits: block (first + i) >> 3 of philox(philox_key(seed, stream),
+// step,
 // .), of its four words eight halves, low halves first. `first` is the index of the call's first
 // element in the global batch: clock[1] * (elements per slice of dimension 0). xi = h / 2^16 - 1/2.
 REFRACT_HOST_DEVICE float noise_of_half(uint32_t word, bool upper) {
@@ -204,8 +205,8 @@ REFRACT_HOST_DEVICE Coder coder(const Quantizer& q) {
   return c;
 }
 
-// unit 1: the code of x's level without a LUT floor, a whole number. `from` = kRound + zero, so that
-// subtracting it undoes the rounding's shift as well.
+// unit 1: the code of x's level without a LUT floor, a whole number. `from` = kRound + zero, so
+// that subtracting it undoes the rounding's shift as well.
 REFRACT_HOST_DEVICE float whole_code(const Quantizer& q, float from, float x) {
   return add(add(position(q, x), kRound), -from);
 }

@@ -28,9 +28,10 @@ struct OpticalParameters {
   bool noise = true;
   // The reference's defects, each by its own switch; compat = "mase" is all of them.
   std::string compat = "none";
-  bool compat_shared_noise = false;    // one number for every element of every call
-  bool compat_clipped_range = false;   // output ranges learned from the clipped output
-  bool compat_scaled_qk_range = false;  // QK's range taken from scaled scores, used on unscaled ones
+  bool compat_shared_noise = false;   // one number for every element of every call
+  bool compat_clipped_range = false;  // output ranges learned from the clipped output
+  bool compat_scaled_qk_range =
+      false;  // QK's range taken from scaled scores, used on unscaled ones
 
   bool shared_noise() const { return compat == "mase" || compat_shared_noise; }
   bool clipped_range() const { return compat == "mase" || compat_clipped_range; }
@@ -38,8 +39,7 @@ struct OpticalParameters {
 };
 
 // The op's settings for one call; `names` are those of the noise streams, one per member.
-OpticalSettings optical_settings(const OpticalParameters& parameters,
-                                 const ForwardContext& context,
+OpticalSettings optical_settings(const OpticalParameters& parameters, const ForwardContext& context,
                                  const std::vector<std::string>& names);
 
 // A buffer for a range that is not set.

@@ -126,7 +126,8 @@ TEST(OpticalQuantize, TheFloorKeepsValuesOutOfTheDark) {
 }
 
 TEST(OpticalQuantize, TheGradientIsTheIdentitys) {
-  const at::Tensor x = normal({5, 6}, at::kFloat).requires_grad_(true), g = normal({5, 6}, at::kFloat);
+  const at::Tensor x = normal({5, 6}, at::kFloat).requires_grad_(true),
+                   g = normal({5, 6}, at::kFloat);
   optical_quantize(x, range_of(-0.5f, 0.5f), 16, 0.02, drawn(1, 1)).backward(g);
   EXPECT_TRUE(identical(x.grad(), g));
 }
@@ -191,7 +192,7 @@ TEST(OpticalRange, CudaMovesAsTheCpu) {
 // ---- Operands: the levels are exact
 
 TEST(OpticalCodes, LevelsAreExactAndTheFloorIsWithinATenthOfALevel) {
-  const optical::Range ranges[] = {{-1, 1},          {-0.3f, 0.9f}, {0, 6.5f},     {0.5f, 1},
+  const optical::Range ranges[] = {{-1, 1},           {-0.3f, 0.9f}, {0, 6.5f},      {0.5f, 1},
                                    {-7.25f, -0.125f}, {-0.17f, 12},  {1e-3f, 2e-3f}, {-3, 1e-4f}};
   for (const int levels : {2, 3, 16, 255, 256, 257, 1024, 2048}) {
     for (const auto& range : ranges) {
@@ -217,7 +218,8 @@ TEST(OpticalCodes, LevelsAreExactAndTheFloorIsWithinATenthOfALevel) {
 
 TEST(OpticalNoiseTest, IsUniform) {
   const int64_t n = 1 << 20;
-  const at::Tensor xi = composite::optical_xi({n}, at::kCPU, true, std::nullopt, clock_of(3, 0), 1, 2);
+  const at::Tensor xi =
+      composite::optical_xi({n}, at::kCPU, true, std::nullopt, clock_of(3, 0), 1, 2);
   const at::Tensor wide = xi.to(at::kDouble);
   EXPECT_GE(xi.min().item<float>(), -0.5f);
   EXPECT_LT(xi.max().item<float>(), 0.5f);
@@ -226,7 +228,8 @@ TEST(OpticalNoiseTest, IsUniform) {
   EXPECT_NEAR(wide.square().mean().item<double>(), 1.0 / 12, 5 * std::sqrt(1.0 / 180 / n));
   const at::Tensor counts = wide.add(0.5).mul(64).floor().to(at::kLong).bincount({}, 64);
   const double expected = n / 64.0;
-  EXPECT_LT(counts.to(at::kDouble).sub(expected).abs().max().item<double>(), 5 * std::sqrt(expected));
+  EXPECT_LT(counts.to(at::kDouble).sub(expected).abs().max().item<double>(),
+            5 * std::sqrt(expected));
 }
 
 double correlation(const at::Tensor& a, const at::Tensor& b) {
@@ -242,7 +245,8 @@ TEST(OpticalNoiseTest, IsIndependentAcrossElementsLayersAndSteps) {
   const at::Tensor base = xi(5, 1, 77);
   const double allowed = 5 / std::sqrt(static_cast<double>(n));
   for (const int64_t lag : {1, 2, 3, 4, 5, 64, 1024}) {
-    EXPECT_LT(std::abs(correlation(base.narrow(0, 0, n - lag), base.narrow(0, lag, n - lag))), allowed)
+    EXPECT_LT(std::abs(correlation(base.narrow(0, 0, n - lag), base.narrow(0, lag, n - lag))),
+              allowed)
         << "elements " << lag << " apart";
   }
   EXPECT_LT(std::abs(correlation(base, xi(6, 1, 77))), allowed) << "next step";

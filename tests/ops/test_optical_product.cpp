@@ -88,9 +88,9 @@ double step_of(const at::Tensor& range, int64_t levels) {
   return (range[1].item<double>() - range[0].item<double>()) / static_cast<double>(levels - 1);
 }
 
-// Two computations of the same outputs: apart from what the element type rounds, elements may differ
-// by one level, and only the `share` of them whose value lies that near the middle of two levels.
-// shift: by how much the ranges differ that the two were quantized with.
+// Two computations of the same outputs: apart from what the element type rounds, elements may
+// differ by one level, and only the `share` of them whose value lies that near the middle of two
+// levels. shift: by how much the ranges differ that the two were quantized with.
 void expect_levels(const at::Tensor& actual, const at::Tensor& expected, double step, double share,
                    const std::string& what, double shift = 0) {
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
@@ -117,7 +117,8 @@ void expect_ranges(const Group& actual, const Group& expected, double tolerance,
   const auto a = actual.ranges(), e = expected.ranges();
   for (size_t i = 0; i < a.size(); ++i) {
     const double width = e[i][1].item<double>() - e[i][0].item<double>();
-    EXPECT_LE(a[i].to(at::kCPU).sub(e[i].to(at::kCPU)).abs().max().item<double>(), tolerance * width)
+    EXPECT_LE(a[i].to(at::kCPU).sub(e[i].to(at::kCPU)).abs().max().item<double>(),
+              tolerance * width)
         << what << ", range " << i;
   }
 }
@@ -165,8 +166,9 @@ void compare_calls(Group a, Group b, const at::Tensor& x, at::DeviceType device,
       // A first call quantizes with the range of its own product, rounded as that is.
       const double shift = call > 0 ? 0 : distance(a.out_ranges[m], b.out_ranges[m]);
       expect_levels(actual.narrow(-1, begin, a.splits[m]), expected.narrow(-1, begin, a.splits[m]),
-                    step_of(b.out_ranges[m], a.settings.levels), shift > 0 ? 1 : share_of(dtype, device),
-                    here + ", member " + std::to_string(m), shift);
+                    step_of(b.out_ranges[m], a.settings.levels),
+                    shift > 0 ? 1 : share_of(dtype, device), here + ", member " + std::to_string(m),
+                    shift);
       begin += a.splits[m];
     }
     expect_ranges(a, b, ends, here);
@@ -216,7 +218,8 @@ TEST(OpticalLinear, IsTheDefinitionInFloat64) {
   const at::Tensor x = normal({5, 11, 96}, at::kFloat);
   Group wide = group.to(at::kDouble);
   const at::Tensor actual = group(x), expected = wide(x.to(at::kDouble));
-  expect_levels(actual, expected.to(at::kFloat), step_of(group.out_ranges[0], 256), 0.004, "float64");
+  expect_levels(actual, expected.to(at::kFloat), step_of(group.out_ranges[0], 256), 0.004,
+                "float64");
 }
 
 TEST(OpticalLinear, ComesNearTheDenseLayerWithManyLevels) {
@@ -245,9 +248,9 @@ TEST(OpticalLinear, GradientsAreTheDenseLayers) {
     Group group(dtype, 24, {16, 8}, true);
     group.weight.requires_grad_(true);
     group.bias.requires_grad_(true);
-    const at::Tensor x = normal({2, 7, 24}, dtype).requires_grad_(true), g = normal({2, 7, 24}, dtype);
-    const auto actual =
-        torch::autograd::grad({group(x)}, {x, group.weight, group.bias}, {g});
+    const at::Tensor x = normal({2, 7, 24}, dtype).requires_grad_(true),
+                     g = normal({2, 7, 24}, dtype);
+    const auto actual = torch::autograd::grad({group(x)}, {x, group.weight, group.bias}, {g});
     const auto expected = torch::autograd::grad({at::linear(x, group.weight, group.bias)},
                                                 {x, group.weight, group.bias}, {g});
     testing::expect_all_close(actual, expected, name_of(dtype));
@@ -265,7 +268,8 @@ TEST(OpticalLinear, FrozenWeightsGetNoGradient) {
 TEST(OpticalLinear, AnEncodedWeightIsTheSameWeight) {
   Group group(at::kFloat, 64, {24, 8}, true), other = group.to(at::kFloat);
   const at::Tensor x = normal({9, 64}, at::kFloat);
-  const OpticalOperand encoded = optical_encode(other.weight, other.w_ranges, other.splits, other.settings);
+  const OpticalOperand encoded =
+      optical_encode(other.weight, other.w_ranges, other.splits, other.settings);
   EXPECT_TRUE(identical(group(x), other(x, &encoded, true)));
   EXPECT_TRUE(identical(group.w_ranges[1], other.w_ranges[1]));
   const at::Tensor kept = other.w_ranges[0].clone();
@@ -394,7 +398,8 @@ struct Matmul {
 
 void compare_matmuls(at::DeviceType device) {
   for (const auto dtype : kKernelTypes) {
-    for (const auto& sizes : std::vector<std::vector<int64_t>>{{33, 24, 40}, {2, 3, 16, 64, 24}, {4, 9, 7, 11}}) {
+    for (const auto& sizes :
+         std::vector<std::vector<int64_t>>{{33, 24, 40}, {2, 3, 16, 64, 24}, {4, 9, 7, 11}}) {
       const size_t n = sizes.size();
       const at::IntArrayRef lead(sizes.data(), n - 3);
       std::vector<int64_t> a_sizes(lead.begin(), lead.end()), b_sizes(lead.begin(), lead.end());
@@ -404,7 +409,8 @@ void compare_matmuls(at::DeviceType device) {
       const at::Tensor b = normal(b_sizes, dtype).transpose(-1, -2);
       Matmul reference, tested = reference.to(device);
       for (int call = 0; call < 3; ++call) {
-        const std::string what = name_of(dtype) + " " + std::to_string(n) + " dimensions, call " + std::to_string(call);
+        const std::string what =
+            name_of(dtype) + " " + std::to_string(n) + " dimensions, call " + std::to_string(call);
         if (call > 0) tested.out_range.copy_(reference.out_range);
         const at::Tensor expected = reference.composite(a.mul(1 + call), b);
         const at::Tensor actual = tested(a.mul(1 + call).to(device), b.to(device));
@@ -429,9 +435,11 @@ TEST(OpticalMatmul, GradientsAreTheDenseProducts) {
   for (const auto dtype : testing::kAllTypes) {
     Matmul product;
     const at::Tensor a = normal({2, 5, 8}, dtype).requires_grad_(true);
-    const at::Tensor b = normal({2, 8, 6}, dtype).requires_grad_(true), g = normal({2, 5, 6}, dtype);
+    const at::Tensor b = normal({2, 8, 6}, dtype).requires_grad_(true),
+                     g = normal({2, 5, 6}, dtype);
     testing::expect_all_close(torch::autograd::grad({product(a, b)}, {a, b}, {g}),
-                              torch::autograd::grad({at::matmul(a, b)}, {a, b}, {g}), name_of(dtype));
+                              torch::autograd::grad({at::matmul(a, b)}, {a, b}, {g}),
+                              name_of(dtype));
   }
 }
 

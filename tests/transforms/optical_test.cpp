@@ -1,4 +1,6 @@
 // The optical kind: groups, ranges as buffers, when weights are quantized, bypass, noise, settings.
+#include "transforms/optical.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
@@ -13,7 +15,6 @@
 #include "model/dense.h"
 #include "train/fixtures.h"
 #include "transforms/factory.h"
-#include "transforms/optical.h"
 
 namespace refract {
 namespace {
@@ -115,7 +116,8 @@ TEST(OpticalKindTest, TheWeightIsQuantizedOncePerStep) {
   const at::Tensor moved = one.range("q_proj.w_range").clone();
   EXPECT_FALSE(at::equal(moved, range));
   one.forward(x, 1, false);
-  EXPECT_TRUE(at::equal(one.range("q_proj.w_range"), moved)) << "a second micro-batch moves nothing";
+  EXPECT_TRUE(at::equal(one.range("q_proj.w_range"), moved))
+      << "a second micro-batch moves nothing";
 }
 
 TEST(OpticalKindTest, BypassIsTheDenseLayer) {
