@@ -53,7 +53,7 @@ __device__ __forceinline__ Range effective_range(Range range, const float* parts
 // The merge of parts [count, 2] by one warp, given to its lanes.
 __device__ __forceinline__ Range warp_merge_parts(const float* parts, int64_t count) {
   Range r = unset_range();
-#pragma unroll 8
+#pragma unroll 16
   for (int64_t i = threadIdx.x % 32; i < count; i += 32) {
     const float2 part = __ldcg(reinterpret_cast<const float2*>(parts) + i);
     r = merge(r, {part.x, part.y});
@@ -75,6 +75,40 @@ __device__ __forceinline__ bool is_last(unsigned* ticket, unsigned blocks) {
                : "l"(ticket)
                : "memory");
   return before == blocks - 1;
+}
+
+// A launch whose blocks may be placed while the kernel before it drains (programmatic dependent
+// launch, from compute capability 9.0 on); the kernel must begin with wait_for_earlier().
+__device__ __forceinline__ void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets such a launch after this kernel come as soon as all blocks of this one have begun.
+__device__ __forceinline__ void let_later_come() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+template <class... P, class... A>
+cudaError_t launch_overlapped(void (*kernel)(P...), dim3 grid, cudaStream_t stream, A... args) {
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
 // (step, index of the first slice) of a clock that may be absent.

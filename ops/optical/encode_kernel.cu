@@ -46,7 +46,6 @@ __global__ void __launch_bounds__(kThreads)
 // Minimum and maximum in pairs of a half type, one instruction for two elements.
 template <class T>
 struct Extremes {
-  static constexpr bool kPaired = sizeof(T) == 2;
   using Pair = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
   Pair lo, hi;
   __device__ Extremes() {
@@ -97,6 +96,8 @@ __device__ __forceinline__ Vec<__half, N> codes_of(const Vec<T, N>& v, const opt
 template <class T, bool kAligned, bool kFloor>
 __global__ void __launch_bounds__(kThreads, 4) encode_kernel(OpticalEncodeArgs a) {
   constexpr int N = kAligned ? kVec<T> : 1, kBatch = kAligned ? 4 : 1;
+  optical::let_later_come();
+  optical::wait_for_earlier();
   const int m = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const float* unset =
       a.unset == nullptr ? nullptr : a.unset + static_cast<int64_t>(m) * kOpticalParts * 2;
@@ -215,13 +216,11 @@ cudaError_t launch_optical_encode(const OpticalEncodeArgs& a, Dtype dtype, cudaS
     using T = typename decltype(tag)::type;
     const dim3 grid(kOpticalParts, a.members.count);
     if (!aligned16(a.x, a.codes) || a.width % kVec<T> != 0) {
-      encode_kernel<T, false, true><<<grid, kThreads, 0, stream>>>(a);
-    } else if (a.lut_min > 0) {
-      encode_kernel<T, true, true><<<grid, kThreads, 0, stream>>>(a);
-    } else {
-      encode_kernel<T, true, false><<<grid, kThreads, 0, stream>>>(a);
+      return optical::launch_overlapped(encode_kernel<T, false, true>, grid, stream, a);
     }
-    return cudaGetLastError();
+    return a.lut_min > 0
+               ? optical::launch_overlapped(encode_kernel<T, true, true>, grid, stream, a)
+               : optical::launch_overlapped(encode_kernel<T, true, false>, grid, stream, a);
   });
 }
 

@@ -271,6 +271,7 @@ template <class T, Rows kRows>
 __global__ void __launch_bounds__(kThreads, 4)
     output_kernel(OpticalOutputArgs a, const float* unset, float* seen, int chunks,
                   unsigned blocks) {
+  optical::wait_for_earlier();
   const Place p = place_of(a, chunks);
   if (p.beyond) return;
   std::conditional_t<kRows == Rows::kRagged, Nothing, Products<T>> products(a, p);
@@ -369,9 +370,8 @@ cudaError_t launch_rows(const OpticalOutputArgs& a, const float* unset, float* s
                         const Grid& grid, cudaStream_t stream) {
   return dispatch_cuda(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    output_kernel<T, kRows><<<grid.dim, kThreads, 0, stream>>>(a, unset, seen, grid.chunks,
-                                                               static_cast<unsigned>(grid.blocks));
-    return cudaGetLastError();
+    return optical::launch_overlapped(output_kernel<T, kRows>, grid.dim, stream, a, unset, seen,
+                                      grid.chunks, static_cast<unsigned>(grid.blocks));
   });
 }
 
