@@ -42,7 +42,16 @@ std::vector<RunConfig> settings() {
   mixed.train.precision = "bf16";
   mixed.train.micro_batch = 2;
   mixed.model.dropout = 0.1;
-  return {plain, mixed};
+  // Two graphs while there are guides, with them and without, then a third.
+  RunConfig guided = mixed;
+  guided.run.dir += "_guided";
+  guided.train.steps = 32;
+  guided.transform =
+      R"([{"match": "model\\.layers\\.1\\.mlp\\..*", "kind": "block_shuffle", "blocks": 2}])";
+  guided.self_guided.mode = "fixedflop";
+  guided.self_guided.ratio = 0.5;
+  guided.self_guided.reduce_flop = true;
+  return {plain, mixed, guided};
 }
 
 TEST(CudaTraining, CapturedEqualsUncaptured) {
