@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <string_view>
 
 #include "cli/commands.h"
 
@@ -14,6 +15,8 @@ namespace {
 void limit_spinning(char** argv) {
   constexpr const char* kRounds = "3000";
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  const char* threads = std::getenv("OMP_NUM_THREADS");
+  if (threads != nullptr && std::string_view(threads) == "1") return;  // nobody to wait for
   if (::setenv("GOMP_SPINCOUNT", kRounds, 0) == 0) ::execv("/proc/self/exe", argv);
 }
 
