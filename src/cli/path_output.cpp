@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/terminal_plot.h"
+#include "report/page.h"
 #include "report/table.h"
 
 namespace refract {
@@ -107,7 +108,9 @@ std::string path_csv(const PathResult& result) {
   return out;
 }
 
-std::string path_text(const PathResult& result) {
+namespace {
+
+Table barrier_table(const PathResult& result) {
   Table table({{"split"},
                {"quantity"},
                {"A", Align::kRight},
@@ -118,7 +121,6 @@ std::string path_text(const PathResult& result) {
                {"", Align::kRight},
                {"barrier", Align::kRight},
                {"", Align::kRight}});
-  std::vector<TerminalSeries> series;
   for (size_t i = 0; i < result.splits.size(); ++i) {
     const PathSplit& split = result.splits[i];
     const auto add = [&](const std::string& quantity, const std::vector<double>& values,
@@ -132,9 +134,40 @@ std::string path_text(const PathResult& result) {
     };
     add("loss", split.losses(), result.loss_barrier(i));
     add("token error", split.errors(), result.error_barrier(i));
-    series.push_back({split.name, i == 0 ? '*' : 'o', result.alphas, split.losses()});
   }
-  return fmt::format("{}\ndistance {}, cosine {}\n\n{}", table.str(),
+  return table;
+}
+
+}  // namespace
+
+void add_path(Page& page, const PathResult& result) {
+  page.table(barrier_table(result));
+  page.paragraph(fmt::format("Distance of the end points {}, cosine {}.",
+                             format_number(result.geometry.distance),
+                             format_number(result.geometry.cosine())));
+  PlotSpec loss{.title = "Loss", .x_label = "alpha", .y_label = "nats per token"};
+  PlotSpec error{.title = "Token error rate", .x_label = "alpha", .y_label = "1 - accuracy"};
+  PlotSpec perplexity{.title = "Perplexity", .x_label = "alpha", .y_label = "exp(loss)"};
+  for (const PathSplit& split : result.splits) {
+    Series series{.name = split.name, .x = result.alphas, .y = split.losses()};
+    series.mode = SeriesMode::kLinesMarkers;
+    loss.series.push_back(series);
+    for (double& value : series.y) value = std::exp(value);
+    perplexity.series.push_back(series);
+    series.y = split.errors();
+    error.series.push_back(series);
+  }
+  error.half_width = perplexity.half_width = true;
+  page.plot(loss);
+  page.plot(error);
+  page.plot(perplexity);
+}
+
+std::string path_text(const PathResult& result) {
+  std::vector<TerminalSeries> series;
+  for (const PathSplit& split : result.splits)
+    series.push_back({split.name, series.empty() ? '*' : 'o', result.alphas, split.losses()});
+  return fmt::format("{}\ndistance {}, cosine {}\n\n{}", barrier_table(result).str(),
                      format_number(result.geometry.distance),
                      format_number(result.geometry.cosine()),
                      terminal_plot(series, "alpha (0: B, 1: A)", "loss (nats per token)"));

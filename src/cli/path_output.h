@@ -11,6 +11,8 @@
 
 namespace refract {
 
+class Page;
+
 struct PathSplit {
   std::string name;                // "train", "val" or "data"
   std::vector<Evaluation> points;  // one an alpha
@@ -41,5 +43,7 @@ nlohmann::json finite_or_null(double value);
 std::string path_csv(const PathResult& result);
 // The table of barriers and a plot of the losses.
 std::string path_text(const PathResult& result);
+// The same as sections of a page.
+void add_path(Page& page, const PathResult& result);
 
 }  // namespace refract

@@ -1,0 +1,206 @@
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "analysis/path.h"
+#include "cli/commands.h"
+#include "cli/path_output.h"
+#include "cli/same_model.h"
+#include "cli/session.h"
+#include "core/error.h"
+#include "core/expression.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "data/dataset.h"
+#include "model/dense.h"
+#include "report/page.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct NamedStream {
+  std::string name;
+  std::shared_ptr<TokenStream> stream;
+};
+
+class InterpolateCommand : public Command {
+ public:
+  std::string name() const override { return "interpolate"; }
+  std::string summary() const override {
+    return "Loss along the straight path between two models, and the barrier on it";
+  }
+  std::string example() const override {
+    return "refract interpolate runs/demo/checkpoints/step-00000400 runs/demo --batches 20   (after "
+           "make demo)";
+  }
+  void declare(CommandLine& line) override;
+  int run() override;
+
+ private:
+  void open_models();
+  void open_streams();
+  PointOptions point_options() const;
+  PathResult measure();
+  json describe(const PathResult& result) const;
+  void write_files(const PathResult& result) const;
+  void write_page(const PathResult& result) const;
+
+  std::string a_, b_, out_ = "interpolation", batches_ = "all", splits_ = "train,val";
+  std::string engine_ = "auto", buffers_ = "interpolate";
+  std::vector<std::string> overrides_, data_;
+  int64_t alphas_ = 30;
+  bool json_ = false;
+  LoadedModel first_;
+  fs::path second_folder_;
+  std::vector<Weights> corners_;
+  std::vector<NamedStream> streams_;
+  std::shared_ptr<TokenStream> calibration_;
+  bool batched_ = false;
+};
+
+void InterpolateCommand::declare(CommandLine& line) {
+  line.positional("A", a_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+  line.positional("B", b_, "another of the same architecture");
+  line.positional("overrides", overrides_, "key=value settings");
+  line.option("--alphas", alphas_, "points on the path, both ends included");
+  line.option("--batches", batches_,
+              "\"all\" of a split, or so many batches of train.batch sequences from its start");
+  line.option("--splits", splits_, "which splits to evaluate: train, val, or both");
+  line.option("--data", data_, "another corpus instead; may be given several times");
+  line.option("--buffers", buffers_,
+              "running ranges between the models: interpolate, or re-estimate from training batches");
+  line.option("--engine", engine_,
+              "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
+  line.option("--out", out_, "folder for path.json, path.csv and report.html");
+  line.flag("--json", json_, "print one JSON object");
+}
+
+void require_choice(const std::string& option, const std::string& value,
+                    const std::vector<std::string>& choices) {
+  if (std::find(choices.begin(), choices.end(), value) == choices.end())
+    fail_usage("{} {} is not one of {}", option, value, fmt::join(choices, ", "));
+}
+
+void InterpolateCommand::open_models() {
+  first_ = load_model(a_, overrides_);
+  LoadedModel second = load_model(b_, overrides_);
+  if (const std::string difference = first_difference(first_, second); !difference.empty())
+    fail_usage("there is no path between '{}' and '{}': {}", a_, b_, difference);
+  if (!first_.tokenizer) first_.tokenizer = second.tokenizer;
+  second_folder_ = second.folder;
+  corners_ = {weights_of(*first_.model), weights_of(*second.model)};
+}
+
+void InterpolateCommand::open_streams() {
+  if (!data_.empty()) {
+    first_.config.data.path = data_;
+    streams_ = {{"data", open_corpus(first_.config.data, first_.tokenizer)}};
+    calibration_ = streams_[0].stream;
+  } else {
+    const Dataset data = open_dataset(first_.config.data, first_.tokenizer);
+    calibration_ = data.train;
+    for (size_t begin = 0; begin <= splits_.size();) {
+      const size_t comma = std::min(splits_.find(',', begin), splits_.size());
+      const std::string name = splits_.substr(begin, comma - begin);
+      require_choice("--splits", name, {"train", "val"});
+      streams_.push_back({name, name == "train" ? data.train : data.validation});
+      if (!streams_.back().stream || streams_.back().stream->size() < 2)
+        fail_usage("'{}' has no {} split; choose --splits or give --data", a_, name);
+      begin = comma + 1;
+    }
+  }
+  for (const NamedStream& split : streams_)
+    check_tokens(*split.stream, first_.config.model.vocab_size, "the corpus");
+}
+
+PointOptions InterpolateCommand::point_options() const {
+  PointOptions options;
+  options.context = first_.config.data.context;
+  options.engine = engine_;
+  options.buffers = buffers_;
+  options.calibration = calibration_;
+  options.calibration_batch = first_.config.train.batch;
+  if (batches_ != "all") {
+    const double batches = evaluate_expression(batches_, {});
+    if (batches < 1 || batches != std::floor(batches))
+      fail_usage("--batches {} is neither \"all\" nor a whole number above 0", batches_);
+    options.max_windows = static_cast<int64_t>(batches) * first_.config.train.batch;
+  }
+  // A decoder that was only declared holds the buffers of a new model.
+  Decoder fresh(first_.config.model, DenseFactory());
+  for (const BufferStore::Buffer& buffer : fresh.buffers().all())
+    options.fresh_buffers.push_back(buffer.tensor);
+  return options;
+}
+
+PathResult InterpolateCommand::measure() {
+  PathResult result;
+  result.alphas = equally_spaced(alphas_);
+  result.geometry = geometry_of(corners_[0], corners_[1]);
+  PointEvaluator evaluator(*first_.model, corners_, point_options());
+  batched_ = evaluator.batched();
+  const auto points = static_cast<int64_t>(streams_.size()) * alphas_;
+  Progress progress("interpolate", points);
+  for (const NamedStream& split : streams_) {
+    const auto before = static_cast<int64_t>(result.splits.size()) * alphas_;
+    result.splits.push_back(
+        {split.name, evaluator.evaluate(*split.stream, path_points(result.alphas),
+                                        [&](int64_t done) { progress.update(before + done); })});
+  }
+  progress.finish();
+  return result;
+}
+
+json InterpolateCommand::describe(const PathResult& result) const {
+  json out = path_json(result);
+  out["a"] = first_.folder.string();
+  out["b"] = second_folder_.string();
+  out["batches"] = batches_;
+  out["buffers"] = buffers_;
+  out["engine"] = batched_ ? "batched" : "single";
+  return out;
+}
+
+void InterpolateCommand::write_page(const PathResult& result) const {
+  Page page(fmt::format("The path between {} and {}", a_, b_),
+            fmt::format("{} points, alpha 1 is {}, alpha 0 is {}", alphas_,
+                        first_.folder.string(), second_folder_.string()));
+  add_path(page, result);
+  page.write(fs::path(out_) / "report.html");
+}
+
+void InterpolateCommand::write_files(const PathResult& result) const {
+  fs::create_directories(out_);
+  write_file_atomically(fs::path(out_) / "path.json", describe(result).dump(1) + "\n");
+  write_file_atomically(fs::path(out_) / "path.csv", path_csv(result));
+  write_page(result);
+}
+
+int InterpolateCommand::run() {
+  if (alphas_ < 2) fail_usage("--alphas {}: a path has at least its two ends", alphas_);
+  require_choice("--buffers", buffers_, {"interpolate", "re-estimate"});
+  require_choice("--engine", engine_, {"auto", "batched", "single"});
+  open_models();
+  open_streams();
+  const PathResult result = measure();
+  write_files(result);
+  if (json_) {
+    fmt::print("{}\n", describe(result).dump());
+  } else {
+    fmt::print("{}", path_text(result));
+    log_info("written: {}", (fs::path(out_) / "report.html").string());
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_interpolate_command() {
+  return std::make_unique<InterpolateCommand>();
+}
+
+}  // namespace refract
