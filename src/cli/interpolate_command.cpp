@@ -13,7 +13,6 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "data/dataset.h"
-#include "model/dense.h"
 #include "report/page.h"
 
 namespace refract {
@@ -121,6 +120,11 @@ PointOptions InterpolateCommand::point_options() const {
   PointOptions options;
   options.context = first_.config.data.context;
   options.engine = engine_;
+  if (!first_.rules.empty()) {
+    if (engine_ == "batched")
+      fail_usage("--engine batched is for models without [[transform]] rules");
+    options.engine = "single";
+  }
   options.buffers = buffers_;
   options.calibration = calibration_;
   options.calibration_batch = first_.config.train.batch;
@@ -131,8 +135,8 @@ PointOptions InterpolateCommand::point_options() const {
     options.max_windows = static_cast<int64_t>(batches) * first_.config.train.batch;
   }
   // A decoder that was only declared holds the buffers of a new model.
-  Decoder fresh(first_.config.model, DenseFactory());
-  for (const BufferStore::Buffer& buffer : fresh.buffers().all())
+  const TransformedModel fresh = build_model(first_.config.model, first_.config.transform, a_);
+  for (const BufferStore::Buffer& buffer : fresh.decoder->buffers().all())
     options.fresh_buffers.push_back(buffer.tensor);
   return options;
 }
