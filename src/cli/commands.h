@@ -14,6 +14,7 @@ std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_kinds_command();
 std::unique_ptr<Command> make_interpolate_command();
 std::unique_ptr<Command> make_connectivity_command();
+std::unique_ptr<Command> make_align_command();
 std::unique_ptr<Command> make_data_stories_command();
 std::unique_ptr<Command> make_tokenize_command();
 std::unique_ptr<Command> make_tokenizer_train_command();

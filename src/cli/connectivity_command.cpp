@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "analysis/align.h"
 #include "analysis/merged.h"
 #include "analysis/path.h"
 #include "cli/commands.h"
@@ -50,6 +51,7 @@ class ConnectivityCommand : public Command {
   PathResult measure_pair(const Member& a, const Member& b);
   PathResult path_of(const fs::path& file, const Member& a, const Member& b);
   Weights weights(const Member& member);
+  Weights aligned(const Weights& a, const Weights& b);
   PointOptions point_options() const;
   json measured_with() const;
 
@@ -112,6 +114,25 @@ Weights ConnectivityCommand::weights(const Member& member) {
   return weights_of(*model_);
 }
 
+Weights ConnectivityCommand::aligned(const Weights& a, const Weights& b) {
+  RunConfig config = plan_.config;
+  const TransformedModel first = plan_model(config, plan_.where),
+                         second = plan_model(config, plan_.where);
+  for (const auto& [model, point] : {std::pair(&first, &a), std::pair(&second, &b)}) {
+    model->decoder->allocate(at::kCPU, at::kFloat);
+    set_weights(*model->decoder, *point);
+  }
+  AlignOptions options;
+  options.by = plan_.connectivity.align;
+  options.stream = plan_.data.train;
+  options.context = plan_.config.data.context;
+  options.windows = std::max<int64_t>(1, 32768 / options.context);
+  align(*first.decoder, *second.decoder, options);
+  Weights result = weights_of(*second.decoder);
+  result.parameters = result.parameters.to(plan_.device);
+  return result;
+}
+
 PointOptions ConnectivityCommand::point_options() const {
   const ConnectivityConfig& c = plan_.connectivity;
   PointOptions options;
@@ -133,7 +154,8 @@ PointOptions ConnectivityCommand::point_options() const {
 
 PathResult ConnectivityCommand::measure_pair(const Member& a, const Member& b) {
   const ConnectivityConfig& c = plan_.connectivity;
-  const std::vector<Weights> corners = {weights(a), weights(b)};
+  std::vector<Weights> corners = {weights(a), weights(b)};
+  if (c.align != "none") corners[1] = aligned(corners[0], corners[1]);
   PathResult path;
   path.alphas = equally_spaced(c.alphas);
   path.geometry = geometry_of(corners[0], corners[1]);
