@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "ops/common/cuda_runtime.h"
+#include "train/self_guided.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -62,6 +63,7 @@ InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) 
   RunConfig config = plan_.config;
   steps_ = resolve_steps(config, plan_model(config, plan_.where).decoder->arena().count());
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", plan_.where);
+  steps_ = SelfGuidedPlan(config, steps_).total_steps();
   if (plan_.connectivity.spawn.back() >= steps_) {
     fail_usage("{}: connectivity.spawn has {}, but a run is only {} steps long", plan_.where,
                plan_.connectivity.spawn.back(), steps_);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -66,6 +67,7 @@ class InterpolateCommand : public Command {
   std::vector<NamedStream> streams_;
   std::shared_ptr<TokenStream> calibration_;
   bool batched_ = false;
+  double seconds_ = 0;
 };
 
 void InterpolateCommand::declare(CommandLine& line) {
@@ -168,6 +170,7 @@ PathResult InterpolateCommand::measure() {
   result.geometry = geometry_of(corners_[0], corners_[1]);
   PointEvaluator evaluator(*first().model, corners_, point_options());
   batched_ = evaluator.batched();
+  const auto start = std::chrono::steady_clock::now();
   const auto points = static_cast<int64_t>(streams_.size()) * alphas_;
   Progress progress("interpolate", points);
   for (const NamedStream& split : streams_) {
@@ -177,6 +180,7 @@ PathResult InterpolateCommand::measure() {
                                         [&](int64_t done) { progress.update(before + done); })});
   }
   progress.finish();
+  seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 
@@ -187,6 +191,7 @@ json InterpolateCommand::describe(const PathResult& result) const {
   out["batches"] = batches_;
   out["buffers"] = buffers_;
   out["align"] = align_;
+  out["seconds"] = seconds_;  // of the evaluation
   out["engine"] = batched_ ? "batched" : "single";
   return out;
 }
