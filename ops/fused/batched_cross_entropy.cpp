@@ -38,15 +38,18 @@ namespace composite {
 std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,
                                                                 const at::Tensor& weight,
                                                                 const at::Tensor& targets,
-                                                                int64_t num_classes) {
+                                                                int64_t num_classes,
+                                                                bool wide_logits) {
   at::AutoDispatchBelowADInplaceOrView guard;
   batched_cross_entropy::check(x, weight, targets, num_classes);
   const int64_t models = x.size(0);
   at::Tensor loss = at::empty({models}, x.options().dtype(at::kDouble));
   at::Tensor correct = at::empty({models}, targets.options().dtype(at::kLong));
   for (int64_t a = 0; a < models; ++a) {
-    const auto one = linear_cross_entropy_forward(x.select(0, a), weight.select(0, a), targets,
-                                                  num_classes, false, false);
+    const at::ScalarType dtype = wide_logits ? at::kFloat : x.scalar_type();
+    const auto one =
+        linear_cross_entropy_forward(x.select(0, a).to(dtype), weight.select(0, a).to(dtype),
+                                     targets, num_classes, false, false);
     loss.select(0, a).copy_(std::get<0>(one));
     correct.select(0, a).copy_(std::get<1>(one));
   }
@@ -56,18 +59,19 @@ std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor
 }  // namespace composite
 
 BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes) {
+                                                 const at::Tensor& targets, int64_t num_classes,
+                                                 bool wide_logits) {
   using Signature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
-                                                       const at::Tensor&, int64_t);
+                                                       const at::Tensor&, int64_t, bool);
   static const auto op = find_op<Signature>("refract::batched_linear_cross_entropy");
-  auto [loss, correct] = op.call(x, weight, targets, num_classes);
+  auto [loss, correct] = op.call(x, weight, targets, num_classes, wide_logits);
   return {loss, correct};
 }
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {
   m.def(
-      "batched_linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int num_classes)"
-      " -> (Tensor loss_sum, Tensor num_correct)");
+      "batched_linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int num_classes,"
+      " bool wide_logits=False) -> (Tensor loss_sum, Tensor num_correct)");
 }
 
 TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {

@@ -14,14 +14,16 @@ struct BatchedCrossEntropy {
 // int32, num_classes V <= Vp, as linear_cross_entropy() has them for each model. Nothing here is
 // differentiable.
 BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes);
+                                                 const at::Tensor& targets, int64_t num_classes,
+                                                 bool wide_logits = false);
 
 namespace composite {
 // One model after the other by linear_cross_entropy().
 std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,
                                                                 const at::Tensor& weight,
                                                                 const at::Tensor& targets,
-                                                                int64_t num_classes);
+                                                                int64_t num_classes,
+                                                                bool wide_logits);
 }  // namespace composite
 
 namespace batched_cross_entropy {

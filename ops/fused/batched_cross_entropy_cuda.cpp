@@ -28,18 +28,21 @@ Cut cut_for(int64_t models, int64_t rows, int64_t row_bytes) {
 }
 
 std::tuple<at::Tensor, at::Tensor> forward_cuda(const at::Tensor& x, const at::Tensor& weight,
-                                                const at::Tensor& targets, int64_t num_classes) {
+                                                const at::Tensor& targets, int64_t num_classes,
+                                                bool wide_logits) {
   if (!has_cuda_dtype(x.scalar_type())) {
-    return composite::batched_linear_cross_entropy(x, weight, targets, num_classes);
+    return composite::batched_linear_cross_entropy(x, weight, targets, num_classes, wide_logits);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   batched_cross_entropy::check(x, weight, targets, num_classes);
   const c10::cuda::CUDAGuard device(x.device());
   const int64_t models = x.size(0), n = x.size(1), padded = weight.size(1);
   const int64_t stride = (padded + 7) / 8 * 8;  // rows of logits start at 16-byte boundaries
-  const Cut cut = cut_for(models, n, stride * x.element_size());
   const auto fp32 = x.options().dtype(at::kFloat);
-  const at::Tensor buffer = at::empty({cut.models * cut.rows * stride}, x.options());
+  const bool wide = wide_logits && x.scalar_type() != at::kFloat;
+  const auto logits_options = wide ? fp32 : x.options();
+  const Cut cut = cut_for(models, n, stride * static_cast<int64_t>(logits_options.dtype().itemsize()));
+  const at::Tensor buffer = at::empty({cut.models * cut.rows * stride}, logits_options);
   const at::Tensor row_loss = at::empty({models * n}, fp32);
   const at::Tensor row_correct = at::empty({models * n}, fp32.dtype(at::kInt));
   int64_t done = 0;  // rows of the flat results; a chunk's lie together, in the chunk's order
@@ -49,15 +52,21 @@ std::tuple<at::Tensor, at::Tensor> forward_cuda(const at::Tensor& x, const at::T
     const int64_t group = std::min(cut.models, models - a);
     for (int64_t begin = 0; begin < n; begin += cut.rows) {
       const int64_t rows = std::min(cut.rows, n - begin);
-      const at::Tensor wide = buffer.narrow(0, 0, group * rows * stride).view({group, rows, stride});
-      at::Tensor logits = wide.narrow(2, 0, padded);
-      at::bmm_out(logits, x.narrow(0, a, group).narrow(1, begin, rows),
-                  weight.narrow(0, a, group).transpose(1, 2));
+      at::Tensor logits = buffer.narrow(0, 0, group * rows * stride)
+                              .view({group, rows, stride})
+                              .narrow(2, 0, padded);
+      const at::Tensor from = x.narrow(0, a, group).narrow(1, begin, rows);
+      const at::Tensor by = weight.narrow(0, a, group).transpose(1, 2);
+      if (wide) {
+        at::bmm_out(logits, from, by, at::kFloat);
+      } else {
+        at::bmm_out(logits, from, by);
+      }
       const at::Tensor target =
           targets.narrow(0, begin, rows).unsqueeze(0).expand({group, rows}).contiguous();
       check_launch("batched_linear_cross_entropy",
                    launch_cross_entropy_rows(
-                       {cuda_dtype(x.scalar_type()), buffer.data_ptr(), stride, group * rows,
+                       {cuda_dtype(buffer.scalar_type()), buffer.data_ptr(), stride, group * rows,
                         num_classes, target.const_data_ptr(), target.scalar_type() == at::kLong,
                         false, row_loss.mutable_data_ptr<float>() + done,
                         row_correct.mutable_data_ptr<int32_t>() + done},

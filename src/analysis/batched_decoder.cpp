@@ -18,15 +18,15 @@
 #include "ops/fused/batched_cross_entropy.h"
 #include "ops/fused/norm.h"
 #include "ops/fused/rope.h"
+#include "ops/fused/split.h"
 
 namespace refract {
 namespace {
 
 std::string layer_name(int64_t index) { return fmt::format("model.layers.{}", index); }
 
-at::Tensor apply(const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& x) {
-  return bias.defined() ? at::baddbmm(bias, x, weight) : at::bmm(x, weight);
-}
+// Below that a product is bound by memory, and splitting its operands costs more than it saves.
+bool worth_splitting(int64_t in, int64_t out) { return in * out >= 32768 && (in >= 128 || out >= 8192); }
 
 }  // namespace
 
@@ -42,9 +42,10 @@ std::string why_not_batched(Decoder& model) {
   return "";
 }
 
-BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS)
+BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split)
     : model_(model), config_(model.config()), parameters_(parameters_AS),
-      models_(parameters_AS.size(0)) {
+      models_(parameters_AS.size(0)),
+      split_(split && model.arena().compute().scalar_type() == at::kFloat) {
   const at::NoGradGuard no_grad;
   const ModelConfig& c = config_;
   const at::ScalarType dtype = model.arena().compute().scalar_type();
@@ -64,6 +65,8 @@ BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS)
   embedding_ = value("model.embed_tokens.weight").to(dtype);
   if (c.position == "learned") positions_ = value("model.embed_positions.weight").to(dtype);
   head_ = c.tie_word_embeddings ? embedding_ : value("lm_head.weight").to(dtype);
+  split_head_ = split_ && worth_splitting(c.hidden_size, c.vocab_size);
+  if (split_head_) head_ = split_weight_bfloat16(head_);
   final_weight_ = value("model.norm.weight").unsqueeze(1).to(dtype);
   if (!c.rms()) final_bias_ = value("model.norm.bias").unsqueeze(1).to(dtype);
   const auto options = parameters_.options().dtype(dtype);
@@ -116,9 +119,23 @@ BatchedDecoder::Linear BatchedDecoder::folded(const Names& modules, const std::s
 
 BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
   const at::ScalarType dtype = model_.arena().compute().scalar_type();
-  linear.weight = linear.weight.to(dtype).transpose(1, 2);
+  linear.split = split_ && worth_splitting(linear.weight.size(2), linear.weight.size(1));
+  linear.weight =
+      (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype)).transpose(1, 2);
   if (linear.bias.defined()) linear.bias = linear.bias.to(dtype);
   return linear;
+}
+
+at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x) {
+  const at::Tensor &weight = linear.weight, &bias = linear.bias;
+  if (!linear.split) return bias.defined() ? at::baddbmm(bias, x, weight) : at::bmm(x, weight);
+  const at::Tensor parts = split_bfloat16(x);
+  if (x.is_cuda()) {
+    return bias.defined() ? at::baddbmm(bias, parts, weight, at::kFloat)
+                          : at::bmm(parts, weight, at::kFloat);
+  }
+  const at::Tensor y = at::bmm(parts.to(at::kFloat), weight.to(at::kFloat));
+  return bias.defined() ? y.add(bias) : y;
 }
 
 at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
@@ -134,7 +151,7 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
                                      int64_t length) const {
   const int64_t H = config_.num_attention_heads, K = config_.num_key_value_heads,
                 D = config_.head_dim, T = length, sequences = x.size(0) * x.size(1) / T;
-  at::Tensor qkv = apply(layer.qkv.weight, layer.qkv.bias, x).view({sequences, T, (H + 2 * K) * D});
+  at::Tensor qkv = apply(layer.qkv, x).view({sequences, T, (H + 2 * K) * D});
   if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
   const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
   const auto heads = [&](const at::Tensor& part, int64_t count) {
@@ -143,15 +160,14 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
   const at::Tensor mixed = at::scaled_dot_product_attention(
       heads(parts[0], H), heads(parts[1], K), heads(parts[2], K), std::nullopt, 0.0,
       /*is_causal=*/T > 1, layer.scale, /*enable_gqa=*/H != K);
-  return apply(layer.output.weight, layer.output.bias,
-               mixed.transpose(1, 2).reshape({x.size(0), x.size(1), H * D}));
+  return apply(layer.output, mixed.transpose(1, 2).reshape({x.size(0), x.size(1), H * D}));
 }
 
 at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
-  const at::Tensor up = apply(layer.up.weight, layer.up.bias, x);
+  const at::Tensor up = apply(layer.up, x);
   const at::Tensor active = config_.gated() ? swiglu(up, std::nullopt)
                                             : bias_gelu(up, std::nullopt, config_.hidden_act == "gelu_tanh");
-  return apply(layer.down.weight, layer.down.bias, active);
+  return apply(layer.down, active);
 }
 
 BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
@@ -178,8 +194,9 @@ BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
   add_and_norm();
   normed = normed.mul_(final_weight_);
   if (final_bias_.defined()) normed.add_(final_bias_);
-  const BatchedCrossEntropy loss =
-      batched_linear_cross_entropy(normed, head_, targets_NT.reshape({-1}), config_.vocab_size);
+  if (split_head_) normed = split_bfloat16(normed);
+  const BatchedCrossEntropy loss = batched_linear_cross_entropy(
+      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*wide_logits=*/split_head_);
   return {loss.loss_sum, loss.num_correct};
 }
 

@@ -11,7 +11,7 @@ namespace refract {
 namespace {
 
 // Weights of the points that are evaluated together, and what their activations may take.
-constexpr int64_t kWeightBytesCpu = int64_t{1} << 30, kWeightBytesCuda = int64_t{8} << 30;
+constexpr int64_t kWeightBytesCpu = int64_t{2} << 30, kWeightBytesCuda = int64_t{16} << 30;
 constexpr int64_t kActivationBytesCpu = int64_t{64} << 20, kActivationBytesCuda = int64_t{3} << 30;
 // Attention's kernels take the batch as a grid dimension of 16 bits.
 constexpr int64_t kMostSequences = 32768;
@@ -81,8 +81,8 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
   const at::Tensor tokens =
       tokens_of(stream, cut.windows * options_.context + cut.rest + 1, model_.device());
   const int64_t budget = model_.device().is_cuda() ? kWeightBytesCuda : kWeightBytesCpu;
-  // Weights, and beside them their folded copies.
-  const int64_t bytes = 2 * corners_[0].parameters.numel() * 4;
+  // Weights, beside them their folded copies, and split ones of one and a half times that.
+  const int64_t bytes = 4 * corners_[0].parameters.numel() * 4;
   const auto together = static_cast<size_t>(std::max<int64_t>(1, budget / bytes));
   for (size_t first = 0; first < between.size(); first += together) {
     std::vector<Coefficients> chunk;
@@ -112,7 +112,9 @@ std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
     // Buffers have no part here: a model that has any is not batched.
     weights.select(0, a).copy_(combine(corners_, points[static_cast<size_t>(a)]).parameters);
   }
-  const BatchedDecoder batched(model_, weights);
+  const bool split = options_.products == "split" ||
+                     (options_.products == "auto" && model_.device().is_cuda());
+  const BatchedDecoder batched(model_, weights, split);
   at::Tensor loss = at::zeros({models}, options.dtype(at::kDouble));
   at::Tensor correct = at::zeros({models}, options.dtype(at::kLong));
   const auto add = [&](int64_t begin, int64_t sequences, int64_t length) {

@@ -64,7 +64,7 @@ class ConnectivityCommand : public Command {
 
 // What a run's outcome does not depend on.
 json decisive(json tree) {
-  for (const char* table : {"eval", "checkpoint", "log", "connectivity"}) tree.erase(table);
+  for (const char* table : {"eval", "decode", "checkpoint", "log", "connectivity"}) tree.erase(table);
   for (const char* key : {"dir"}) tree["run"].erase(key);
   tree["data"].erase("cache");
   return tree;

@@ -56,7 +56,8 @@ class InterpolateCommand : public Command {
   void write_page(const PathResult& result) const;
 
   std::string a_, b_, out_ = "interpolation", batches_ = "all", splits_ = "train,val";
-  std::string engine_ = "auto", buffers_ = "interpolate", align_ = "none";
+  std::string engine_ = "auto", buffers_ = "interpolate", align_ = "none",
+              products_ = "auto";
   std::vector<std::string> overrides_, data_;
   int64_t alphas_ = 30, plane_ = 0;
   bool json_ = false;
@@ -86,6 +87,9 @@ void InterpolateCommand::declare(CommandLine& line) {
               "running ranges between the models: interpolate, or re-estimate from training batches");
   line.option("--engine", engine_,
               "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
+  line.option("--products", products_,
+              "of the batched engine: fp32, split (on tensor cores, to 16 bits), or auto: split on a "
+              "GPU");
   line.option("--out", out_, "folder for path.json, path.csv and report.html");
   line.flag("--json", json_, "print one JSON object");
 }
@@ -148,6 +152,7 @@ PointOptions InterpolateCommand::point_options() const {
       fail_usage("--engine batched is for models without [[transform]] rules");
     options.engine = "single";
   }
+  options.products = products_;
   options.buffers = buffers_;
   options.calibration = calibration_;
   options.calibration_batch = first().config.train.batch;
@@ -244,6 +249,7 @@ int InterpolateCommand::run() {
   if (alphas_ < 2) fail_usage("--alphas {}: a path has at least its two ends", alphas_);
   require_choice("--buffers", buffers_, {"interpolate", "re-estimate"});
   require_choice("--engine", engine_, {"auto", "batched", "single"});
+  require_choice("--products", products_, {"auto", "fp32", "split"});
   require_choice("--align", align_, {"none", "weights", "activations"});
   if (plane_ != 0 && plane_ < 2) fail_usage("--plane {}: a grid has at least 2 points a side", plane_);
   open_models();
