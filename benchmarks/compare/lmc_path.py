@@ -59,16 +59,27 @@ def names_in_hugging_face(layers: int) -> dict[str, str]:
     return names
 
 
-def save_folder(model: gpt.Gpt, folder: pathlib.Path):
-    from safetensors.torch import save_file
+def save_tensors(tensors: dict[str, torch.Tensor], path: pathlib.Path):
+    """fp32 tensors as safetensors: the length of a JSON header, the header, the bytes in its order."""
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.numpy().tobytes())
 
+
+def save_folder(model: gpt.Gpt, folder: pathlib.Path):
     size, state, tensors = model.size, model.state_dict(), {}
     for ours, theirs in names_in_hugging_face(size.layers).items():
         value = state[ours].detach().cpu()
         conv1d = value.dim() == 2 and ".h." in theirs
         tensors[theirs] = (value.t() if conv1d else value).contiguous()
     folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "model.safetensors")
     config = {"model_type": "gpt2", "vocab_size": size.vocab, "n_embd": size.width, "n_positions": size.context,
               "n_layer": size.layers, "n_head": size.heads, "activation_function": "gelu_new",
               "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}

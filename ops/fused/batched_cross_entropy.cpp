@@ -22,8 +22,9 @@ void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targ
               "], got ", weight.sizes());
   TORCH_CHECK(targets.dim() == 1 && targets.size(0) == x.size(1), "refract::", op,
               ": expected targets of shape [", x.size(1), "], got ", targets.sizes());
-  TORCH_CHECK(targets.scalar_type() == at::kLong || targets.scalar_type() == at::kInt, "refract::",
-              op, ": expected targets to be int64 or int32, got ", targets.scalar_type());
+  TORCH_CHECK(targets.scalar_type() == at::kLong || targets.scalar_type() == at::kInt,
+              "refract::", op, ": expected targets to be int64 or int32, got ",
+              targets.scalar_type());
   TORCH_CHECK(targets.device() == x.device(), "refract::", op, ": expected targets on ", x.device(),
               " as x, got ", targets.device());
   TORCH_CHECK(num_classes >= 1 && num_classes <= weight.size(1), "refract::", op,

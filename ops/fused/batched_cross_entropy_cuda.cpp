@@ -41,7 +41,8 @@ std::tuple<at::Tensor, at::Tensor> forward_cuda(const at::Tensor& x, const at::T
   const auto fp32 = x.options().dtype(at::kFloat);
   const bool wide = wide_logits && x.scalar_type() != at::kFloat;
   const auto logits_options = wide ? fp32 : x.options();
-  const Cut cut = cut_for(models, n, stride * static_cast<int64_t>(logits_options.dtype().itemsize()));
+  const Cut cut =
+      cut_for(models, n, stride * static_cast<int64_t>(logits_options.dtype().itemsize()));
   const at::Tensor buffer = at::empty({cut.models * cut.rows * stride}, logits_options);
   const at::Tensor row_loss = at::empty({models * n}, fp32);
   const at::Tensor row_correct = at::empty({models * n}, fp32.dtype(at::kInt));

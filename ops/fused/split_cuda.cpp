@@ -24,10 +24,10 @@ at::Tensor split_cuda(const at::Tensor& x_in) {
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() *= 3;
   at::Tensor out = at::empty(sizes, x.options().dtype(at::kBFloat16));
-  check_launch("split_bfloat16",
-               launch_split_bfloat16(x.const_data_ptr<float>(), out.mutable_data_ptr(),
-                                     x.numel() / std::max<int64_t>(width, 1), width,
-                                     current_stream()));
+  check_launch(
+      "split_bfloat16",
+      launch_split_bfloat16(x.const_data_ptr<float>(), out.mutable_data_ptr(),
+                            x.numel() / std::max<int64_t>(width, 1), width, current_stream()));
   return out;
 }
 

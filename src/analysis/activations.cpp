@@ -98,7 +98,8 @@ std::map<std::string, CrossStatistics> cross_statistics(Decoder& a, Decoder& b,
   Recorded of_a(a), of_b(b);
   std::map<std::string, CrossStatistics> all;
   windows = std::min(windows, (stream.size() - 1) / context);
-  if (windows < 1) fail("the corpus has {} tokens, less than one window of {}", stream.size(), context);
+  if (windows < 1)
+    fail("the corpus has {} tokens, less than one window of {}", stream.size(), context);
   const int64_t together = std::max<int64_t>(1, kTokensPerBatch / context);
   for (int64_t first = 0; first < windows; first += together) {
     const int64_t count = std::min(together, windows - first);

@@ -23,8 +23,8 @@ struct CrossStatistics {
 // By the name of the first layer of the group that reads them: "model.layers.0.self_attn.q_proj"
 // (normalized residual stream), "...self_attn.o_proj" (outputs of the query heads side by side),
 // "...mlp.up_proj" or "...mlp.gate_proj" (normalized residual stream), "...mlp.down_proj" (units).
-// Both models are dense, on the CPU in fp32; `windows` windows of `context` tokens from the start of
-// the stream.
+// Both models are dense, on the CPU in fp32; `windows` windows of `context` tokens from the start
+// of the stream.
 std::map<std::string, CrossStatistics> cross_statistics(Decoder& a, Decoder& b,
                                                         const TokenStream& stream, int64_t context,
                                                         int64_t windows);

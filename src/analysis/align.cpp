@@ -57,9 +57,10 @@ at::Tensor row_scores(const NamedWeights& a, const NamedWeights& b, const std::s
 at::Tensor unit_scores(const NamedWeights& a, const NamedWeights& b, int64_t layer) {
   const std::string down = in_layer(layer, "mlp.down_proj.weight");
   at::Tensor score = at::matmul(a.at(down).t(), b.at(down));
-  for (const char* name : {"mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.gate_proj.weight",
-                           "mlp.gate_proj.bias"}) {
-    if (a.contains(in_layer(layer, name))) score = score.add(row_scores(a, b, in_layer(layer, name)));
+  for (const char* name :
+       {"mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.gate_proj.weight", "mlp.gate_proj.bias"}) {
+    if (a.contains(in_layer(layer, name)))
+      score = score.add(row_scores(a, b, in_layer(layer, name)));
   }
   return score;
 }
@@ -95,8 +96,9 @@ HeadScores head_scores(const NamedWeights& a, const NamedWeights& b, const Model
   HeadScores scores;
   scores.queries = block_scores(a, b, in_layer(layer, "self_attn.q_proj"), config.head_dim)
                        .add(at::matmul(columns(a), columns(b).t()));
-  scores.groups = block_scores(a, b, in_layer(layer, "self_attn.k_proj"), config.head_dim)
-                      .add(block_scores(a, b, in_layer(layer, "self_attn.v_proj"), config.head_dim));
+  scores.groups =
+      block_scores(a, b, in_layer(layer, "self_attn.k_proj"), config.head_dim)
+          .add(block_scores(a, b, in_layer(layer, "self_attn.v_proj"), config.head_dim));
   return scores;
 }
 
@@ -176,8 +178,13 @@ double distance(const NamedWeights& a, const NamedWeights& b) {
 class Matcher {
  public:
   Matcher(Decoder& a, Decoder& b, const AlignOptions& options)
-      : config_(a.config()), options_(options), model_a_(a), model_b_(b), a_(named_weights(a)),
-        b_(named_weights(b)), original_a_(a_) {}
+      : config_(a.config()),
+        options_(options),
+        model_a_(a),
+        model_b_(b),
+        a_(named_weights(a)),
+        b_(named_weights(b)),
+        original_a_(a_) {}
 
   AlignReport run() {
     report_.distance_before = distance(a_, b_);
@@ -193,7 +200,9 @@ class Matcher {
       unfold_scales(b_, config_, original_a_);
       a_ = original_a_;
     }
-    report_.residual = orthogonal_ ? "orthogonal" : options_.residual == "none" ? "none" : "permutation";
+    report_.residual = orthogonal_                   ? "orthogonal"
+                       : options_.residual == "none" ? "none"
+                                                     : "permutation";
     report_.distance_after = distance(a_, b_);
     write_weights(b_, model_b_);
     return report_;
@@ -214,7 +223,8 @@ class Matcher {
     if (options_.residual == "none") return;
     if (options_.residual == "orthogonal" && !may_rotate()) {
       fail_usage(
-          "an orthogonal map of the residual stream needs RMSNorm and a head that is not tied to the "
+          "an orthogonal map of the residual stream needs RMSNorm and a head that is not tied to "
+          "the "
           "embedding; use --residual permutation");
     }
     const bool wanted = options_.residual == "orthogonal" || options_.residual == "auto";
@@ -231,14 +241,15 @@ class Matcher {
         return;
       }
     }
-    apply_channels(best_permutation(statistics_.empty()
-                                        ? residual_scores(a_, b_, config_, /*settled=*/true, /*folded=*/false)
-                                        : stream_correlation()));
+    apply_channels(best_permutation(
+        statistics_.empty() ? residual_scores(a_, b_, config_, /*settled=*/true, /*folded=*/false)
+                            : stream_correlation()));
   }
 
   // In folded weights.
   at::Tensor rotation_scores(const NamedWeights& a, const NamedWeights& b) const {
-    if (statistics_.empty()) return residual_scores(a, b, config_, /*settled=*/true, /*folded=*/true);
+    if (statistics_.empty())
+      return residual_scores(a, b, config_, /*settled=*/true, /*folded=*/true);
     // Products of the normalized stream itself: the scales are in the recorded inputs.
     at::Tensor score = at::zeros({config_.hidden_size, config_.hidden_size}, at::kDouble);
     for (const auto& [name, statistics] : statistics_) {
@@ -277,10 +288,11 @@ class Matcher {
                            .view({H, D, H, D})
                            .diagonal(0, 1, 3)
                            .sum(-1);
-      scores.groups = at::zeros({K, K}, at::kDouble);  // what they add shows in their heads' outputs
+      scores.groups =
+          at::zeros({K, K}, at::kDouble);  // what they add shows in their heads' outputs
       apply_heads(layer, best_heads(scores, config_));
-      apply_units(layer, best_permutation(
-                             statistics_.at(in_layer(layer, "mlp.down_proj")).correlation()));
+      apply_units(layer,
+                  best_permutation(statistics_.at(in_layer(layer, "mlp.down_proj")).correlation()));
     }
   }
 

@@ -26,7 +26,9 @@ namespace {
 std::string layer_name(int64_t index) { return fmt::format("model.layers.{}", index); }
 
 // Below that a product is bound by memory, and splitting its operands costs more than it saves.
-bool worth_splitting(int64_t in, int64_t out) { return in * out >= 32768 && (in >= 128 || out >= 8192); }
+bool worth_splitting(int64_t in, int64_t out) {
+  return in * out >= 32768 && (in >= 128 || out >= 8192);
+}
 
 }  // namespace
 
@@ -43,7 +45,9 @@ std::string why_not_batched(Decoder& model) {
 }
 
 BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split)
-    : model_(model), config_(model.config()), parameters_(parameters_AS),
+    : model_(model),
+      config_(model.config()),
+      parameters_(parameters_AS),
       models_(parameters_AS.size(0)),
       split_(split && model.arena().compute().scalar_type() == at::kFloat) {
   const at::NoGradGuard no_grad;
@@ -120,8 +124,8 @@ BatchedDecoder::Linear BatchedDecoder::folded(const Names& modules, const std::s
 BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
   const at::ScalarType dtype = model_.arena().compute().scalar_type();
   linear.split = split_ && worth_splitting(linear.weight.size(2), linear.weight.size(1));
-  linear.weight =
-      (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype)).transpose(1, 2);
+  linear.weight = (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype))
+                      .transpose(1, 2);
   if (linear.bias.defined()) linear.bias = linear.bias.to(dtype);
   return linear;
 }
@@ -165,8 +169,9 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
 
 at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
   const at::Tensor up = apply(layer.up, x);
-  const at::Tensor active = config_.gated() ? swiglu(up, std::nullopt)
-                                            : bias_gelu(up, std::nullopt, config_.hidden_act == "gelu_tanh");
+  const at::Tensor active = config_.gated()
+                                ? swiglu(up, std::nullopt)
+                                : bias_gelu(up, std::nullopt, config_.hidden_act == "gelu_tanh");
   return apply(layer.down, active);
 }
 

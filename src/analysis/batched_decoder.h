@@ -17,8 +17,8 @@ class BatchedDecoder {
  public:
   // parameters_AS: per model the arena of `model` (its values do not matter), fp32. The weights are
   // copied, the affine part of each layer's normalizations folded into the products behind it, and
-  // converted to the compute type of `model`. With `split`, for fp32, products of enough numbers are
-  // made on tensor cores from operands that are split in two (ops/fused/split.h).
+  // converted to the compute type of `model`. With `split`, for fp32, products of enough numbers
+  // are made on tensor cores from operands that are split in two (ops/fused/split.h).
   BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split = false);
 
   struct Loss {
@@ -42,12 +42,12 @@ class BatchedDecoder {
   };
   using Names = std::vector<std::string>;
 
-  at::Tensor value(const std::string& name) const;         // [A, ...], undefined where there is none
-  Linear linear(const Names& modules) const;               // side by side
+  at::Tensor value(const std::string& name) const;  // [A, ...], undefined where there is none
+  Linear linear(const Names& modules) const;        // side by side
   Linear folded(const Names& modules, const std::string& norm) const;
   Linear to_compute(Linear linear) const;
   static at::Tensor apply(const Linear& linear, const at::Tensor& x);
-  at::Tensor embed(const at::Tensor& tokens_NT) const;     // [A, N * T, C]
+  at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
   at::Tensor attention(const Layer& layer, const at::Tensor& x, int64_t length) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
 
@@ -57,7 +57,7 @@ class BatchedDecoder {
   int64_t models_;
   bool split_, split_head_ = false;
   std::vector<Layer> layers_;
-  at::Tensor embedding_, positions_, head_;           // [A, Vp, C], [A, Tmax, C], [A, Vp, C or 3 C]
+  at::Tensor embedding_, positions_, head_;  // [A, Vp, C], [A, Tmax, C], [A, Vp, C or 3 C]
   at::Tensor final_weight_, final_bias_, unit_weight_, zero_bias_;
   at::Tensor cos_, sin_;
 };

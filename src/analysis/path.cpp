@@ -112,8 +112,8 @@ std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
     // Buffers have no part here: a model that has any is not batched.
     weights.select(0, a).copy_(combine(corners_, points[static_cast<size_t>(a)]).parameters);
   }
-  const bool split = options_.products == "split" ||
-                     (options_.products == "auto" && model_.device().is_cuda());
+  const bool split =
+      options_.products == "split" || (options_.products == "auto" && model_.device().is_cuda());
   const BatchedDecoder batched(model_, weights, split);
   at::Tensor loss = at::zeros({models}, options.dtype(at::kDouble));
   at::Tensor correct = at::zeros({models}, options.dtype(at::kLong));
@@ -156,9 +156,9 @@ void PointEvaluator::re_estimate_buffers() {
   for (int64_t b = 0; b < options_.calibration_batches && (b + 1) * size <= windows; ++b) {
     at::Tensor host = at::empty({size, T + 1}, at::TensorOptions().dtype(at::kInt));
     for (int64_t w = 0; w < size; ++w) {
-      options_.calibration->read((b * size + w) * T,
-                                 {host.mutable_data_ptr<int32_t>() + w * (T + 1),
-                                  static_cast<size_t>(T + 1)});
+      options_.calibration->read(
+          (b * size + w) * T,
+          {host.mutable_data_ptr<int32_t>() + w * (T + 1), static_cast<size_t>(T + 1)});
     }
     const at::Tensor batch = host.to(model_.device());
     ForwardContext context;

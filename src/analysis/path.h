@@ -17,8 +17,8 @@ struct PointOptions {
   // "batched": many points in one pass, the model in plain layers only; "single": one after the
   // other; "auto": batched on CUDA where it can be.
   std::string engine = "auto";
-  // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split in
-  // two (ops/fused/split.h); "auto": split on CUDA.
+  // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
+  // in two (ops/fused/split.h); "auto": split on CUDA.
   std::string products = "auto";
   // What becomes of buffers (running ranges) between the corners: "interpolate", or "re-estimate"
   // from `calibration`: they start as in a new model and see `calibration_batches` batches of

@@ -69,8 +69,8 @@ void write_weights(const NamedWeights& weights, Decoder& model) {
 
 void permute_units(NamedWeights& weights, int64_t layer, const Permutation& units) {
   const at::Tensor index = index_of(units);
-  for (const char* name : {"mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.gate_proj.weight",
-                           "mlp.gate_proj.bias"}) {
+  for (const char* name :
+       {"mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.gate_proj.weight", "mlp.gate_proj.bias"}) {
     reorder(weights, in_layer(layer, name), 0, index);
   }
   reorder(weights, in_layer(layer, "mlp.down_proj.weight"), 1, index);
@@ -81,14 +81,16 @@ void permute_heads(NamedWeights& weights, const ModelConfig& config, int64_t lay
   const int64_t per_group = config.num_attention_heads / config.num_key_value_heads;
   Permutation queries;
   for (size_t place = 0; place < heads.groups.size(); ++place) {
-    for (int64_t head : heads.inner[place]) queries.push_back(heads.groups[place] * per_group + head);
+    for (int64_t head : heads.inner[place])
+      queries.push_back(heads.groups[place] * per_group + head);
   }
   for (const char* kind : {"weight", "bias"}) {
     reorder_blocks(weights, in_layer(layer, std::string("self_attn.q_proj.") + kind), 0,
                    config.head_dim, queries);
     for (const char* projection : {"k", "v"}) {
-      reorder_blocks(weights, in_layer(layer, fmt::format("self_attn.{}_proj.{}", projection, kind)),
-                     0, config.head_dim, heads.groups);
+      reorder_blocks(weights,
+                     in_layer(layer, fmt::format("self_attn.{}_proj.{}", projection, kind)), 0,
+                     config.head_dim, heads.groups);
     }
   }
   reorder_blocks(weights, in_layer(layer, "self_attn.o_proj.weight"), 1, config.head_dim, queries);
@@ -98,8 +100,8 @@ ResidualUsers residual_users(const NamedWeights& weights, const ModelConfig& con
   ResidualUsers users;
   for (const auto& [name, tensor] : weights) {
     const auto ends = [&, &name = name](const char* suffix) { return name.ends_with(suffix); };
-    const bool writes = name.find(".o_proj.") != std::string::npos ||
-                        name.find(".down_proj.") != std::string::npos;
+    const bool writes =
+        name.find(".o_proj.") != std::string::npos || name.find(".down_proj.") != std::string::npos;
     if (name.find("norm.") != std::string::npos) {
       users.scales.push_back(name);
     } else if (writes) {
@@ -144,9 +146,10 @@ void unfold_scales(NamedWeights& weights, const ModelConfig& config, const Named
   for (const auto& [norm, modules] : behind_norms(weights, config)) {
     const at::Tensor& scale = like.at(norm + ".weight");
     if (scale.eq(0).any().item<bool>()) {
-      fail("'{}.weight' has a scale of 0, so the other model can't be written with its scales; use "
-           "--residual permutation",
-           norm);
+      fail(
+          "'{}.weight' has a scale of 0, so the other model can't be written with its scales; use "
+          "--residual permutation",
+          norm);
     }
     for (const std::string& module : modules) {
       at::Tensor& weight = weights.at(module + ".weight");

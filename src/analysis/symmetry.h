@@ -35,7 +35,8 @@ struct HeadPermutation {
 void permute_units(NamedWeights& weights, int64_t layer, const Permutation& units);
 void permute_heads(NamedWeights& weights, const ModelConfig& config, int64_t layer,
                    const HeadPermutation& heads);
-void permute_residual(NamedWeights& weights, const ModelConfig& config, const Permutation& channels);
+void permute_residual(NamedWeights& weights, const ModelConfig& config,
+                      const Permutation& channels);
 // x -> Q x for orthogonal Q [C, C]. Every normalization must be an RMSNorm whose scales are 1.
 void rotate_residual(NamedWeights& weights, const ModelConfig& config, const at::Tensor& q);
 

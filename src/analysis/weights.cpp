@@ -11,7 +11,8 @@ constexpr int64_t kChunk = int64_t{1} << 24;  // elements converted to double at
 
 at::Tensor blend(std::span<const Weights> corners, std::span<const double> coefficients,
                  const std::function<const at::Tensor&(const Weights&)>& part) {
-  if (const int64_t corner = corner_of(coefficients); corner >= 0) return part(corners[corner]).clone();
+  if (const int64_t corner = corner_of(coefficients); corner >= 0)
+    return part(corners[corner]).clone();
   at::Tensor sum;
   for (size_t i = 0; i < corners.size(); ++i) {
     const at::Tensor& value = part(corners[i]);
@@ -44,7 +45,8 @@ void set_weights(Decoder& model, const Weights& weights) {
   at::Tensor(master).copy_(weights.parameters);
   model.arena().refresh_compute();
   size_t i = 0;
-  for (BufferStore::Buffer& buffer : model.buffers().all()) buffer.tensor.copy_(weights.buffers[i++]);
+  for (BufferStore::Buffer& buffer : model.buffers().all())
+    buffer.tensor.copy_(weights.buffers[i++]);
 }
 
 int64_t corner_of(std::span<const double> coefficients) {
@@ -64,9 +66,9 @@ Weights combine(std::span<const Weights> corners, std::span<const double> coeffi
   result.parameters = blend(corners, coefficients,
                             [](const Weights& w) -> const at::Tensor& { return w.parameters; });
   for (size_t b = 0; b < corners[0].buffers.size(); ++b) {
-    result.buffers.push_back(blend(corners, coefficients, [b](const Weights& w) -> const at::Tensor& {
-      return w.buffers[b];
-    }));
+    result.buffers.push_back(
+        blend(corners, coefficients,
+              [b](const Weights& w) -> const at::Tensor& { return w.buffers[b]; }));
   }
   return result;
 }

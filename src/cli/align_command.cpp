@@ -1,8 +1,8 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/alignment.h"
-#include "cli/commands.h"
 #include "cli/choices.h"
+#include "cli/commands.h"
 #include "cli/same_model.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -22,7 +22,8 @@ class AlignCommand : public Command {
     return "Bring a model's units, heads and channels into another's order; its function stays";
   }
   std::string example() const override {
-    return "refract align runs/demo/checkpoints/step-00000400 runs/demo --out runs/aligned   (after "
+    return "refract align runs/demo/checkpoints/step-00000400 runs/demo --out runs/aligned   "
+           "(after "
            "make demo)";
   }
   void declare(CommandLine& line) override {

@@ -64,7 +64,8 @@ class ConnectivityCommand : public Command {
 
 // What a run's outcome does not depend on.
 json decisive(json tree) {
-  for (const char* table : {"eval", "decode", "checkpoint", "log", "connectivity"}) tree.erase(table);
+  for (const char* table : {"eval", "decode", "checkpoint", "log", "connectivity"})
+    tree.erase(table);
   for (const char* key : {"dir"}) tree["run"].erase(key);
   tree["data"].erase("cache");
   return tree;
@@ -92,9 +93,10 @@ void ConnectivityCommand::claim_folder() const {
     const json before = decisive(read_toml(file)), now = decisive(parse_toml(text, "the settings"));
     if (before != now) {
       const json difference = json::diff(before, now);
-      fail_usage("'{}' holds an analysis with other settings (the first is at {}); choose another "
-                 "run.dir",
-                 plan_.config.run.dir, difference[0].at("path").get<std::string>());
+      fail_usage(
+          "'{}' holds an analysis with other settings (the first is at {}); choose another "
+          "run.dir",
+          plan_.config.run.dir, difference[0].at("path").get<std::string>());
     }
   }
   write_file_atomically(file, text);
@@ -138,8 +140,8 @@ PointOptions ConnectivityCommand::point_options() const {
   PointOptions options;
   options.context = plan_.config.data.context;
   options.engine = c.engine;
-  const bool rules = c.pairs != "transforms" && !plan_.config.transform.empty() &&
-                     plan_.config.transform != "[]";
+  const bool rules =
+      c.pairs != "transforms" && !plan_.config.transform.empty() && plan_.config.transform != "[]";
   if (rules) options.engine = "single";
   if (c.batches != "all") {
     const double batches = evaluate_expression(c.batches, {});
@@ -163,7 +165,8 @@ PathResult ConnectivityCommand::measure_pair(const Member& a, const Member& b) {
   for (const std::string& name : c.splits) {
     const auto& stream = name == "train" ? plan_.data.train : plan_.data.validation;
     if (!stream || stream->size() < 2)
-      fail_usage("{}: there is no validation split; set connectivity.splits = [\"train\"]", recipe_);
+      fail_usage("{}: there is no validation split; set connectivity.splits = [\"train\"]",
+                 recipe_);
     path.splits.push_back({name, evaluator.evaluate(*stream, path_points(path.alphas))});
   }
   return path;
@@ -172,12 +175,9 @@ PathResult ConnectivityCommand::measure_pair(const Member& a, const Member& b) {
 // The settings that a measured path depends on, beside its two runs.
 json ConnectivityCommand::measured_with() const {
   const ConnectivityConfig& c = plan_.connectivity;
-  return {{"alphas", c.alphas},
-          {"batches", c.batches},
-          {"splits", c.splits},
-          {"align", c.align},
-          {"engine", c.engine},
-          {"steps", plan_.config.train.steps},
+  return {{"alphas", c.alphas},          {"batches", c.batches},
+          {"splits", c.splits},          {"align", c.align},
+          {"engine", c.engine},          {"steps", plan_.config.train.steps},
           {"device", plan_.device.str()}};
 }
 
@@ -216,9 +216,8 @@ ConnectivityResult ConnectivityCommand::measure(const InstabilityRuns& runs) {
       SpawnResult spawned{seed, spawn, {}};
       for (size_t a = 0; a < count; ++a) {
         for (size_t b = a + 1; b < count; ++b) {
-          const fs::path file = runs.folder(seed, spawn) / fmt::format("path-{}-{}.json",
-                                                                       members[a].name,
-                                                                       members[b].name);
+          const fs::path file = runs.folder(seed, spawn) /
+                                fmt::format("path-{}-{}.json", members[a].name, members[b].name);
           spawned.pairs.push_back({a, b, path_of(file, members[a], members[b]),
                                    fs::relative(file, plan_.config.run.dir).string()});
           progress.update(++done);

@@ -24,7 +24,8 @@ struct Quantity {
   double (*of)(const PathResult& path, size_t split);
 };
 constexpr Quantity kQuantities[] = {
-    {"barrier", "loss barrier", [](const PathResult& p, size_t s) { return p.loss_barrier(s).barrier; }},
+    {"barrier", "loss barrier",
+     [](const PathResult& p, size_t s) { return p.loss_barrier(s).barrier; }},
     {"barrier_relative", "relative",
      [](const PathResult& p, size_t s) { return p.loss_barrier(s).relative_barrier(); }},
     {"instability", "instability",
@@ -142,9 +143,10 @@ PlotSpec curve(const ConnectivityResult& result, const char* name, const std::st
 
 // All paths from one spawn step, over seeds and pairs.
 PlotSpec paths_plot(const ConnectivityResult& result, int64_t spawn, size_t split) {
-  PlotSpec plot{.title = fmt::format("Loss on {}, spawned at {}", splits_of(result)[split].name, spawn),
-                .x_label = "alpha",
-                .y_label = "nats per token"};
+  PlotSpec plot{
+      .title = fmt::format("Loss on {}, spawned at {}", splits_of(result)[split].name, spawn),
+      .x_label = "alpha",
+      .y_label = "nats per token"};
   plot.half_width = true;
   for (const SpawnResult& spawned : result.spawned) {
     if (spawned.spawn != spawn) continue;
@@ -209,10 +211,10 @@ json connectivity_json(const ConnectivityResult& result) {
                        {"pairs", pairs},
                        {"clusters", clusters_json(result, one)}});
   }
-  return {{"run", result.folder},       {"pairs", result.pairs},
-          {"members", result.members},  {"seeds", result.seeds},
-          {"spawn", result.spawns},     {"threshold", result.threshold},
-          {"spawned", spawned},         {"summary", summary_json(result)}};
+  return {{"run", result.folder},      {"pairs", result.pairs},
+          {"members", result.members}, {"seeds", result.seeds},
+          {"spawn", result.spawns},    {"threshold", result.threshold},
+          {"spawned", spawned},        {"summary", summary_json(result)}};
 }
 
 std::string connectivity_csv(const ConnectivityResult& result) {

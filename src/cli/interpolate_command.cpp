@@ -38,7 +38,8 @@ class InterpolateCommand : public Command {
     return "Loss along the straight path between two models, and the barrier on it";
   }
   std::string example() const override {
-    return "refract interpolate runs/demo/checkpoints/step-00000400 runs/demo --batches 20   (after "
+    return "refract interpolate runs/demo/checkpoints/step-00000400 runs/demo --batches 20   "
+           "(after "
            "make demo)";
   }
   void declare(CommandLine& line) override;
@@ -56,8 +57,7 @@ class InterpolateCommand : public Command {
   void write_page(const PathResult& result) const;
 
   std::string a_, b_, out_ = "interpolation", batches_ = "all", splits_ = "train,val";
-  std::string engine_ = "auto", buffers_ = "interpolate", align_ = "none",
-              products_ = "auto";
+  std::string engine_ = "auto", buffers_ = "interpolate", align_ = "none", products_ = "auto";
   std::vector<std::string> overrides_, data_;
   int64_t alphas_ = 30, plane_ = 0;
   bool json_ = false;
@@ -83,13 +83,16 @@ void InterpolateCommand::declare(CommandLine& line) {
               "align B with A first: none, or by weights or activations (see refract align)");
   line.option("--plane", plane_, "evaluate a grid of N x N points in the plane through A, B and C");
   line.option("--data", data_, "another corpus instead; may be given several times");
-  line.option("--buffers", buffers_,
-              "running ranges between the models: interpolate, or re-estimate from training batches");
-  line.option("--engine", engine_,
-              "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
-  line.option("--products", products_,
-              "of the batched engine: fp32, split (on tensor cores, to 16 bits), or auto: split on a "
-              "GPU");
+  line.option(
+      "--buffers", buffers_,
+      "running ranges between the models: interpolate, or re-estimate from training batches");
+  line.option(
+      "--engine", engine_,
+      "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
+  line.option(
+      "--products", products_,
+      "of the batched engine: fp32, split (on tensor cores, to 16 bits), or auto: split on a "
+      "GPU");
   line.option("--out", out_, "folder for path.json, path.csv and report.html");
   line.flag("--json", json_, "print one JSON object");
 }
@@ -115,7 +118,8 @@ void InterpolateCommand::open_models() {
 // The corners, the others aligned with the first where that is asked for. Their own models go.
 void InterpolateCommand::take_corners() {
   for (size_t i = 0; i < models_.size(); ++i) {
-    if (i > 0 && align_ != "none") align_models(models_[0], models_[i], align_, "auto", calibration_);
+    if (i > 0 && align_ != "none")
+      align_models(models_[0], models_[i], align_, "auto", calibration_);
     corners_.push_back(weights_of(*models_[i].model));
     if (i > 0) models_[i].model.reset();
   }
@@ -203,8 +207,8 @@ json InterpolateCommand::describe(const PathResult& result) const {
 
 void InterpolateCommand::write_page(const PathResult& result) const {
   Page page(fmt::format("The path between {} and {}", a_, b_),
-            fmt::format("{} points, alpha 1 is {}, alpha 0 is {}", alphas_,
-                        first().folder.string(), models_[1].folder.string()));
+            fmt::format("{} points, alpha 1 is {}, alpha 0 is {}", alphas_, first().folder.string(),
+                        models_[1].folder.string()));
   add_path(page, result);
   page.write(fs::path(out_) / "report.html");
 }
@@ -224,7 +228,8 @@ int InterpolateCommand::run_plane() {
   result.x = axis(std::min(0.0, result.corners[2][0]), high_x, plane_, 0.2);
   result.y = axis(0, result.corners[2][1], plane_, 0.2);
   std::vector<PointEvaluator::Coefficients> points;
-  for (const auto& corner : result.corners) points.push_back(plane.coefficients(corner[0], corner[1]));
+  for (const auto& corner : result.corners)
+    points.push_back(plane.coefficients(corner[0], corner[1]));
   for (double y : result.y) {
     for (double x : result.x) points.push_back(plane.coefficients(x, y));
   }
@@ -233,9 +238,9 @@ int InterpolateCommand::run_plane() {
   Progress progress("plane", static_cast<int64_t>(streams_.size()) * count);
   for (const NamedStream& split : streams_) {
     const auto before = static_cast<int64_t>(result.splits.size()) * count;
-    result.splits.push_back({split.name, evaluator.evaluate(*split.stream, points, [&](int64_t done) {
-                               progress.update(before + done);
-                             })});
+    result.splits.push_back(
+        {split.name, evaluator.evaluate(*split.stream, points,
+                                        [&](int64_t done) { progress.update(before + done); })});
   }
   progress.finish();
   for (const LoadedModel& model : models_) result.names.push_back(model.folder.string());
@@ -251,7 +256,8 @@ int InterpolateCommand::run() {
   require_choice("--engine", engine_, {"auto", "batched", "single"});
   require_choice("--products", products_, {"auto", "fp32", "split"});
   require_choice("--align", align_, {"none", "weights", "activations"});
-  if (plane_ != 0 && plane_ < 2) fail_usage("--plane {}: a grid has at least 2 points a side", plane_);
+  if (plane_ != 0 && plane_ < 2)
+    fail_usage("--plane {}: a grid has at least 2 points a side", plane_);
   open_models();
   open_streams();
   take_corners();

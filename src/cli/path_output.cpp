@@ -125,12 +125,11 @@ Table barrier_table(const PathResult& result) {
     const PathSplit& split = result.splits[i];
     const auto add = [&](const std::string& quantity, const std::vector<double>& values,
                          const Barrier& b) {
-      table.add_row({split.name, quantity, format_fixed(values.back(), 4),
-                     format_fixed(values.front(), 4),
-                     format_fixed(b.end_point_mean + b.instability, 4),
-                     format_fixed(b.instability_alpha, 2), format_fixed(b.instability, 4),
-                     share(b.relative_instability()), format_fixed(b.barrier, 4),
-                     share(b.relative_barrier())});
+      table.add_row(
+          {split.name, quantity, format_fixed(values.back(), 4), format_fixed(values.front(), 4),
+           format_fixed(b.end_point_mean + b.instability, 4), format_fixed(b.instability_alpha, 2),
+           format_fixed(b.instability, 4), share(b.relative_instability()),
+           format_fixed(b.barrier, 4), share(b.relative_barrier())});
     };
     add("loss", split.losses(), result.loss_barrier(i));
     add("token error", split.errors(), result.error_barrier(i));

@@ -52,8 +52,7 @@ Series models_series(const PlaneResult& result) {
 }
 
 Table corner_table(const PlaneResult& result) {
-  std::vector<Table::Column> columns = {
-      {"model"}, {"x", Align::kRight}, {"y", Align::kRight}};
+  std::vector<Table::Column> columns = {{"model"}, {"x", Align::kRight}, {"y", Align::kRight}};
   for (const PlaneSplit& split : result.splits)
     columns.push_back({"loss on " + split.name, Align::kRight});
   Table table(columns);
@@ -61,7 +60,8 @@ Table corner_table(const PlaneResult& result) {
     std::vector<std::string> row = {std::string(kLetters[i]) + "  " + result.names[i],
                                     format_number(result.corners[i][0]),
                                     format_number(result.corners[i][1])};
-    for (const PlaneSplit& split : result.splits) row.push_back(format_fixed(split.points[i].loss, 4));
+    for (const PlaneSplit& split : result.splits)
+      row.push_back(format_fixed(split.points[i].loss, 4));
     table.add_row(row);
   }
   return table;
@@ -70,8 +70,11 @@ Table corner_table(const PlaneResult& result) {
 }  // namespace
 
 json plane_json(const PlaneResult& result) {
-  json out = {{"models", result.names}, {"corners", result.corners}, {"x", result.x},
-              {"y", result.y},          {"splits", json::object()}};
+  json out = {{"models", result.names},
+              {"corners", result.corners},
+              {"x", result.x},
+              {"y", result.y},
+              {"splits", json::object()}};
   for (const PlaneSplit& split : result.splits) {
     json corners = json::array(), losses = json::array();
     for (size_t i = 0; i < kModels; ++i) corners.push_back(finite_or_null(split.points[i].loss));
@@ -91,8 +94,8 @@ std::string plane_text(const PlaneResult& result) {
     const auto by_loss = [](const Evaluation& a, const Evaluation& b) { return a.loss < b.loss; };
     const auto [least, most] =
         std::minmax_element(split.points.begin() + kModels, split.points.end(), by_loss);
-    text += fmt::format("{}: from {:.4f} to {:.4f} on the grid\n", split.name, least->loss,
-                        most->loss);
+    text +=
+        fmt::format("{}: from {:.4f} to {:.4f} on the grid\n", split.name, least->loss, most->loss);
   }
   return text;
 }
@@ -101,8 +104,9 @@ void write_plane(const PlaneResult& result, const std::filesystem::path& folder)
   std::filesystem::create_directories(folder);
   write_file_atomically(folder / "plane.json", plane_json(result).dump(1) + "\n");
   write_file_atomically(folder / "plane.csv", plane_csv(result));
-  Page page("The plane through three models",
-            fmt::format("{} x {} points, distances in weight space", result.x.size(), result.y.size()));
+  Page page(
+      "The plane through three models",
+      fmt::format("{} x {} points, distances in weight space", result.x.size(), result.y.size()));
   page.table(corner_table(result));
   for (const PlaneSplit& split : result.splits) {
     ContourSpec contour;

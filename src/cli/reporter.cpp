@@ -25,7 +25,8 @@ RunReporter::RunReporter(const Options& options)
       events_(options.folder / "tensorboard", resume_step(options)),
       samples_(open_step_log(options.folder / kSamplesFile, "the samples", resume_step(options))) {
   if (!options.silent) {
-    progress_ = std::make_unique<Progress>("train", options.steps, options.resumed_from.value_or(0));
+    progress_ =
+        std::make_unique<Progress>("train", options.steps, options.resumed_from.value_or(0));
   }
 }
 

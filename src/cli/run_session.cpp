@@ -66,7 +66,8 @@ RunReporter::Options reporter_options(const RunSession& session, at::Device devi
   const RunConfig& config = session.config;
   RunReporter::Options options;
   options.folder = config.run.dir;
-  options.steps = static_cast<int64_t>(cost_of_run(config, *session.model, session.steps).run.steps);
+  options.steps =
+      static_cast<int64_t>(cost_of_run(config, *session.model, session.steps).run.steps);
   options.flops_per_token =
       training_flops_per_token(shape_of(*session.model, config.data.context)).total();
   options.peak_flops = peak_flops(device_name(device), arithmetic(config)).value_or(0);

@@ -16,8 +16,7 @@ namespace refract {
 
 // The data of a recipe with the tokenizer of the model it starts from; fills the settings of the
 // model that follow from it and checks that they fit.
-Dataset open_run_data(RunConfig& config, const std::filesystem::path& source,
-                      bool names_tokenizer);
+Dataset open_run_data(RunConfig& config, const std::filesystem::path& source, bool names_tokenizer);
 
 struct RunSession {
   RunConfig config;  // resolved

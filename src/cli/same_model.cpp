@@ -11,10 +11,12 @@
 namespace refract {
 namespace {
 
-const std::set<std::string> kNoPartOfTheFunction = {
-    "model.preset",          "model.dropout",
-    "model.attention_dropout", "model.initializer_range",
-    "model.position_initializer_range", "model.scaled_residual_init"};
+const std::set<std::string> kNoPartOfTheFunction = {"model.preset",
+                                                    "model.dropout",
+                                                    "model.attention_dropout",
+                                                    "model.initializer_range",
+                                                    "model.position_initializer_range",
+                                                    "model.scaled_residual_init"};
 
 std::string differ(const std::string& what, const std::string& a, const std::string& b) {
   return fmt::format("{} is {} in the first and {} in the second", what, a, b);
@@ -39,8 +41,10 @@ std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b) {
   for (TokenId id = 0; id < a.vocab_size(); ++id) {
     const std::string x = a.decode({&id, 1}), y = b.decode({&id, 1});
     if (x != y) {
-      return differ(fmt::format("token {}", id), nlohmann::json(x).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace),
-                    nlohmann::json(y).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
+      return differ(
+          fmt::format("token {}", id),
+          nlohmann::json(x).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace),
+          nlohmann::json(y).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
     }
   }
   return "";

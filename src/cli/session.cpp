@@ -135,7 +135,6 @@ RunConfig folder_config(const fs::path& folder, const std::vector<std::string>& 
   // The folder's config.json describes the model; the settings of its training stay where they say
   // how to run it.
   tree.erase("model");
-  if (sets_key(tree, "init.from")) loaded.started_from = tree["init"]["from"].get<std::string>();
   tree.erase("init");
   tree.erase("self_guided");  // a saved model has no guides
   merge_overrides(tree, overrides);
@@ -150,6 +149,9 @@ LoadedModel load_model(const std::string& specification,
   LoadedModel loaded;
   loaded.folder = resolve_model_path(specification);
   loaded.config = folder_config(loaded.folder, overrides, specification);
+  const nlohmann::json saved = saved_settings(loaded.folder);
+  if (sets_key(saved, "init.from"))
+    loaded.started_from = saved["init"]["from"].get<std::string>();
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
   } else {

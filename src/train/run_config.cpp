@@ -73,10 +73,11 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add("eval.prompt", c.eval.prompt, "what a sample starts with");
   fields.add("eval.temperature", c.eval.temperature, "of the samples; 0: the likeliest token",
              or_zero);
-  fields.add("decode.premerge", c.decode.premerge,
-             "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
-             "always, never",
-             {"auto", "on", "off"});
+  fields.add(
+      "decode.premerge", c.decode.premerge,
+      "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
+      "always, never",
+      {"auto", "on", "off"});
   fields.add("checkpoint.every", c.checkpoint.every,
              "steps between checkpoints; 0: only at the end", or_zero);
   fields.add("checkpoint.keep", c.checkpoint.keep, "newest checkpoints to keep; 0: all", or_zero);
@@ -117,8 +118,7 @@ void describe(Fields& fields, RunConfig& c) {
              "of initial weights, and of data order, dropout and noise where these have none of "
              "their own",
              {.min = 0});
-  fields.add("run.noise_seed", c.run.noise_seed, "of dropout and noise; -1: run.seed",
-             {.min = -1});
+  fields.add("run.noise_seed", c.run.noise_seed, "of dropout and noise; -1: run.seed", {.min = -1});
   describe(fields, c.data);
   describe(fields, c.model);
   fields.add("init.from", c.init.from,

@@ -98,8 +98,8 @@ RunResult Trainer::run(std::optional<int64_t> until) {
     const bool last = position_.step == steps_;
     const bool stopping = StopSignals::received() != 0;
     const bool evaluating = last || (due(config_.eval.every) && !stopping);
-    const bool saving = position_.step == end || stopping || is_permanent() ||
-                        due(config_.checkpoint.every);
+    const bool saving =
+        position_.step == end || stopping || is_permanent() || due(config_.checkpoint.every);
     if (due(config_.log.every) || evaluating || saving || timed_steps_ == step_.capacity()) {
       log_point();  // waits for the device; a bad step is found before anything is evaluated or
                     // saved

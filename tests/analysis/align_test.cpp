@@ -90,8 +90,9 @@ TEST(Symmetry, LeavesTheFunctionOfEverySettingAlone) {
     NamedWeights weights = named_weights(*model);
     shuffle(weights, config, 3);
     write_weights(weights, *model);
-    EXPECT_FALSE(at::equal(weights.at("model.embed_tokens.weight"),
-                           named_weights(*make_decoder(config, at::kDouble)).at("model.embed_tokens.weight")));
+    EXPECT_FALSE(at::equal(
+        weights.at("model.embed_tokens.weight"),
+        named_weights(*make_decoder(config, at::kDouble)).at("model.embed_tokens.weight")));
     expect_close(logits(*model), before, name);
   }
 }
@@ -99,8 +100,7 @@ TEST(Symmetry, LeavesTheFunctionOfEverySettingAlone) {
 at::Tensor random_rotation(int64_t n) {
   at::Tensor random = at::empty({n, n}, at::kDouble);
   RandomStream stream(9, "rotation");
-  for (int64_t i = 0; i < n * n; ++i)
-    random.mutable_data_ptr<double>()[i] = stream.uniform() - 0.5;
+  for (int64_t i = 0; i < n * n; ++i) random.mutable_data_ptr<double>()[i] = stream.uniform() - 0.5;
   return std::get<0>(at::linalg_qr(random));
 }
 

@@ -51,15 +51,16 @@ TEST(Combination, IsBitwiseTheCornerAtItsEnd) {
     EXPECT_TRUE(at::equal(combine(corners, at_end).parameters, corners[i].parameters));
   }
   const at::Tensor middle = combine(corners, std::vector<double>{0.25, 0.75}).parameters;
-  testing::expect_close(middle, corners[0].parameters.mul(0.25).add(corners[1].parameters.mul(0.75)),
+  testing::expect_close(middle,
+                        corners[0].parameters.mul(0.25).add(corners[1].parameters.mul(0.75)),
                         "a quarter of A");
 }
 
 TEST(Combination, ACornerSurvivesAnEndThatIsNotFinite) {
   std::vector<Weights> corners = two_models(testing::small_gpt2());
   corners[1].parameters[3] = std::numeric_limits<float>::infinity();
-  EXPECT_TRUE(at::equal(combine(corners, std::vector<double>{1.0, 0.0}).parameters,
-                        corners[0].parameters));
+  EXPECT_TRUE(
+      at::equal(combine(corners, std::vector<double>{1.0, 0.0}).parameters, corners[0].parameters));
 }
 
 TEST(Geometry, OfPointsOnTheAxes) {
@@ -92,10 +93,12 @@ TEST(Path, EndPointsAreTheirOwnEvaluation) {
 // models has no ties.
 TEST(Path, BatchedEqualsOneByOneForEverySetting) {
   for (const auto& [name, config] : every_setting()) {
-    const std::vector<Evaluation> single = path(config, "single", 5), many = path(config, "batched", 5);
+    const std::vector<Evaluation> single = path(config, "single", 5),
+                                  many = path(config, "batched", 5);
     for (size_t i = 0; i < single.size(); ++i) {
       const testing::Tolerance allowed = testing::tolerance(at::kCPU, at::kFloat);
-      EXPECT_NEAR(many[i].loss, single[i].loss, allowed.relative * single[i].loss + allowed.absolute)
+      EXPECT_NEAR(many[i].loss, single[i].loss,
+                  allowed.relative * single[i].loss + allowed.absolute)
           << name << " point " << i;
       EXPECT_EQ(many[i].accuracy, single[i].accuracy) << name << " point " << i;
       EXPECT_EQ(many[i].tokens, single[i].tokens) << name;
@@ -180,7 +183,8 @@ TEST(Path, BatchedEqualsOneByOneOnCuda) {
     const std::vector<Evaluation> single = run("single"), many = run("batched");
     const testing::Tolerance allowed = testing::tolerance(at::kCUDA, at::kFloat);
     for (size_t i = 0; i < single.size(); ++i) {
-      EXPECT_NEAR(many[i].loss, single[i].loss, allowed.relative * single[i].loss + allowed.absolute)
+      EXPECT_NEAR(many[i].loss, single[i].loss,
+                  allowed.relative * single[i].loss + allowed.absolute)
           << name << " point " << i;
       EXPECT_NEAR(many[i].accuracy, single[i].accuracy, 1.5 / 2999) << name << " point " << i;
     }

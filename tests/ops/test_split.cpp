@@ -69,7 +69,7 @@ TEST(BatchedCrossEntropy, IsEachModelsOwn) {
 TEST(BatchedCrossEntropy, IsEachModelsOwnOnCuda) {
   REFRACT_CUDA_OR_SKIP();
   for (bool split : {false, true}) {
-    expect_losses(at::Device(at::kCUDA, 0), 5, 3000, 65, split);    // in the cache
+    expect_losses(at::Device(at::kCUDA, 0), 5, 3000, 65, split);     // in the cache
     expect_losses(at::Device(at::kCUDA, 0), 29, 1100, 5000, split);  // in groups of models
     expect_losses(at::Device(at::kCUDA, 0), 3, 2500, 50257, split);
   }
