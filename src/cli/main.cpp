@@ -31,6 +31,9 @@ int main(int argc, char** argv) {
   commands.push_back(refract::make_inspect_command());
   commands.push_back(refract::make_export_command());
   commands.push_back(refract::make_kinds_command());
+  commands.push_back(refract::make_interpolate_command());
+  commands.push_back(refract::make_connectivity_command());
+  commands.push_back(refract::make_align_command());
   commands.push_back(refract::make_data_stories_command());
   commands.push_back(refract::make_tokenize_command());
   commands.push_back(refract::make_tokenizer_train_command());

@@ -23,15 +23,25 @@ RunReporter::RunReporter(const Options& options)
     : options_(options),
       metrics_(options.folder, resume_step(options)),
       events_(options.folder / "tensorboard", resume_step(options)),
-      samples_(open_step_log(options.folder / kSamplesFile, "the samples", resume_step(options))),
-      progress_("train", options.steps, options.resumed_from.value_or(0)) {}
+      samples_(open_step_log(options.folder / kSamplesFile, "the samples", resume_step(options))) {
+  if (!options.silent) {
+    progress_ =
+        std::make_unique<Progress>("train", options.steps, options.resumed_from.value_or(0));
+  }
+}
 
 void RunReporter::write(int64_t step, std::vector<Value> values) {
   metrics_.write(step, values);
   events_.write(step, values);
 }
 
-void RunReporter::on_step(int64_t step) { progress_.update(step, note_); }
+void RunReporter::on_step(int64_t step) {
+  if (progress_) {
+    progress_->update(step, note_);
+  } else {
+    options_.silent(step);
+  }
+}
 
 void RunReporter::on_log(const LogPoint& p) {
   const double utilisation =
@@ -48,6 +58,7 @@ void RunReporter::on_log(const LogPoint& p) {
                                {"tokens", static_cast<double>(p.tokens)}};
   if (options_.peak_flops > 0) values.emplace_back("mfu", utilisation);
   write(p.step, values);
+  if (!progress_) return;
   note_ = fmt::format("loss {:.3f}  {} tok/s", p.mean_loss, format_count(p.tokens_per_second));
   const auto now = std::chrono::steady_clock::now();
   if (Progress::on_terminal() || (now - last_line_ < kLineInterval && p.step < options_.steps))
@@ -65,6 +76,7 @@ void RunReporter::on_evaluation(int64_t step, const Evaluation& e) {
   write(step, {{"validation_loss", e.loss},
                {"validation_perplexity", e.perplexity()},
                {"validation_accuracy", e.accuracy}});
+  if (!progress_) return;
   log_info("step {}: validation loss {:.4f}, perplexity {:.2f}, accuracy {:.1f}% ({} tokens)", step,
            e.loss, e.perplexity(), 100 * e.accuracy, format_count(static_cast<double>(e.tokens)));
 }
@@ -72,6 +84,7 @@ void RunReporter::on_evaluation(int64_t step, const Evaluation& e) {
 void RunReporter::on_sample(int64_t step, const std::string& text) {
   const std::string whole = repair_utf8(text);  // a sample may be cut inside a character
   samples_.append(nlohmann::json({{"step", step}, {"text", whole}}).dump() + "\n");
+  if (!progress_) return;
   std::string indented = "  | ";
   for (char c : whole) {
     indented += c;
@@ -81,7 +94,7 @@ void RunReporter::on_sample(int64_t step, const std::string& text) {
 }
 
 void RunReporter::on_checkpoint(int64_t step, const std::filesystem::path& path) {
-  log_info("step {}: saved {}", step, path.string());
+  if (progress_) log_info("step {}: saved {}", step, path.string());
 }
 
 // The metrics then say that the run ended so: a value that is not finite stands as null.

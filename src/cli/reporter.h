@@ -1,6 +1,7 @@
 // Turns what happens in a run into its files and into what a person sees.
 #pragma once
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ class RunReporter : public Observer {
     std::optional<int64_t> resumed_from;
     double flops_per_token = 0;  // of training: forward and backward
     double peak_flops = 0;       // of the device; 0: unknown, no utilisation is reported
+    // Where set, it is told of every step and nothing is shown: for runs trained side by side.
+    std::function<void(int64_t)> silent;
   };
   explicit RunReporter(const Options& options);
 
@@ -31,7 +34,9 @@ class RunReporter : public Observer {
   void on_sample(int64_t step, const std::string& text) override;
   void on_checkpoint(int64_t step, const std::filesystem::path& path) override;
   void on_bad_step(const StepRecord& record) override;
-  void finish() { progress_.finish(); }
+  void finish() {
+    if (progress_) progress_->finish();
+  }
 
  private:
   using Value = std::pair<std::string_view, double>;
@@ -40,7 +45,7 @@ class RunReporter : public Observer {
   MetricsLog metrics_;
   TensorBoardWriter events_;
   AppendFile samples_;
-  Progress progress_;
+  std::unique_ptr<Progress> progress_;  // null where silent
   std::string note_;
   std::chrono::steady_clock::time_point last_line_{};
 };

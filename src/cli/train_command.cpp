@@ -3,9 +3,9 @@
 #include <nlohmann/json.hpp>
 
 #include "analysis/model_flops.h"
-#include "analysis/peak.h"
 #include "cli/commands.h"
 #include "cli/reporter.h"
+#include "cli/run_session.h"
 #include "cli/session.h"
 #include "core/config.h"
 #include "core/error.h"
@@ -14,16 +14,11 @@
 #include "model/checkpoint.h"
 #include "report/run_report.h"
 #include "train/trainer.h"
-#include "transforms/peft.h"
 
 namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
-
-Arithmetic arithmetic(const RunConfig& config) {
-  return config.train.precision == "bf16" ? Arithmetic::kBf16 : Arithmetic::kFp32;
-}
 
 // One line on how well the transformed layers stand for the weights they started from.
 void report_taken_over(const std::vector<TakenOver>& taken) {
@@ -69,17 +64,13 @@ class TrainCommand : public Command {
 
  private:
   void prepare_folder() const;
-  void open_model(const Recipe& recipe, at::Device device);
+  RunSession open(const Recipe& recipe, at::Device device);
   int report(const RunResult& result) const;
 
   std::string recipe_;
   std::vector<std::string> overrides_;
   bool resume_ = false, help_keys_ = false, json_ = false;
   RunConfig config_;
-  Dataset data_;
-  std::unique_ptr<Decoder> model_;
-  std::string transforms_;  // transforms.toml
-  int64_t steps_ = 0;
 };
 
 void TrainCommand::prepare_folder() const {
@@ -88,31 +79,17 @@ void TrainCommand::prepare_folder() const {
     fail_usage("'{}' already holds a run; go on with it by --resume, or choose another run.dir",
                folder.string());
   }
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) fail("can't make the run folder '{}': {}", folder.string(), error.message());
+  make_run_folder(folder);
 }
 
-void TrainCommand::open_model(const Recipe& recipe, at::Device device) {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  if (!recipe.source.empty() && !recipe.names_tokenizer)
-    tokenizer = folder_tokenizer(recipe.source);
-  data_ = open_dataset(config_.data, tokenizer);
-  log_info("data: {}", data_.description);
-  resolve(config_.model, data_.tokenizer ? data_.tokenizer->vocab_size() : 0, config_.data.context);
-  check_tokens(*data_.train, config_.model.vocab_size, "the training tokens");
-  if (data_.validation)
-    check_tokens(*data_.validation, config_.model.vocab_size, "the validation tokens");
-  TransformedModel planned = plan_model(config_, recipe_);
-  if (!planned.rules.empty()) log_info("transforms:\n{}", plan_table(planned));
-  transforms_ = transforms_toml(planned.rules, planned.plan);
-  model_ = std::move(planned.decoder);
-  steps_ = resolve_steps(config_, model_->arena().count());
-  if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", recipe_);
-  model_->allocate(device, compute_dtype(config_));
-  model_->initialize(static_cast<uint64_t>(config_.run.seed));
-  if (!recipe.source.empty()) report_taken_over(start_from_weights(*model_, recipe.source));
-  if (!config_.init.adapter.empty()) load_adapter(*model_, planned.rules, config_.init.adapter);
+RunSession TrainCommand::open(const Recipe& recipe, at::Device device) {
+  const Dataset data = open_run_data(config_, recipe.source, recipe.names_tokenizer);
+  log_info("data: {}", data.description);
+  RunSession session = open_session(config_, data, recipe.source, device, recipe_);
+  if (!session.plan.empty()) log_info("transforms:\n{}", session.plan);
+  report_taken_over(session.taken_over);
+  config_ = session.config;
+  return session;
 }
 
 int TrainCommand::run() {
@@ -124,31 +101,22 @@ int TrainCommand::run() {
     return 0;
   }
   if (recipe_.empty()) fail_usage("train needs a recipe, e.g. refract train recipes/demo.toml");
-  Recipe recipe = open_recipe(recipe_, overrides_);
+  const Recipe recipe = open_recipe(recipe_, overrides_);
   config_ = recipe.config;
   prepare_folder();
   const at::Device device = open_device(config_);
   log_to_file(fs::path(config_.run.dir) / "log.txt");
-  open_model(recipe, device);
-
-  RunReporter::Options options;
-  options.folder = config_.run.dir;
-  const RunCost cost = cost_of_run(config_, *model_, steps_);
-  options.steps = static_cast<int64_t>(cost.run.steps);
-  options.flops_per_token =
-      training_flops_per_token(shape_of(*model_, config_.data.context)).total();
-  options.peak_flops = peak_flops(device_name(device), arithmetic(config_)).value_or(0);
+  const RunSession session = open(recipe, device);
+  RunReporter::Options options = reporter_options(session, device);
   if (resume_) options.resumed_from = Checkpoints(config_.run.dir).newest();
   RunReporter reporter(options);
-  Trainer trainer(config_, *model_, data_, steps_, reporter);
+  Trainer trainer(config_, *session.model, session.data, session.steps, reporter);
   // Only now is it a run: a start that failed above may be tried again with other settings.
-  write_file_atomically(fs::path(config_.run.dir) / "config.toml", to_toml(config_));
-  if (!transforms_.empty())
-    write_file_atomically(fs::path(config_.run.dir) / "transforms.toml", transforms_);
+  write_run_settings(session);
   if (options.resumed_from) trainer.resume();
-  log_info("model: {} on {}, {}", parameter_text(model_->arena()), device_name(device),
+  log_info("model: {} on {}, {}", parameter_text(session.model->arena()), device_name(device),
            config_.train.precision);
-  log_info("run: {}", describe(cost, config_));
+  log_info("run: {}", describe(cost_of_run(config_, *session.model, session.steps), config_));
   if (trainer.position() > 0) log_info("resuming from step {}", trainer.position());
   const RunResult result = trainer.run();
   reporter.finish();

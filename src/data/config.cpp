@@ -23,6 +23,8 @@ void describe(Fields& fields, DataConfig& c) {
              {.min = 1, .max = 1 << 24});
   fields.add("data.seed", c.seed, "of the split by documents and of the story generator",
              {.min = 0});
+  fields.add("data.order_seed", c.order_seed,
+             "of the order in which training windows are visited; -1: run.seed", {.min = -1});
   fields.add("data.cache", c.cache,
              "folder for token shards; empty: $XDG_CACHE_HOME/refract/tokens, or "
              "~/.cache/refract/tokens");

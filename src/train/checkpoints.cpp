@@ -70,6 +70,8 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
                       {{"step", std::to_string(position.step)},
                        {"sequences", std::to_string(position.sequences)},
                        {"seed", std::to_string(position.seed)},
+                       {"order_seed", std::to_string(position.order_seed)},
+                       {"noise_seed", std::to_string(position.noise_seed)},
                        {"layout", model.arena().layout()}});
     sync_path(partial);
     fs::remove_all(final_path);  // of an earlier, longer run that was resumed from before this step
@@ -130,8 +132,14 @@ TrainPosition Checkpoints::position(int64_t step) const {
   const fs::path file = path(step) / kStateFile;
   const SafetensorsFile saved(file);
   const auto& metadata = saved.metadata();
-  return {number(metadata, "step", file), number(metadata, "sequences", file),
-          number(metadata, "seed", file)};
+  TrainPosition position{number(metadata, "step", file), number(metadata, "sequences", file),
+                         number(metadata, "seed", file)};
+  const auto or_seed = [&](const char* key) {  // files of earlier versions have one seed for all
+    return metadata.contains(key) ? number(metadata, key, file) : position.seed;
+  };
+  position.order_seed = or_seed("order_seed");
+  position.noise_seed = or_seed("noise_seed");
+  return position;
 }
 
 void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) const {

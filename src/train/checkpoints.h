@@ -17,7 +17,8 @@ namespace refract {
 struct TrainPosition {
   int64_t step = 0;       // optimizer steps done
   int64_t sequences = 0;  // sequences consumed: the place in the data order
-  int64_t seed = 0;  // of the run: data order, dropout and noise are functions of it and the step
+  // Of the run. Data order, dropout and noise are functions of theirs and the step.
+  int64_t seed = 0, order_seed = 0, noise_seed = 0;
 };
 
 class Checkpoints {

@@ -1,11 +1,13 @@
 #include "train/evaluate.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <vector>
 
 #include "core/error.h"
 
@@ -13,9 +15,11 @@ namespace refract {
 namespace {
 
 constexpr int64_t kTokensPerBatch = 16384;  // enough to fill a GPU, little enough for a laptop
+constexpr int64_t kTokensPerCore = 1024;    // activations that stay in a core's own cache
 
 struct Totals {
-  at::Tensor loss, correct;  // double and int64 scalars on the device
+  double loss = 0;
+  int64_t correct = 0;
 };
 
 // Windows of `length` + 1 tokens from `begin` on; `first` is the number of the first of them in the
@@ -24,7 +28,7 @@ struct Batch {
   int64_t first = 0, begin = 0, windows = 0, length = 0;
 };
 
-void add_batch(Decoder& model, const TokenStream& stream, const Batch& at, Totals& totals) {
+Decoder::Loss batch_loss(Decoder& model, const TokenStream& stream, const Batch& at) {
   const int64_t size = at.length + 1;
   at::Tensor host = at::empty({at.windows, size}, at::TensorOptions().dtype(at::kInt));
   int32_t* data = host.mutable_data_ptr<int32_t>();
@@ -34,10 +38,47 @@ void add_batch(Decoder& model, const TokenStream& stream, const Batch& at, Total
   ForwardContext context;
   context.clock = at::tensor({kEvaluationStep, at.first}, at::kLong).to(model.device());
   context.weights_changed = at.first == 0;
-  const Decoder::Loss loss = model.loss(context, batch.narrow(1, 0, at.length).contiguous(),
-                                        batch.narrow(1, 1, at.length).contiguous());
-  totals.loss += loss.sum;
-  totals.correct += loss.correct;
+  return model.loss(context, batch.narrow(1, 0, at.length).contiguous(),
+                    batch.narrow(1, 1, at.length).contiguous());
+}
+
+// One batch after the other, each with all the device has; nothing is read back in between.
+Totals in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches) {
+  const auto options = at::TensorOptions().device(model.device());
+  at::Tensor loss = at::zeros({}, options.dtype(at::kDouble));
+  at::Tensor correct = at::zeros({}, options.dtype(at::kLong));
+  for (const Batch& batch : batches) {
+    const Decoder::Loss part = batch_loss(model, stream, batch);
+    loss += part.sum;
+    correct += part.correct;
+  }
+  return {loss.item<double>(), correct.item<int64_t>()};
+}
+
+// Every core with small batches of its own, whose operations then run on one thread each. The sum
+// is over batches in their order, so it does not depend on the number of cores.
+Totals side_by_side(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches) {
+  std::vector<Totals> parts(batches.size());
+  const auto run = [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;
+    for (int64_t i = begin; i < end; ++i) {
+      const Decoder::Loss part = batch_loss(model, stream, batches[i]);
+      parts[i] = {part.sum.item<double>(), part.correct.item<int64_t>()};
+    }
+  };
+  run(0, 1);  // alone: layers look up their weights in the first pass
+  at::parallel_for(1, static_cast<int64_t>(batches.size()), 1, run);
+  Totals totals;
+  for (const Totals& part : parts) {
+    totals.loss += part.loss;
+    totals.correct += part.correct;
+  }
+  return totals;
+}
+
+// Transformed layers may keep what they derive from their weights; plain ones only read.
+bool plain_on_cpu(Decoder& model) {
+  return model.device().is_cpu() && model.transformed().empty() && model.buffers().all().empty();
 }
 
 }  // namespace
@@ -49,23 +90,23 @@ Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
   const int64_t predicted = stream.size() - 1;
   if (predicted < 1)
     fail("the corpus has {} tokens; at least 2 are needed to predict one", stream.size());
-  at::NoGradGuard no_grad;
-  const auto options = at::TensorOptions().device(model.device());
-  Totals totals{at::zeros({}, options.dtype(at::kDouble)), at::zeros({}, options.dtype(at::kLong))};
+  const at::NoGradGuard no_grad;
+  const bool spread = plain_on_cpu(model);
   int64_t windows = predicted / context;
   const int64_t rest = max_windows > 0 && max_windows <= windows ? 0 : predicted % context;
   if (max_windows > 0) windows = std::min(windows, max_windows);
-  const int64_t per_batch = std::max<int64_t>(1, kTokensPerBatch / context);
-  for (int64_t first = 0; first < windows; first += per_batch) {
-    const int64_t count = std::min(per_batch, windows - first);
-    add_batch(model, stream, {first, first * context, count, context}, totals);
-  }
-  if (rest > 0) add_batch(model, stream, {windows, windows * context, 1, rest}, totals);
+  const int64_t per_batch =
+      std::max<int64_t>(1, (spread ? kTokensPerCore : kTokensPerBatch) / context);
+  std::vector<Batch> batches;
+  for (int64_t first = 0; first < windows; first += per_batch)
+    batches.push_back({first, first * context, std::min(per_batch, windows - first), context});
+  if (rest > 0) batches.push_back({windows, windows * context, 1, rest});
+  const Totals totals =
+      spread ? side_by_side(model, stream, batches) : in_turn(model, stream, batches);
   Evaluation result;
   result.tokens = windows * context + rest;
-  result.loss = totals.loss.item<double>() / static_cast<double>(result.tokens);
-  result.accuracy =
-      static_cast<double>(totals.correct.item<int64_t>()) / static_cast<double>(result.tokens);
+  result.loss = totals.loss / static_cast<double>(result.tokens);
+  result.accuracy = static_cast<double>(totals.correct) / static_cast<double>(result.tokens);
   return result;
 }
 

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/expression.h"
 #include "core/toml.h"
+#include "train/connectivity_config.h"
 
 namespace refract {
 namespace {
@@ -72,10 +73,11 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add("eval.prompt", c.eval.prompt, "what a sample starts with");
   fields.add("eval.temperature", c.eval.temperature, "of the samples; 0: the likeliest token",
              or_zero);
-  fields.add("decode.premerge", c.decode.premerge,
-             "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
-             "always, never",
-             {"auto", "on", "off"});
+  fields.add(
+      "decode.premerge", c.decode.premerge,
+      "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
+      "always, never",
+      {"auto", "on", "off"});
   fields.add("checkpoint.every", c.checkpoint.every,
              "steps between checkpoints; 0: only at the end", or_zero);
   fields.add("checkpoint.keep", c.checkpoint.keep, "newest checkpoints to keep; 0: all", or_zero);
@@ -112,8 +114,11 @@ void merge(json& tree, const std::string& key, json value) {
 
 void describe(Fields& fields, RunConfig& c) {
   fields.add("run.dir", c.run.dir, "folder that holds everything of the run");
-  fields.add("run.seed", c.run.seed, "of initial weights, data order, dropout and noise",
+  fields.add("run.seed", c.run.seed,
+             "of initial weights, and of data order, dropout and noise where these have none of "
+             "their own",
              {.min = 0});
+  fields.add("run.noise_seed", c.run.noise_seed, "of dropout and noise; -1: run.seed", {.min = -1});
   describe(fields, c.data);
   describe(fields, c.model);
   fields.add("init.from", c.init.from,
@@ -167,7 +172,12 @@ RunConfig make_run_config(const json& tree, const std::string& where,
   }
   Fields fields;
   describe(fields, config);
-  fields.set_all(tree, where);
+  json own = tree;
+  if (own.is_object() && own.contains("connectivity")) {
+    make_connectivity_config(tree, where);  // for its complaints alone: another command's settings
+    own.erase("connectivity");
+  }
+  fields.set_all(own, where);
   check_run_config(config);
   return config;
 }

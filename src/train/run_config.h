@@ -16,6 +16,7 @@ struct RunConfig {
   struct Run {
     std::string dir = "runs/unnamed";
     int64_t seed = 1;
+    int64_t noise_seed = -1;
   } run;
   DataConfig data;
   ModelConfig model;
@@ -75,6 +76,10 @@ struct RunConfig {
     int64_t every = 10;
   } log;
   std::string transform;  // [[transform]] as JSON; empty: none
+
+  // What the order of training windows, and dropout and noise, are functions of.
+  int64_t order_seed() const { return data.order_seed >= 0 ? data.order_seed : run.seed; }
+  int64_t noise_seed() const { return run.noise_seed >= 0 ? run.noise_seed : run.seed; }
 };
 
 void describe(Fields& fields, RunConfig& config);

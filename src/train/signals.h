@@ -3,7 +3,8 @@
 
 namespace refract {
 
-// Installs the handlers for as long as the object lives.
+// Installs the handlers for as long as the object lives. Of several that live at once, in any
+// thread, the first does it for all; runs that are trained side by side then stop together.
 class StopSignals {
  public:
   StopSignals();

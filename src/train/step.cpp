@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <mutex>
 
 #include "core/error.h"
 #include "ops/common/call.h"
@@ -20,7 +21,7 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
-      order_(stream_->size(), config.data.context, static_cast<uint64_t>(config.run.seed)),
+      order_(stream_->size(), config.data.context, static_cast<uint64_t>(config.order_seed())),
       micro_batch_(config.train.micro_batch > 0 ? config.train.micro_batch : config.train.batch),
       context_(config.data.context) {
   micro_batches_ = config.train.batch / micro_batch_;
@@ -90,19 +91,33 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   fill(staging, step, first_sequence);
   upload(staging);
   const bool guided = plan_.guided(step);
-  Variant& variant = variants_[guided ? 1 : 0];
-  if (!variant.graph && wants_graph() && variant.eager_steps >= kEagerSteps) {
-    // Never replayed at once and leaving nothing behind, both may lie in the same memory.
-    variant.graph =
-        cuda_->capture([this, guided] { compute(guided); }, variants_[guided ? 0 : 1].graph.get());
-  }
+  const Variant& variant = variants_[guided ? 1 : 0];
   if (variant.graph) {
     variant.graph->replay();
+  } else if (wants_graph()) {
+    warm_up_or_capture(guided);
   } else {
     compute(guided);
-    ++variant.eager_steps;
   }
   pending_.push_back(step);
+}
+
+// Runs that are trained side by side, each in a thread and stream of its own, do this in turn: they
+// share autograd's thread, and a capture waits for the whole device.
+void TrainStep::warm_up_or_capture(bool guided) {
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  Variant& variant = variants_[guided ? 1 : 0];
+  if (variant.eager_steps < kEagerSteps) {
+    compute(guided);
+    ++variant.eager_steps;
+    cuda_->synchronize();
+    return;
+  }
+  // Never replayed at once and leaving nothing behind, both may lie in the same memory.
+  variant.graph =
+      cuda_->capture([this, guided] { compute(guided); }, variants_[guided ? 0 : 1].graph.get());
+  variant.graph->replay();
 }
 
 void TrainStep::compute(bool guided) {
@@ -116,7 +131,7 @@ void TrainStep::compute(bool guided) {
   for (int64_t m = 0; m < micro_batches_; ++m) {
     ForwardContext context;
     context.training = true;
-    context.seed = static_cast<uint64_t>(config_.run.seed);
+    context.seed = static_cast<uint64_t>(config_.noise_seed());
     context.clock = longs_.narrow(0, 2 * m, 2);
     context.weights_changed = m == 0;
     const at::Tensor batch = tokens_.select(0, m);

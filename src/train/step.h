@@ -81,6 +81,7 @@ class TrainStep {
   };
 
   void compute(bool guided);
+  void warm_up_or_capture(bool guided);
   void optimize(const at::Tensor& grads, int64_t begin, int64_t end);
   bool wants_graph() const;
 

@@ -41,18 +41,29 @@ Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, 
       step_(model, config_, data_.train, steps),
       steps_(step_.plan().total_steps()) {
   position_.seed = config_.run.seed;
+  position_.order_seed = config_.order_seed();
+  position_.noise_seed = config_.noise_seed();
 }
 
 std::optional<int64_t> Trainer::resume() {
   const std::optional<int64_t> newest = checkpoints_.newest();
-  if (!newest) return std::nullopt;
+  if (newest) resume_at(*newest);
+  return newest;
+}
+
+void Trainer::resume_at(int64_t step) {
+  const TrainPosition own = position_;
   // A checkpoint from after the guided steps holds no guides.
-  if (checkpoints_.position(*newest).step >= step_.plan().guided_steps()) step_.drop_guides();
-  position_ = checkpoints_.load(*newest, model_, step_.state());
-  if (position_.seed != config_.run.seed) {
-    fail_usage("the run was started with run.seed = {}, not {}; resume it with its own seed",
-               position_.seed, config_.run.seed);
-  }
+  if (checkpoints_.position(step).step >= step_.plan().guided_steps()) step_.drop_guides();
+  position_ = checkpoints_.load(step, model_, step_.state());
+  const auto require = [](const char* key, int64_t saved, int64_t wanted) {
+    if (saved == wanted) return;
+    fail_usage("the run was started with {} = {}, not {}; resume it with its own seed", key, saved,
+               wanted);
+  };
+  require("run.seed", position_.seed, own.seed);
+  require("data.order_seed", position_.order_seed, own.order_seed);
+  require("run.noise_seed", position_.noise_seed, own.noise_seed);
   if (config_.self_guided.mode == "fixedflop" &&
       position_.sequences != position_.step * config_.train.batch) {
     fail_usage(
@@ -62,14 +73,22 @@ std::optional<int64_t> Trainer::resume() {
         position_.sequences, position_.step, config_.train.batch);
   }
   saved_at_ = evaluated_at_ = position_.step;
-  return newest;
 }
 
-RunResult Trainer::run() {
+void Trainer::branch(const Checkpoints& from, int64_t step) {
+  if (from.position(step).step >= step_.plan().guided_steps()) step_.drop_guides();
+  const TrainPosition trunk = from.load(step, model_, step_.state());
+  position_.step = trunk.step;
+  position_.sequences = trunk.sequences;
+  evaluated_at_ = trunk.step;
+}
+
+RunResult Trainer::run(std::optional<int64_t> until) {
   StopSignals signals;
+  const int64_t end = std::min(until.value_or(steps_), steps_);
   if (position_.step == 0) evaluate_now();
   restart_clock();
-  while (position_.step < steps_) {
+  while (position_.step < end) {
     step_.run(position_.step, first_sequence(position_.step));
     position_.step += 1;
     position_.sequences += config_.train.batch;
@@ -79,7 +98,8 @@ RunResult Trainer::run() {
     const bool last = position_.step == steps_;
     const bool stopping = StopSignals::received() != 0;
     const bool evaluating = last || (due(config_.eval.every) && !stopping);
-    const bool saving = last || stopping || is_permanent() || due(config_.checkpoint.every);
+    const bool saving =
+        position_.step == end || stopping || is_permanent() || due(config_.checkpoint.every);
     if (due(config_.log.every) || evaluating || saving || timed_steps_ == step_.capacity()) {
       log_point();  // waits for the device; a bad step is found before anything is evaluated or
                     // saved

@@ -59,11 +59,17 @@ class Trainer {
   // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where
   // there is none.
   std::optional<int64_t> resume();
+  // The same from one of its checkpoints that need not be the newest.
+  void resume_at(int64_t step);
+  // Goes on from a checkpoint of another run with that run's weights, moments, step and place in
+  // the data, but under this run's own seeds.
+  void branch(const Checkpoints& from, int64_t step);
   // The step that the next run() starts with.
   int64_t position() const { return position_.step; }
   bool captured() const { return step_.captured(); }
 
-  RunResult run();
+  // To the end, or to `until` steps, where a checkpoint is written and the run may be resumed.
+  RunResult run(std::optional<int64_t> until = std::nullopt);
 
   // Sampled texts with the run's settings.
   std::string sample(int64_t index);

@@ -194,5 +194,54 @@ TEST(Checkpoints, AnotherModelIsRefused) {
   EXPECT_THROW(wider.trainer->resume(), Error);
 }
 
+// A run of 12 steps that leaves a checkpoint at 5, and one that branches off there.
+at::Tensor branched(const std::string& name, const std::function<void(RunConfig&)>& change) {
+  RunConfig trunk = tiny_config(name + "_trunk");
+  trunk.checkpoint.permanent = {5};
+  TinyRun first(trunk);
+  first.trainer->run(5);
+  EXPECT_EQ(first.trainer->position(), 5);
+  RunConfig copy = tiny_config(name + "_copy");
+  change(copy);
+  TinyRun second(copy);
+  second.trainer->branch(Checkpoints(trunk.run.dir), 5);
+  const RunResult result = second.trainer->run();
+  EXPECT_TRUE(result.finished);
+  EXPECT_EQ(result.step, 12);
+  return second.model->arena().master().clone();
+}
+
+TEST(Trainer, ABranchUnderTheTrunksSeedsIsTheTrunk) {
+  TinyRun whole(tiny_config("unbranched"));
+  whole.trainer->run();
+  EXPECT_TRUE(at::equal(branched("same", [](RunConfig&) {}), whole.model->arena().master()));
+}
+
+TEST(Trainer, BranchesUnderOtherSeedsPart) {
+  const auto order = [](RunConfig& config) { config.data.order_seed = 77; };
+  const auto noise = [](RunConfig& config) { config.run.noise_seed = 77; };
+  const at::Tensor same = branched("own", [](RunConfig&) {});
+  const at::Tensor other = branched("other", order);
+  EXPECT_FALSE(at::equal(other, same));
+  EXPECT_TRUE(at::equal(branched("other_again", order), other));
+  EXPECT_TRUE(at::equal(branched("no_noise_in_it", noise), same));
+  const auto dropout = [](RunConfig& config) { config.model.dropout = 0.2; };
+  EXPECT_FALSE(at::equal(branched("noisy", [&](RunConfig& c) { dropout(c), noise(c); }),
+                         branched("less_noisy", dropout)));
+}
+
+TEST(Trainer, ResumingUnderAnotherOrderIsRefused) {
+  RunConfig config = tiny_config("another_order");
+  TinyRun(config).trainer->run(5);
+  config.data.order_seed = 9;
+  TinyRun other(config);
+  try {
+    other.trainer->resume();
+    FAIL() << "went on in another order";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("data.order_seed = 1, not 9"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace refract

@@ -1,0 +1,35 @@
+// The output layer and its loss for many models on the same tokens, without gradients.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace refract {
+
+// loss_sum [A]: per model the sum of -log softmax(x W^T)[target] in nats, float64; num_correct [A]
+// int64: how often the arg max (the lowest index among equals) is the target.
+struct BatchedCrossEntropy {
+  at::Tensor loss_sum, num_correct;
+};
+
+// x [A, N, C], weight [A, Vp, C] (its models may lie apart, each one dense), targets [N] int64 or
+// int32, num_classes V <= Vp, as linear_cross_entropy() has them for each model. Nothing here is
+// differentiable.
+BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
+                                                 const at::Tensor& targets, int64_t num_classes,
+                                                 bool wide_logits = false);
+
+namespace composite {
+// One model after the other by linear_cross_entropy().
+std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,
+                                                                const at::Tensor& weight,
+                                                                const at::Tensor& targets,
+                                                                int64_t num_classes,
+                                                                bool wide_logits);
+}  // namespace composite
+
+namespace batched_cross_entropy {
+// Raises unless the arguments fit together.
+void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
+           int64_t num_classes);
+}  // namespace batched_cross_entropy
+
+}  // namespace refract

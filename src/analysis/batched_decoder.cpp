@@ -1,0 +1,208 @@
+#include "analysis/batched_decoder.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "model/dense.h"
+#include "model/rope.h"
+#include "ops/common/call.h"
+#include "ops/fused/activation.h"
+#include "ops/fused/batched_cross_entropy.h"
+#include "ops/fused/norm.h"
+#include "ops/fused/rope.h"
+#include "ops/fused/split.h"
+
+namespace refract {
+namespace {
+
+std::string layer_name(int64_t index) { return fmt::format("model.layers.{}", index); }
+
+// Below that a product is bound by memory, and splitting its operands costs more than it saves.
+bool worth_splitting(int64_t in, int64_t out) {
+  return in * out >= 32768 && (in >= 128 || out >= 8192);
+}
+
+}  // namespace
+
+std::string why_not_batched(Decoder& model) {
+  if (!model.buffers().all().empty())
+    return fmt::format("it keeps a buffer, '{}'", model.buffers().all().front().name);
+  Decoder plain(model.config(), DenseFactory());
+  for (const Parameter& parameter : model.arena().parameters()) {
+    const Parameter* other = plain.arena().find(parameter.name);
+    if (!other || other->shape != parameter.shape)
+      return fmt::format("its parameter '{}' is of no plain layer", parameter.name);
+  }
+  return "";
+}
+
+BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split)
+    : model_(model),
+      config_(model.config()),
+      parameters_(parameters_AS),
+      models_(parameters_AS.size(0)),
+      split_(split && model.arena().compute().scalar_type() == at::kFloat) {
+  const at::NoGradGuard no_grad;
+  const ModelConfig& c = config_;
+  const at::ScalarType dtype = model.arena().compute().scalar_type();
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string attn = layer_name(i) + ".self_attn.", mlp = layer_name(i) + ".mlp.";
+    Layer layer;
+    layer.qkv = to_compute(folded({attn + "q_proj", attn + "k_proj", attn + "v_proj"},
+                                  layer_name(i) + ".input_layernorm"));
+    layer.output = to_compute(linear({attn + "o_proj"}));
+    const Names up = c.gated() ? Names{mlp + "gate_proj", mlp + "up_proj"} : Names{mlp + "up_proj"};
+    layer.up = to_compute(folded(up, layer_name(i) + ".post_attention_layernorm"));
+    layer.down = to_compute(linear({mlp + "down_proj"}));
+    layer.scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
+    if (c.scale_attn_by_inverse_layer_idx) layer.scale /= static_cast<double>(i + 1);
+    layers_.push_back(layer);
+  }
+  embedding_ = value("model.embed_tokens.weight").to(dtype);
+  if (c.position == "learned") positions_ = value("model.embed_positions.weight").to(dtype);
+  head_ = c.tie_word_embeddings ? embedding_ : value("lm_head.weight").to(dtype);
+  split_head_ = split_ && worth_splitting(c.hidden_size, c.vocab_size);
+  if (split_head_) head_ = split_weight_bfloat16(head_);
+  final_weight_ = value("model.norm.weight").unsqueeze(1).to(dtype);
+  if (!c.rms()) final_bias_ = value("model.norm.bias").unsqueeze(1).to(dtype);
+  const auto options = parameters_.options().dtype(dtype);
+  unit_weight_ = at::ones({c.hidden_size}, options);
+  if (!c.rms()) zero_bias_ = at::zeros({c.hidden_size}, options);
+  if (c.position == "rope") {
+    const auto [cos, sin] = rope_tables(c);
+    const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    cos_ = cos.to(parameters_.device(), wide);
+    sin_ = sin.to(parameters_.device(), wide);
+  }
+  parameters_.reset();
+}
+
+at::Tensor BatchedDecoder::value(const std::string& name) const {
+  const Parameter* parameter = model_.arena().find(name);
+  if (!parameter) return {};
+  std::vector<int64_t> shape = parameter->shape;
+  shape[0] = parameter->padded_rows;
+  shape.insert(shape.begin(), models_);
+  return parameters_.narrow(1, parameter->offset, parameter->stored_numel()).view(shape);
+}
+
+BatchedDecoder::Linear BatchedDecoder::linear(const Names& modules) const {
+  std::vector<at::Tensor> weights, biases;
+  bool any_bias = false;
+  for (const std::string& module : modules) {
+    weights.push_back(value(module + ".weight"));
+    at::Tensor bias = value(module + ".bias");
+    any_bias |= bias.defined();
+    if (!bias.defined()) bias = at::zeros({models_, weights.back().size(1)}, parameters_.options());
+    biases.push_back(bias);
+  }
+  Linear joint{weights.size() == 1 ? weights[0] : at::cat(weights, 1), {}};
+  if (any_bias) joint.bias = at::cat(biases, 1).unsqueeze(1);
+  return joint;
+}
+
+// W (g * n + b) + c = (W diag(g)) n + (W b + c) for the normalized n.
+BatchedDecoder::Linear BatchedDecoder::folded(const Names& modules, const std::string& norm) const {
+  Linear joint = linear(modules);
+  const at::Tensor scale = value(norm + ".weight"), shift = value(norm + ".bias");
+  if (shift.defined()) {
+    const at::Tensor product = at::bmm(joint.weight, shift.unsqueeze(2)).transpose(1, 2);
+    joint.bias = joint.bias.defined() ? joint.bias.add(product) : product;
+  }
+  joint.weight = joint.weight.mul(scale.unsqueeze(1));
+  return joint;
+}
+
+BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
+  const at::ScalarType dtype = model_.arena().compute().scalar_type();
+  linear.split = split_ && worth_splitting(linear.weight.size(2), linear.weight.size(1));
+  linear.weight = (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype))
+                      .transpose(1, 2);
+  if (linear.bias.defined()) linear.bias = linear.bias.to(dtype);
+  return linear;
+}
+
+at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x) {
+  const at::Tensor &weight = linear.weight, &bias = linear.bias;
+  if (!linear.split) return bias.defined() ? at::baddbmm(bias, x, weight) : at::bmm(x, weight);
+  const at::Tensor parts = split_bfloat16(x);
+  if (x.is_cuda()) {
+    return bias.defined() ? at::baddbmm(bias, parts, weight, at::kFloat)
+                          : at::bmm(parts, weight, at::kFloat);
+  }
+  const at::Tensor y = at::bmm(parts.to(at::kFloat), weight.to(at::kFloat));
+  return bias.defined() ? y.add(bias) : y;
+}
+
+at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
+  const int64_t N = tokens_NT.size(0), T = tokens_NT.size(1), C = config_.hidden_size;
+  const at::Tensor x = embedding_.index_select(1, tokens_NT.reshape({-1}));
+  if (positions_.defined()) {
+    x.view({models_, N, T, C}).add_(positions_.narrow(1, 0, T).unsqueeze(1));
+  }
+  return x;
+}
+
+at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
+                                     int64_t length) const {
+  const int64_t H = config_.num_attention_heads, K = config_.num_key_value_heads,
+                D = config_.head_dim, T = length, sequences = x.size(0) * x.size(1) / T;
+  at::Tensor qkv = apply(layer.qkv, x).view({sequences, T, (H + 2 * K) * D});
+  if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
+  const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
+  const auto heads = [&](const at::Tensor& part, int64_t count) {
+    return part.view({sequences, T, count, D}).transpose(1, 2);
+  };
+  const at::Tensor mixed = at::scaled_dot_product_attention(
+      heads(parts[0], H), heads(parts[1], K), heads(parts[2], K), std::nullopt, 0.0,
+      /*is_causal=*/T > 1, layer.scale, /*enable_gqa=*/H != K);
+  return apply(layer.output, mixed.transpose(1, 2).reshape({x.size(0), x.size(1), H * D}));
+}
+
+at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
+  const at::Tensor up = apply(layer.up, x);
+  const at::Tensor active = config_.gated()
+                                ? swiglu(up, std::nullopt)
+                                : bias_gelu(up, std::nullopt, config_.hidden_act == "gelu_tanh");
+  return apply(layer.down, active);
+}
+
+BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
+                                          const at::Tensor& targets_NT) const {
+  const at::NoGradGuard no_grad;
+  const int64_t T = tokens_NT.size(1);
+  const std::optional<at::Tensor> no_bias = optional_of(zero_bias_);
+  at::Tensor stream = embed(tokens_NT), branch, normed;
+  // Only the rows' normalization is left of each norm; the residual add rides in it.
+  const auto add_and_norm = [&] {
+    std::tie(normed, stream) =
+        add_norm(branch, stream, unit_weight_, no_bias, config_.norm_eps, config_.rms());
+  };
+  for (const Layer& layer : layers_) {
+    if (branch.defined()) {
+      add_and_norm();
+    } else {
+      normed = norm(stream, unit_weight_, no_bias, config_.norm_eps, config_.rms());
+    }
+    branch = attention(layer, normed, T);
+    add_and_norm();
+    branch = mlp(layer, normed);
+  }
+  add_and_norm();
+  normed = normed.mul_(final_weight_);
+  if (final_bias_.defined()) normed.add_(final_bias_);
+  if (split_head_) normed = split_bfloat16(normed);
+  const BatchedCrossEntropy loss = batched_linear_cross_entropy(
+      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*wide_logits=*/split_head_);
+  return {loss.loss_sum, loss.num_correct};
+}
+
+}  // namespace refract

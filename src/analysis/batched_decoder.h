@@ -1,0 +1,65 @@
+// One decoder in plain layers with many sets of weights at once: every product is one batched
+// product. Shapes: A models, N sequences of T tokens, C hidden_size, V vocabulary.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "model/decoder.h"
+
+namespace refract {
+
+// Why a model's forward pass is not the plain one that BatchedDecoder repeats; empty if it is.
+std::string why_not_batched(Decoder& model);
+
+class BatchedDecoder {
+ public:
+  // parameters_AS: per model the arena of `model` (its values do not matter), fp32. The weights are
+  // copied, the affine part of each layer's normalizations folded into the products behind it, and
+  // converted to the compute type of `model`. With `split`, for fp32, products of enough numbers
+  // are made on tensor cores from operands that are split in two (ops/fused/split.h).
+  BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split = false);
+
+  struct Loss {
+    at::Tensor sum;      // float64 [A]: cross-entropy in nats, summed over all targets
+    at::Tensor correct;  // int64 [A]: targets that are the arg max
+  };
+  // Every model on the same tokens and targets [N, T], int32 or int64. Without gradient.
+  Loss loss(const at::Tensor& tokens_NT, const at::Tensor& targets_NT) const;
+
+  int64_t models() const { return models_; }
+
+ private:
+  // weight [A, in, out], split [A, 3 in, out]; bias [A, 1, out] or undefined.
+  struct Linear {
+    at::Tensor weight, bias;
+    bool split = false;
+  };
+  struct Layer {
+    Linear qkv, output, up, down;
+    double scale = 1;  // of the attention's scores
+  };
+  using Names = std::vector<std::string>;
+
+  at::Tensor value(const std::string& name) const;  // [A, ...], undefined where there is none
+  Linear linear(const Names& modules) const;        // side by side
+  Linear folded(const Names& modules, const std::string& norm) const;
+  Linear to_compute(Linear linear) const;
+  static at::Tensor apply(const Linear& linear, const at::Tensor& x);
+  at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
+  at::Tensor attention(const Layer& layer, const at::Tensor& x, int64_t length) const;
+  at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
+
+  Decoder& model_;
+  const ModelConfig& config_;
+  at::Tensor parameters_;  // only while the constructor runs
+  int64_t models_;
+  bool split_, split_head_ = false;
+  std::vector<Layer> layers_;
+  at::Tensor embedding_, positions_, head_;  // [A, Vp, C], [A, Tmax, C], [A, Vp, C or 3 C]
+  at::Tensor final_weight_, final_bias_, unit_weight_, zero_bias_;
+  at::Tensor cos_, sin_;
+};
+
+}  // namespace refract

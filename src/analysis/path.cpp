@@ -1,0 +1,172 @@
+#include "analysis/path.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include "analysis/batched_decoder.h"
+#include "core/error.h"
+
+namespace refract {
+namespace {
+
+// Weights of the points that are evaluated together, and what their activations may take.
+constexpr int64_t kWeightBytesCpu = int64_t{2} << 30, kWeightBytesCuda = int64_t{16} << 30;
+constexpr int64_t kActivationBytesCpu = int64_t{64} << 20, kActivationBytesCuda = int64_t{3} << 30;
+// Attention's kernels take the batch as a grid dimension of 16 bits.
+constexpr int64_t kMostSequences = 32768;
+
+// Bytes that live at once for a token of one model: the widest layer's input, output and residual.
+int64_t bytes_per_token(const ModelConfig& c) {
+  const int64_t up = (c.gated() ? 2 : 1) * c.intermediate_size;
+  const int64_t qkv = c.attention_width() + 2 * c.key_value_width();
+  return 4 * (4 * c.hidden_size + std::max(up + c.intermediate_size, 2 * qkv));
+}
+
+// The predicted part of a stream, cut as evaluate() cuts it.
+struct Cut {
+  int64_t windows = 0, rest = 0;  // rest: predicted tokens of the last, shorter window
+};
+
+Cut cut_of(const TokenStream& stream, int64_t context, int64_t max_windows) {
+  const int64_t predicted = stream.size() - 1;
+  Cut cut{predicted / context, predicted % context};
+  if (max_windows > 0 && max_windows <= cut.windows) cut = {max_windows, 0};
+  return cut;
+}
+
+at::Tensor tokens_of(const TokenStream& stream, int64_t count, at::Device device) {
+  at::Tensor host = at::empty({count}, at::TensorOptions().dtype(at::kInt));
+  stream.read(0, {host.mutable_data_ptr<int32_t>(), static_cast<size_t>(count)});
+  return host.to(device);
+}
+
+}  // namespace
+
+std::vector<PointEvaluator::Coefficients> path_points(const std::vector<double>& alphas) {
+  std::vector<PointEvaluator::Coefficients> points;
+  for (double alpha : alphas) points.push_back({alpha, 1 - alpha});
+  return points;
+}
+
+PointEvaluator::PointEvaluator(Decoder& model, std::vector<Weights> corners, PointOptions options)
+    : model_(model), corners_(std::move(corners)), options_(std::move(options)) {
+  const std::string reason = why_not_batched(model);
+  if (options_.engine == "batched" && !reason.empty())
+    fail_usage("these models can't be evaluated many at a time: {}", reason);
+  batched_ = options_.engine == "batched" ||
+             (options_.engine == "auto" && model.device().is_cuda() && reason.empty());
+}
+
+std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
+                                                 const std::vector<Coefficients>& points,
+                                                 const std::function<void(int64_t)>& done) {
+  std::vector<Evaluation> results(points.size());
+  std::vector<size_t> between;
+  int64_t finished = 0;
+  const auto report = [&](size_t count) {
+    finished += static_cast<int64_t>(count);
+    if (done) done(finished);
+  };
+  for (size_t i = 0; i < points.size(); ++i) {
+    if (batched_ && corner_of(points[i]) < 0) {
+      between.push_back(i);
+    } else {
+      results[i] = evaluate_single(stream, points[i]);
+      report(1);
+    }
+  }
+  if (between.empty()) return results;
+  const Cut cut = cut_of(stream, options_.context, options_.max_windows);
+  const at::Tensor tokens =
+      tokens_of(stream, cut.windows * options_.context + cut.rest + 1, model_.device());
+  const int64_t budget = model_.device().is_cuda() ? kWeightBytesCuda : kWeightBytesCpu;
+  // Weights, beside them their folded copies, and split ones of one and a half times that.
+  const int64_t bytes = 4 * corners_[0].parameters.numel() * 4;
+  const auto together = static_cast<size_t>(std::max<int64_t>(1, budget / bytes));
+  for (size_t first = 0; first < between.size(); first += together) {
+    std::vector<Coefficients> chunk;
+    const size_t last = std::min(between.size(), first + together);
+    for (size_t i = first; i < last; ++i) chunk.push_back(points[between[i]]);
+    const std::vector<Evaluation> part = evaluate_batch(tokens, chunk);
+    for (size_t i = first; i < last; ++i) results[between[i]] = part[i - first];
+    report(chunk.size());
+  }
+  return results;
+}
+
+Evaluation PointEvaluator::evaluate_single(const TokenStream& stream, const Coefficients& point) {
+  set_weights(model_, combine(corners_, point));
+  if (corner_of(point) < 0 && options_.buffers == "re-estimate") re_estimate_buffers();
+  return refract::evaluate(model_, stream, options_.context, options_.max_windows);
+}
+
+std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
+                                                       const std::vector<Coefficients>& points) {
+  const at::NoGradGuard no_grad;
+  const auto models = static_cast<int64_t>(points.size());
+  const int64_t T = options_.context, predicted = tokens.numel() - 1, windows = predicted / T;
+  const auto options = corners_[0].parameters.options();
+  at::Tensor weights = at::empty({models, corners_[0].parameters.numel()}, options);
+  for (int64_t a = 0; a < models; ++a) {
+    // Buffers have no part here: a model that has any is not batched.
+    weights.select(0, a).copy_(combine(corners_, points[static_cast<size_t>(a)]).parameters);
+  }
+  const bool split =
+      options_.products == "split" || (options_.products == "auto" && model_.device().is_cuda());
+  const BatchedDecoder batched(model_, weights, split);
+  at::Tensor loss = at::zeros({models}, options.dtype(at::kDouble));
+  at::Tensor correct = at::zeros({models}, options.dtype(at::kLong));
+  const auto add = [&](int64_t begin, int64_t sequences, int64_t length) {
+    const int64_t count = sequences * length;
+    const BatchedDecoder::Loss part =
+        batched.loss(tokens.narrow(0, begin, count).view({sequences, length}),
+                     tokens.narrow(0, begin + 1, count).view({sequences, length}));
+    loss.add_(part.sum);
+    correct.add_(part.correct);
+  };
+  const int64_t activations =
+      model_.device().is_cuda() ? kActivationBytesCuda : kActivationBytesCpu;
+  const int64_t fit = activations / (models * T * bytes_per_token(model_.config()));
+  const int64_t together = std::max<int64_t>(1, std::min(fit, kMostSequences / models));
+  for (int64_t first = 0; first < windows; first += together)
+    add(first * T, std::min(together, windows - first), T);
+  if (predicted % T > 0) add(windows * T, 1, predicted % T);
+
+  loss = loss.cpu();
+  correct = correct.cpu();
+  std::vector<Evaluation> results;
+  for (int64_t a = 0; a < models; ++a) {
+    const auto count = static_cast<double>(predicted);
+    results.push_back({loss[a].item<double>() / count,
+                       static_cast<double>(correct[a].item<int64_t>()) / count, predicted});
+  }
+  return results;
+}
+
+// Running ranges move in training mode only, so they see the calibration tokens in that mode.
+void PointEvaluator::re_estimate_buffers() {
+  if (options_.fresh_buffers.empty()) return;
+  const at::NoGradGuard no_grad;
+  size_t i = 0;
+  for (BufferStore::Buffer& buffer : model_.buffers().all())
+    buffer.tensor.copy_(options_.fresh_buffers.at(i++));
+  const int64_t T = options_.context, windows = (options_.calibration->size() - 1) / T;
+  const int64_t size = std::min(options_.calibration_batch, windows);
+  for (int64_t b = 0; b < options_.calibration_batches && (b + 1) * size <= windows; ++b) {
+    at::Tensor host = at::empty({size, T + 1}, at::TensorOptions().dtype(at::kInt));
+    for (int64_t w = 0; w < size; ++w) {
+      options_.calibration->read(
+          (b * size + w) * T,
+          {host.mutable_data_ptr<int32_t>() + w * (T + 1), static_cast<size_t>(T + 1)});
+    }
+    const at::Tensor batch = host.to(model_.device());
+    ForwardContext context;
+    context.training = true;
+    context.clock = at::zeros({2}, batch.options().dtype(at::kLong));
+    context.clock[0] = b;
+    model_.loss(context, batch.narrow(1, 0, T).contiguous(), batch.narrow(1, 1, T).contiguous());
+  }
+}
+
+}  // namespace refract

@@ -1,0 +1,64 @@
+// Loss at many points between models, every point on the same tokens.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "analysis/weights.h"
+#include "train/evaluate.h"
+
+namespace refract {
+
+struct PointOptions {
+  int64_t context = 0;
+  int64_t max_windows = 0;  // whole windows from the start of the stream; 0: all of it
+  // "batched": many points in one pass, the model in plain layers only; "single": one after the
+  // other; "auto": batched on CUDA where it can be.
+  std::string engine = "auto";
+  // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
+  // in two (ops/fused/split.h); "auto": split on CUDA.
+  std::string products = "auto";
+  // What becomes of buffers (running ranges) between the corners: "interpolate", or "re-estimate"
+  // from `calibration`: they start as in a new model and see `calibration_batches` batches of
+  // `calibration_batch` windows from its start in training mode, weights untouched.
+  std::string buffers = "interpolate";
+  std::vector<at::Tensor> fresh_buffers;  // of a new model, in the order of its store
+  std::shared_ptr<TokenStream> calibration;
+  int64_t calibration_batches = 8, calibration_batch = 32;
+};
+
+// Evaluates combinations of corners. A corner itself is evaluated by evaluate() with its own
+// buffers, whatever the options, so that it gives what `refract eval` gives.
+class PointEvaluator {
+ public:
+  // `model` is used to compute and its weights change.
+  PointEvaluator(Decoder& model, std::vector<Weights> corners, PointOptions options);
+
+  using Coefficients = std::vector<double>;
+  // One evaluation a point. `done` is called with the number of points that are finished.
+  std::vector<Evaluation> evaluate(const TokenStream& stream,
+                                   const std::vector<Coefficients>& points,
+                                   const std::function<void(int64_t)>& done = {});
+
+  const std::vector<Weights>& corners() const { return corners_; }
+  // Of the points between corners.
+  bool batched() const { return batched_; }
+
+ private:
+  Evaluation evaluate_single(const TokenStream& stream, const Coefficients& point);
+  std::vector<Evaluation> evaluate_batch(const at::Tensor& tokens,
+                                         const std::vector<Coefficients>& points);
+  void re_estimate_buffers();
+
+  Decoder& model_;
+  std::vector<Weights> corners_;
+  PointOptions options_;
+  bool batched_ = false;
+};
+
+// Coefficients (alpha, 1 - alpha) of a path from B (alpha 0) to A (alpha 1).
+std::vector<PointEvaluator::Coefficients> path_points(const std::vector<double>& alphas);
+
+}  // namespace refract

@@ -1,0 +1,56 @@
+// Changes of a dense decoder's weights that leave its function as it is.
+//
+// Permuting the units of a feed-forward layer; the attention heads of a layer, key/value groups
+// first and query heads inside their group, each as a whole (so that rotary positions are not
+// touched, nor the per-frequency rotation they would allow inside a head); the channels of the
+// residual stream, or, for RMSNorm without its scales, any orthogonal map of it.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/decoder.h"
+
+namespace refract {
+
+using Permutation = std::vector<int64_t>;  // new index i holds what was at p[i]
+
+// float64 on the CPU, under the model's names. Copies share tensors: what changes one here puts a
+// new tensor in its place.
+using NamedWeights = std::map<std::string, at::Tensor>;
+NamedWeights named_weights(Decoder& model);
+// Rounds into the arena.
+void write_weights(const NamedWeights& weights, Decoder& model);
+
+// Heads of a layer: groups[i] is the old group at place i; inner[i] orders the query heads of the
+// group that comes to place i.
+struct HeadPermutation {
+  Permutation groups;
+  std::vector<Permutation> inner;
+};
+
+void permute_units(NamedWeights& weights, int64_t layer, const Permutation& units);
+void permute_heads(NamedWeights& weights, const ModelConfig& config, int64_t layer,
+                   const HeadPermutation& heads);
+void permute_residual(NamedWeights& weights, const ModelConfig& config,
+                      const Permutation& channels);
+// x -> Q x for orthogonal Q [C, C]. Every normalization must be an RMSNorm whose scales are 1.
+void rotate_residual(NamedWeights& weights, const ModelConfig& config, const at::Tensor& q);
+
+// Multiplies the scales of every RMSNorm into the products behind it, and sets them to 1. Not for
+// tied embeddings, whose head can't differ.
+void fold_scales(NamedWeights& weights, const ModelConfig& config);
+// Takes the scales of `like` out of the products again. Fails where a scale is 0.
+void unfold_scales(NamedWeights& weights, const ModelConfig& config, const NamedWeights& like);
+
+// What reads the residual stream along its last dimension, and what writes to it along its first.
+struct ResidualUsers {
+  std::vector<std::string> readers, writers;
+  std::vector<std::string> scales;  // per-channel vectors of the normalizations
+};
+ResidualUsers residual_users(const NamedWeights& weights, const ModelConfig& config);
+
+}  // namespace refract

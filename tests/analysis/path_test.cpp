@@ -1,0 +1,195 @@
+#include "analysis/path.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "analysis/batched_decoder.h"
+#include "core/error.h"
+#include "core/random.h"
+#include "model/small_models.h"
+#include "ops/cuda_guard.h"
+#include "ops/tolerances.h"
+
+namespace refract {
+namespace {
+
+using testing::every_setting;
+using testing::make_decoder;
+
+std::shared_ptr<TokenStream> stream_for(const ModelConfig& config, int64_t size) {
+  RandomStream random(5, "tokens");
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < size; ++i)
+    tokens.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size))));
+  return make_token_stream(tokens);
+}
+
+std::vector<Weights> two_models(const ModelConfig& config) {
+  return {weights_of(*make_decoder(config, at::kFloat, DenseFactory(), 1)),
+          weights_of(*make_decoder(config, at::kFloat, DenseFactory(), 2))};
+}
+
+PointOptions options_for(const std::string& engine) {
+  PointOptions options;
+  options.context = 6;
+  options.engine = engine;
+  return options;
+}
+
+std::vector<Evaluation> path(const ModelConfig& config, const std::string& engine, int64_t alphas) {
+  auto model = make_decoder(config);
+  PointEvaluator evaluator(*model, two_models(config), options_for(engine));
+  EXPECT_EQ(evaluator.batched(), engine == "batched");
+  return evaluator.evaluate(*stream_for(config, 200), path_points(equally_spaced(alphas)));
+}
+
+TEST(Combination, IsBitwiseTheCornerAtItsEnd) {
+  const std::vector<Weights> corners = two_models(testing::small_llama());
+  for (size_t i = 0; i < 2; ++i) {
+    const std::vector<double> at_end = {i == 0 ? 1.0 : 0.0, i == 0 ? 0.0 : 1.0};
+    EXPECT_TRUE(at::equal(combine(corners, at_end).parameters, corners[i].parameters));
+  }
+  const at::Tensor middle = combine(corners, std::vector<double>{0.25, 0.75}).parameters;
+  testing::expect_close(middle,
+                        corners[0].parameters.mul(0.25).add(corners[1].parameters.mul(0.75)),
+                        "a quarter of A");
+}
+
+TEST(Combination, ACornerSurvivesAnEndThatIsNotFinite) {
+  std::vector<Weights> corners = two_models(testing::small_gpt2());
+  corners[1].parameters[3] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(
+      at::equal(combine(corners, std::vector<double>{1.0, 0.0}).parameters, corners[0].parameters));
+}
+
+TEST(Geometry, OfPointsOnTheAxes) {
+  Weights a{at::zeros({5}), {}}, b{at::zeros({5}), {}};
+  a.parameters[0] = 3;
+  b.parameters[1] = 4;
+  const Geometry geometry = geometry_of(a, b);
+  EXPECT_DOUBLE_EQ(geometry.distance, 5);
+  EXPECT_DOUBLE_EQ(geometry.norm_a, 3);
+  EXPECT_DOUBLE_EQ(geometry.norm_b, 4);
+  EXPECT_DOUBLE_EQ(geometry.cosine(), 0);
+}
+
+TEST(Path, EndPointsAreTheirOwnEvaluation) {
+  const ModelConfig config = testing::small_gpt2();
+  const auto stream = stream_for(config, 200);
+  for (const char* engine : {"single", "batched"}) {
+    const std::vector<Evaluation> points = path(config, engine, 4);
+    auto a = make_decoder(config, at::kFloat, DenseFactory(), 1);
+    auto b = make_decoder(config, at::kFloat, DenseFactory(), 2);
+    const Evaluation at_a = evaluate(*a, *stream, 6), at_b = evaluate(*b, *stream, 6);
+    EXPECT_EQ(points.front().loss, at_b.loss) << engine;
+    EXPECT_EQ(points.back().loss, at_a.loss) << engine;
+    EXPECT_EQ(points.back().accuracy, at_a.accuracy) << engine;
+    EXPECT_EQ(points[1].tokens, 199) << engine;
+  }
+}
+
+// The mean loss of either engine is within the table's tolerance for fp32; the arg max of random
+// models has no ties.
+TEST(Path, BatchedEqualsOneByOneForEverySetting) {
+  for (const auto& [name, config] : every_setting()) {
+    const std::vector<Evaluation> single = path(config, "single", 5),
+                                  many = path(config, "batched", 5);
+    for (size_t i = 0; i < single.size(); ++i) {
+      const testing::Tolerance allowed = testing::tolerance(at::kCPU, at::kFloat);
+      EXPECT_NEAR(many[i].loss, single[i].loss,
+                  allowed.relative * single[i].loss + allowed.absolute)
+          << name << " point " << i;
+      EXPECT_EQ(many[i].accuracy, single[i].accuracy) << name << " point " << i;
+      EXPECT_EQ(many[i].tokens, single[i].tokens) << name;
+    }
+    EXPECT_GT(std::abs(single[2].loss - single[0].loss), 1e-3) << name << ": the points differ";
+  }
+}
+
+// Split products have 16 bits: the mean loss is right to 1e-4 where single products are not.
+TEST(Path, SplitProductsGiveTheSameLoss) {
+  ModelConfig config = testing::small_llama();
+  config.hidden_size = 128;
+  config.intermediate_size = 256;
+  config.head_dim = 32;
+  const auto run = [&](const std::string& products) {
+    auto model = make_decoder(config);
+    PointOptions options = options_for("batched");
+    options.products = products;
+    std::vector<Weights> corners = two_models(config);
+    for (Weights& corner : corners) corner.parameters.mul_(0.2);
+    PointEvaluator evaluator(*model, corners, options);
+    return evaluator.evaluate(*stream_for(config, 200), path_points({0.3, 0.6}));
+  };
+  const auto plain = run("fp32"), split = run("split");
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_NE(split[i].loss, plain[i].loss) << "nothing was split";
+    EXPECT_NEAR(split[i].loss, plain[i].loss, 1e-4 * plain[i].loss);
+  }
+}
+
+TEST(Path, AWindowLimitIsThatOfEvaluate) {
+  const ModelConfig config = testing::small_gpt2();
+  const auto stream = stream_for(config, 200);
+  for (const char* engine : {"single", "batched"}) {
+    auto model = make_decoder(config);
+    PointOptions options = options_for(engine);
+    options.max_windows = 7;
+    PointEvaluator evaluator(*model, two_models(config), options);
+    const auto points = evaluator.evaluate(*stream, path_points({0, 0.5, 1}));
+    for (const Evaluation& point : points) EXPECT_EQ(point.tokens, 42) << engine;
+  }
+}
+
+// A decoder with a buffer that its loss does not read.
+struct WithBuffer {
+  std::unique_ptr<Decoder> model = make_decoder(testing::small_gpt2());
+  WithBuffer() { model->buffers().declare("range", at::zeros({2})); }
+};
+
+TEST(Path, BuffersAreInterpolatedOrStartAfresh) {
+  WithBuffer with;
+  std::vector<Weights> corners = two_models(testing::small_gpt2());
+  corners[0].buffers = {at::zeros({2}).add(1)};
+  corners[1].buffers = {at::zeros({2}).add(3)};
+  const auto stream = stream_for(testing::small_gpt2(), 100);
+  const auto buffer_after = [&](const std::string& rule) {
+    PointOptions options = options_for("auto");
+    options.buffers = rule;
+    options.fresh_buffers = {at::zeros({2}).add(9)};
+    options.calibration = stream;
+    PointEvaluator evaluator(*with.model, corners, options);
+    EXPECT_FALSE(evaluator.batched());
+    evaluator.evaluate(*stream, {{0.25, 0.75}});
+    return with.model->buffers().find("range")->tensor[0].item<float>();
+  };
+  EXPECT_EQ(buffer_after("interpolate"), 2.5F);
+  EXPECT_EQ(buffer_after("re-estimate"), 9.0F);  // no layer moves this one
+  EXPECT_THROW(PointEvaluator(*with.model, corners, options_for("batched")), Error);
+}
+
+TEST(Path, BatchedEqualsOneByOneOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const auto& [name, config] : every_setting()) {
+    std::vector<Weights> corners = two_models(config);
+    for (Weights& corner : corners) corner.parameters = corner.parameters.cuda();
+    const auto run = [&, config = config](const std::string& engine) {
+      Decoder model(config, DenseFactory());
+      model.allocate(at::Device(at::kCUDA, 0), at::kFloat);
+      PointEvaluator evaluator(model, corners, options_for(engine));
+      return evaluator.evaluate(*stream_for(config, 3000), path_points(equally_spaced(9)));
+    };
+    const std::vector<Evaluation> single = run("single"), many = run("batched");
+    const testing::Tolerance allowed = testing::tolerance(at::kCUDA, at::kFloat);
+    for (size_t i = 0; i < single.size(); ++i) {
+      EXPECT_NEAR(many[i].loss, single[i].loss,
+                  allowed.relative * single[i].loss + allowed.absolute)
+          << name << " point " << i;
+      EXPECT_NEAR(many[i].accuracy, single[i].accuracy, 1.5 / 2999) << name << " point " << i;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace refract

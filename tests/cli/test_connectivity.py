@@ -1,0 +1,198 @@
+"""Paths between models and the instability analysis: exact ends, refusals, resuming, reuse."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+SMALL = ["train.steps=20", "eval.every=0", "checkpoint.every=0", "eval.samples=0"]
+
+
+@pytest.fixture
+def two_runs(refract, recipe):
+    for seed in (1, 2):
+        refract("train", recipe, f"run.dir=r{seed}", f"run.seed={seed}", *SMALL)
+    return "r1", "r2"
+
+
+def path(refract_json, *arguments):
+    result = refract_json("interpolate", *arguments)
+    assert result.pop("seconds") > 0
+    return result
+
+
+def test_ends_are_what_eval_says_and_files_agree(refract, refract_json, two_runs, tmp_path):
+    result = path(refract_json, *two_runs, "--alphas", 5, "--out", "out")
+    losses = result["splits"]["val"]["loss"]
+    for alpha, run in ((0, "r2"), (-1, "r1")):
+        alone = refract_json("eval", run)
+        assert losses[alpha] == alone["loss"]
+        assert result["splits"]["val"]["error"][alpha] == 1 - alone["accuracy"]
+        assert result["splits"]["val"]["perplexity"][alpha] == alone["perplexity"]
+    assert result["alphas"] == [0, 0.25, 0.5, 0.75, 1]
+    mean = (losses[0] + losses[-1]) / 2
+    barrier = result["splits"]["val"]["loss_barrier"]
+    assert barrier["instability"] == pytest.approx(max(losses) - mean, rel=1e-12)
+    assert barrier["instability_relative"] == pytest.approx((max(losses) - mean) / mean, rel=1e-12)
+    out = tmp_path / "out"
+    written = json.loads((out / "path.json").read_text())
+    assert written.pop("seconds") > 0 and written == result
+    lines = (out / "path.csv").read_text().splitlines()
+    assert lines[0] == "alpha,split,loss,perplexity,error" and len(lines) == 11
+    assert "plotly" in (out / "report.html").read_text()
+    text = refract("interpolate", *two_runs, "--alphas", 3, "--batches", 2, "--splits", "val").stdout
+    assert "instability" in text and "alpha (0: B, 1: A)" in text
+
+
+def test_a_run_with_itself_is_flat(refract_json, two_runs):
+    result = path(refract_json, "r1", "r1", "--alphas", 4, "--batches", 3)
+    assert result["distance"] == 0 and result["cosine"] == pytest.approx(1, abs=1e-12)
+    for split in result["splits"].values():
+        assert max(split["loss"]) - min(split["loss"]) < 1e-6
+        assert split["loss_barrier"]["barrier"] < 1e-6
+
+
+def test_the_same_twice_and_batched_as_single(refract_json, two_runs):
+    first = path(refract_json, *two_runs, "--alphas", 6, "--batches", 4)
+    assert path(refract_json, *two_runs, "--alphas", 6, "--batches", 4) == first
+    batched = path(refract_json, *two_runs, "--alphas", 6, "--batches", 4, "--engine", "batched")
+    assert first["engine"] == "single" and batched["engine"] == "batched"
+    for name, split in first["splits"].items():
+        assert split["tokens"] == 4 * 4 * 16
+        assert batched["splits"][name]["loss"] == pytest.approx(split["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("settings, words", [
+    (["model.num_hidden_layers=1"], "model.num_hidden_layers is 2 in the first and 1 in the second"),
+    (["model.hidden_act=gelu"], "model.hidden_act"),
+    (["data.tokenizer=bytes"], "model.vocab_size"),
+    (["data.validation_fraction=0.3"], None),  # the same characters: the same vocabulary
+])
+def test_the_first_difference_is_named(refract, recipe, two_runs, settings, words):
+    refract("train", recipe, "run.dir=other", *SMALL, *settings)
+    done = refract("interpolate", "r1", "other", "--alphas", 3, "--batches", 1, code=2 if words else 0)
+    assert words is None or words in done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--alphas", 1], "--alphas"),
+    (["--splits", "test"], "--splits"),
+    (["--engine", "fast"], "--engine"),
+    (["--batches", "0"], "--batches"),
+    (["--buffers", "drop"], "--buffers"),
+])
+def test_bad_options_are_refused(refract, two_runs, arguments, words):
+    done = refract("interpolate", *two_runs, *arguments, code=2)
+    assert words in done.stderr and done.stdout == ""
+
+
+CONNECTIVITY = ["eval.every=0", "checkpoint.every=4", "connectivity.spawn=[0,8]", "connectivity.alphas=3",
+                "connectivity.batches=4", "train.steps=16", "eval.batches=1"]
+
+
+def outcome(folder):
+    return json.loads((pathlib.Path(folder) / "connectivity.json").read_text())
+
+
+def spawned(result):
+    return [(entry["seed"], entry["spawn"], entry["pairs"]) for entry in result["spawned"]]
+
+
+def test_instability_analysis(refract, refract_json, recipe, tmp_path):
+    result = refract_json("connectivity", recipe, "run.dir=lmc", *CONNECTIVITY, "connectivity.seeds=[1,2]")
+    assert [(e["seed"], e["spawn"]) for e in result["spawned"]] == [(1, 0), (1, 8), (2, 0), (2, 8)]
+    by_spawn = {row["spawn"]: row for row in result["summary"] if row["split"] == "train"}
+    assert by_spawn[0]["pairs"] == 2 and by_spawn[0]["distance"]["deviation"] is not None
+    assert 0 < by_spawn[8]["distance"]["mean"] < by_spawn[0]["distance"]["mean"]
+    # A pair's path is that of refract interpolate.
+    pair = result["spawned"][0]["pairs"][0]
+    folder = tmp_path / "lmc" / "seed-1" / "spawn-00000000"
+    again = path(refract_json, folder / "copy-1", folder / "copy-2", "--alphas", 3, "--batches", 4)
+    for name in ("train", "val"):
+        assert pair[name]["loss_barrier"] == again["splits"][name]["loss_barrier"]
+    assert (tmp_path / "lmc" / "report.html").exists()
+    assert len((tmp_path / "lmc" / "connectivity.csv").read_text().splitlines()) == 1 + 4 * 2
+    # The same again from nothing, and with all of it there.
+    other = refract_json("connectivity", recipe, "run.dir=lmc2", *CONNECTIVITY, "connectivity.seeds=[1,2]")
+    assert spawned(other) == spawned(result)
+    before = (folder / "copy-1" / "checkpoints").stat().st_mtime_ns
+    more = refract_json("connectivity", recipe, "run.dir=lmc", *CONNECTIVITY, "connectivity.seeds=[1,2]",
+                        "connectivity.spawn=[0,4,8]")
+    assert (folder / "copy-1" / "checkpoints").stat().st_mtime_ns == before
+    assert [e for e in spawned(more) if e[1] != 4] == spawned(result)
+    done = refract("connectivity", recipe, "run.dir=lmc", *CONNECTIVITY, "optimizer.lr=1e-3", code=2)
+    assert "holds an analysis with other settings" in done.stderr and "/optimizer/lr" in done.stderr
+
+
+def test_interrupted_and_resumed_is_the_same(refract, program, recipe, tmp_path):
+    refract("connectivity", recipe, "run.dir=whole", *CONNECTIVITY)
+    arguments = [str(program), "connectivity", str(recipe), "run.dir=cut", *CONNECTIVITY]
+    environment = dict(os.environ, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    stopped = 0
+    for kill in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        checkpoints = len(list((tmp_path / "cut").rglob("step-*")))
+        while process.poll() is None and len(list((tmp_path / "cut").rglob("step-*"))) <= checkpoints:
+            time.sleep(0.005)
+        process.send_signal(kill)
+        process.wait(timeout=120)
+        stopped += process.returncode != 0
+    assert stopped >= 2
+    refract("connectivity", recipe, "run.dir=cut", *CONNECTIVITY)
+    assert spawned(outcome(tmp_path / "cut")) == spawned(outcome(tmp_path / "whole"))
+
+
+def test_three_copies_give_a_matrix_and_clusters(refract_json, recipe):
+    result = refract_json("connectivity", recipe, "run.dir=three", *CONNECTIVITY, "connectivity.spawn=[0]",
+                          "connectivity.copies=3")
+    entry = result["spawned"][0]
+    assert [(p["a"], p["b"]) for p in entry["pairs"]] == [("copy-1", "copy-2"), ("copy-1", "copy-3"),
+                                                           ("copy-2", "copy-3")]
+    assert sorted(sum(entry["clusters"], [])) == ["copy-1", "copy-2", "copy-3"]
+
+
+def test_fine_tuned_copies_and_variants(refract, refract_json, recipe, tmp_path):
+    refract("train", recipe, "run.dir=base", *SMALL)
+    tuned = refract_json("connectivity", recipe, "run.dir=tuned", *CONNECTIVITY, "connectivity.spawn=[0]",
+                         "connectivity.pairs=fine_tune", "init.from=base", "optimizer.lr=1e-5")
+    pair = tuned["spawned"][0]["pairs"][0]
+    assert pair["connected"] and pair["cosine"] > 0.999
+    assert "needs init.from" in refract("connectivity", recipe, "run.dir=x", *CONNECTIVITY,
+                                        "connectivity.pairs=fine_tune", code=2).stderr
+    across = tmp_path / "across.toml"
+    across.write_text(recipe.read_text() + """
+[[connectivity.variant]]
+name = "dense"
+[[connectivity.variant]]
+name = "lora"
+transform = [{match = 'model.layers.\\d+.mlp.up_proj', kind = "lora", rank = 2}]
+""")
+    result = refract_json("connectivity", across, "run.dir=across", *CONNECTIVITY, "connectivity.spawn=[0]",
+                          "connectivity.pairs=transforms", "init.from=base", "optimizer.lr=1e-3")
+    assert result["members"] == ["dense", "lora"]
+    assert result["spawned"][0]["pairs"][0]["distance"] > 0
+
+
+@pytest.mark.parametrize("override, words", [
+    ("connectivity.spawn=[16]", "only 16 steps long"),
+    ("connectivity.copies=1", "connectivity.copies"),
+    ("connectivity.splits=[test]", "connectivity.splits"),
+    ("connectivity.pear=1", "connectivity.pair"),
+    ("connectivity.pairs=transforms", "connectivity.variant"),
+])
+def test_bad_connectivity_settings(refract, recipe, override, words):
+    done = refract("connectivity", recipe, *CONNECTIVITY, override, code=2)
+    assert words in done.stderr and done.stdout == ""
+
+
+def test_train_accepts_the_table_and_checks_it(refract, recipe):
+    with recipe.open("a") as file:
+        file.write("\n[connectivity]\nspawn = [0, 4]\n")
+    refract("train", recipe, *SMALL)
+    with recipe.open("a") as file:
+        file.write("spwan = 1\n")
+    assert "did you mean 'connectivity.spawn'" in refract("train", recipe, *SMALL, "run.dir=b", code=2).stderr
