@@ -30,6 +30,7 @@ void add_transform_table(Page& page, const RunRecord& run) {
   bars.series.resize(1);
   bars.series[0].mode = SeriesMode::kBars;
   for (const TransformRow& row : run.transforms) {
+    if (row.modules == 0) continue;
     const std::string kind = row.kind.empty() ? "left alone" : row.kind;
     table.add_row({kind, row.match, format_integer(row.modules),
                    format_integer(row.dense_parameters), format_integer(row.parameters)});

@@ -1,6 +1,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "core/error.h"
@@ -34,14 +35,22 @@ bool holds_pairs(const TensorInfo& info) {
   return floating && info.name.find("range") != std::string::npos && count > 0 && count % 2 == 0;
 }
 
-// "model.layers.0.mlp.up_proj.x_range" -> module "model.layers.0.mlp.up_proj", role "x"; of a
-// tensor with several pairs "qk 0", "qk 1", ...
+// Of an attention's "ranges" [5, 2], in the order of transforms/optical_attention.h.
+constexpr std::array<const char*, 5> kAttentionRoles = {"q", "k", "scores", "v", "output"};
+
+// "model.layers.0.mlp.up_proj.x_range" -> module "model.layers.0.mlp.up_proj", role "x_range"; of a
+// tensor with several pairs "ranges 0", "ranges 1", ..., or what they stand for where that is
+// known.
 RangeTrack named_track(const std::string& tensor, int64_t pair, int64_t pairs) {
   const size_t dot = tensor.rfind('.');
   RangeTrack track;
   if (dot != std::string::npos) track.module = tensor.substr(0, dot);
   track.role = dot == std::string::npos ? tensor : tensor.substr(dot + 1);
-  if (pairs > 1) track.role += " " + std::to_string(pair);
+  if (track.role == "ranges" && pairs == static_cast<int64_t>(kAttentionRoles.size())) {
+    track.role = std::string("attention, ") + kAttentionRoles.at(static_cast<size_t>(pair));
+  } else if (pairs > 1) {
+    track.role += " " + std::to_string(pair);
+  }
   return track;
 }
 

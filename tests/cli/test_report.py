@@ -44,7 +44,8 @@ def add_ranges(run, layers=4):
         folder = run / "checkpoints" / f"step-{step:08}"
         folder.mkdir(parents=True)
         save_file({f"model.layers.{layer}.{module}.{role}_range": np.array([-layer - step / 400, 1.0], np.float32)
-                   for layer in range(layers) for module in MODULES for role in ("x", "out")},
+                   for layer in range(layers) for module in MODULES for role in ("x", "out")}
+                  | {"model.layers.0.self_attn.ranges": np.arange(10, dtype=np.float32).reshape(5, 2)},
                   folder / "buffers.safetensors")
 
 
@@ -104,7 +105,9 @@ def test_shows_transforms_ranges_and_samples(refract, tmp_path):
     assert '<td>left alone</td>' in dom
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", dom)
     assert "Layers by kind" in captions and "x_range: larger end of the range" in captions
-    assert len(re.findall(r'class="heatmaplayer mlayer"><g class="hm"', dom)) == 2
+    assert "attention, scores: larger end of the range" in captions
+    assert re.search(r'<td>model.layers.0.self_attn</td><td>attention, scores</td><td class="number">4</td><td class="number">5</td>', dom)
+    assert len(re.findall(r'class="heatmaplayer mlayer"><g class="hm"', dom)) == 2 + 5
     # Layer 3 at step 400: low = -3 - 1.
     assert re.search(r"<td>model.layers.3.mlp.up_proj</td><td>x_range</td>"
                      r'<td class="number">-4</td><td class="number">1</td><td class="number">400</td>', dom)
