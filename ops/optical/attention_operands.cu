@@ -31,17 +31,6 @@ __device__ __forceinline__ Operand operand_of(const OpticalAttentionArgs& a, int
   return {a.v, kValue, a.keys, a.kv_heads, static_cast<__half*>(a.v_code), nullptr};
 }
 
-__device__ __forceinline__ float min_or_nan(float a, float b) {
-  float y;
-  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
-  return y;
-}
-__device__ __forceinline__ float max_or_nan(float a, float b) {
-  float y;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
-  return y;
-}
-
 // optical::code(optical::level(x)) in fewer instructions: what the floor raises and lowers is found
 // among the codes themselves. NaN of NaN.
 struct Encoder {
@@ -61,7 +50,7 @@ struct Encoder {
     below = q.floor_below < 0.0f ? c.code_below : zero_code;
   }
   __device__ __forceinline__ float operator()(float x) const {
-    const float position = (min_or_nan(max_or_nan(x, lo), hi) - lo) * scale;
+    const float position = (optical::min(optical::max(x, lo), hi) - lo) * scale;
     float code = (optical::round_even(position) - zero) * unit;
     code = code > zero_code && code < above ? above : code;
     return code < zero_code && code > below ? below : code;
@@ -103,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) operands_kernel(const OpticalAttenti
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const float value = to_float(in.at[i]);
-        seen = {fminf(seen.lo, value), fmaxf(seen.hi, value)};
+        seen = optical::include(seen, value);
         if constexpr (!kMeasure) {
           const float code = encoder(value);
           codes.at[i] = __float2half_rn(code);
