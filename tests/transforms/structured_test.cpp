@@ -78,7 +78,7 @@ void expect_same(const at::Tensor& a, const at::Tensor& b, double tolerance = 1e
 const std::pair<int64_t, int64_t> kShapes[] = {{8, 16}, {16, 8}, {12, 12}, {24, 8}, {12, 36}};
 
 template <class F>
-void for_all(const char* kind, std::vector<int64_t> blocks, int64_t rank, const F& test) {
+void for_all(const char* kind, const std::vector<int64_t>& blocks, int64_t rank, const F& test) {
   for (const auto& [in, out] : kShapes) {
     for (const int64_t B : blocks) {
       for (const char* init : {"svd", "ortho", "xavier", "normal"}) {
