@@ -223,13 +223,14 @@ TEST(Structured, FactorsMayBeOfAnyKind) {
   }
 }
 
-// A group of one layer, bias and activation and all, is what composition makes of it, and so are its
-// gradients.
+// A group of one layer, bias and activation and all, is what composition makes of it, and so are
+// its gradients.
 TEST(Structured, GroupsEqualTheirComposition) {
   for (const json& table : {json{{"kind", "low_rank"}, {"rank", 4}},
                             json{{"kind", "block_dense"}, {"rank", 4}, {"blocks", 2}},
                             json{{"kind", "block_shuffle"}, {"blocks", 2}}}) {
-    for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kGeluTanh}) {
+    for (const Activation activation :
+         {Activation::kNone, Activation::kGelu, Activation::kGeluTanh}) {
       for (const bool bias : {true, false}) {
         SCOPED_TRACE(fmt::format("{} {} {}", table.dump(), static_cast<int>(activation), bias));
         const auto kind = make_kind(table.dump(), "the test");
