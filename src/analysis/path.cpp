@@ -4,8 +4,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <cmath>
+
 #include "analysis/batched_decoder.h"
 #include "core/error.h"
+#include "core/log.h"
 
 namespace refract {
 namespace {
@@ -80,6 +83,14 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
   const Cut cut = cut_of(stream, options_.context, options_.max_windows);
   const at::Tensor tokens =
       tokens_of(stream, cut.windows * options_.context + cut.rest + 1, model_.device());
+  if (options_.engine == "auto" && !agrees(stream, tokens, points[between[between.size() / 2]])) {
+    batched_ = false;
+    for (size_t i : between) {
+      results[i] = evaluate_single(stream, points[i]);
+      report(1);
+    }
+    return results;
+  }
   const int64_t budget = model_.device().is_cuda() ? kWeightBytesCuda : kWeightBytesCpu;
   // Weights, beside them their folded copies, and split ones of one and a half times that.
   const int64_t bytes = 4 * corners_[0].parameters.numel() * 4;
@@ -93,6 +104,26 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
     report(chunk.size());
   }
   return results;
+}
+
+// The batched engine is the faster of two ways to one number; where it can't be had (out of memory)
+// or is not that number, the other way is taken, and says so.
+bool PointEvaluator::agrees(const TokenStream& stream, const at::Tensor& tokens,
+                            const Coefficients& point) {
+  constexpr double kTolerance = 1e-4;
+  const Evaluation single = evaluate_single(stream, point);
+  std::string reason;
+  try {
+    const double loss = evaluate_batch(tokens, {point}).front().loss;
+    if (std::abs(loss - single.loss) <= kTolerance * std::abs(single.loss)) return true;
+    if (std::isnan(loss) && std::isnan(single.loss)) return true;
+    reason = fmt::format("it gives a loss of {} where one by one gives {}", loss, single.loss);
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    reason = text.substr(0, text.find('\n'));
+  }
+  log_warning("points are evaluated one by one, since evaluating many at once failed: {}", reason);
+  return false;
 }
 
 Evaluation PointEvaluator::evaluate_single(const TokenStream& stream, const Coefficients& point) {

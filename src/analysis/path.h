@@ -15,7 +15,7 @@ struct PointOptions {
   int64_t context = 0;
   int64_t max_windows = 0;  // whole windows from the start of the stream; 0: all of it
   // "batched": many points in one pass, the model in plain layers only; "single": one after the
-  // other; "auto": batched on CUDA where it can be.
+  // other; "auto": batched on CUDA where it can be, after one point came out the same both ways.
   std::string engine = "auto";
   // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
   // in two (ops/fused/split.h); "auto": split on CUDA.
@@ -48,6 +48,7 @@ class PointEvaluator {
 
  private:
   Evaluation evaluate_single(const TokenStream& stream, const Coefficients& point);
+  bool agrees(const TokenStream& stream, const at::Tensor& tokens, const Coefficients& point);
   std::vector<Evaluation> evaluate_batch(const at::Tensor& tokens,
                                          const std::vector<Coefficients>& points);
   void re_estimate_buffers();

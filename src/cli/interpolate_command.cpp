@@ -89,10 +89,9 @@ void InterpolateCommand::declare(CommandLine& line) {
   line.option(
       "--engine", engine_,
       "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
-  line.option(
-      "--products", products_,
-      "of the batched engine: fp32, split (on tensor cores, to 16 bits), or auto: split on a "
-      "GPU");
+  line.option("--products", products_,
+              "of the batched engine in fp32: fp32, split (on tensor cores, to 16 bits), or auto: "
+              "fp32");
   line.option("--out", out_, "folder for path.json, path.csv and report.html");
   line.flag("--json", json_, "print one JSON object");
 }
