@@ -169,7 +169,7 @@ def test_fine_tuned_copies_and_variants(refract, refract_json, recipe, tmp_path)
 name = "dense"
 [[connectivity.variant]]
 name = "lora"
-transform = [{match = 'model.layers.\\d+.mlp.up_proj', kind = "lora", rank = 2}]
+transform = [{match = 'model.layers.\\d+.mlp.up_proj', kind = "lora", r = 2}]
 """)
     result = refract_json("connectivity", across, "run.dir=across", *CONNECTIVITY, "connectivity.spawn=[0]",
                           "connectivity.pairs=transforms", "init.from=base", "optimizer.lr=1e-3")
