@@ -1,6 +1,7 @@
 """Every recipe of recipes/ is parsed and planned as it stands, without data and without published weights."""
 import json
 import pathlib
+import re
 
 import pytest
 from transformers import GPT2Config, LlamaConfig
@@ -29,10 +30,13 @@ def named(paths):
 
 
 def pretrained(recipe):
-    """The configuration of the model that a recipe starts from."""
-    if recipe.stem.startswith("gpt2"):
+    """The configuration of the model that a recipe starts from; of an optical recipe from scratch, that of its size."""
+    start = tomllib.loads(recipe.read_text()).get("init", {}).get("from", recipe.stem)
+    if start == "openai-community/gpt2":
         return GPT2Config()
-    hidden, layers, heads, kv_heads = CLM[recipe.stem.split("-")[1]]
+    if start == "runs/compactgpt":  # the connectivity study's
+        return GPT2Config(n_embd=192, n_layer=6, n_head=6, n_positions=64)
+    hidden, layers, heads, kv_heads = CLM[re.search(r"clm-([\d.]+[mb])", start)[1]]
     return LlamaConfig(vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=feed_forward(hidden), num_hidden_layers=layers,
                        num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=False,
                        max_position_embeddings=2048)
