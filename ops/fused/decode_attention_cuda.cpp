@@ -12,9 +12,7 @@
 namespace refract {
 namespace {
 
-bool side_by_side(const at::Tensor& t) {
-  return t.stride(-1) == 1 && t.stride(-2) == t.size(-1);
-}
+bool side_by_side(const at::Tensor& t) { return t.stride(-1) == 1 && t.stride(-2) == t.size(-1); }
 
 bool aligned(const at::Tensor& t) {
   const auto vector = static_cast<int64_t>(16 / t.element_size());

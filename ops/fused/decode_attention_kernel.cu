@@ -133,9 +133,9 @@ __device__ __forceinline__ void attend(const DecodeAttentionArgs& a, int b, int 
     }
   }
   __syncthreads();
-  T* out = static_cast<T*>(a.out) +
-           (static_cast<int64_t>(b) * a.heads + static_cast<int64_t>(head) * group + first) *
-               a.head_dim;
+  T* out =
+      static_cast<T*>(a.out) +
+      (static_cast<int64_t>(b) * a.heads + static_cast<int64_t>(head) * group + first) * a.head_dim;
   for (int i = threadIdx.x; i < G * a.head_dim; i += blockDim.x) {
     const int g = i / a.head_dim, d = i - g * a.head_dim;
     if (first + g >= group) break;

@@ -12,9 +12,9 @@ namespace refract {
 // behind the other.
 struct DecodeAttentionArgs {
   const void *q, *keys, *values;
-  const int64_t* lengths;  // [batch]
-  void* out;               // [batch, heads, head_dim]
-  int64_t q_stride;        // of the batch; heads lie side by side
+  const int64_t* lengths;             // [batch]
+  void* out;                          // [batch, heads, head_dim]
+  int64_t q_stride;                   // of the batch; heads lie side by side
   int64_t batch_stride, head_stride;  // of keys and values
   int batch, heads, key_heads, places, head_dim;
   float scale;

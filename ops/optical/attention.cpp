@@ -147,7 +147,9 @@ attention_op::BackwardResult backward_composite(const at::Tensor& grad_out, cons
       grad_out, q, k, v, used, REFRACT_ATTENTION_SETTINGS_PACK));
 }
 
-// The fake forms know shapes only, symbolic ones too.
+// The fake forms know shapes only, symbolic ones too. The dispatcher wants one signature of all
+// forms.
+// NOLINTBEGIN(performance-unnecessary-value-param)
 attention_op::ForwardResult forward_meta(const at::Tensor& q, const at::Tensor& k,
                                          const at::Tensor& v, at::Tensor ranges,
                                          REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
@@ -157,6 +159,7 @@ attention_op::ForwardResult forward_meta(const at::Tensor& q, const at::Tensor& 
           at::empty_symint({q.sym_size(0), q.sym_size(2), q.sym_size(1)}, q.options().dtype(wide)),
           at::empty_symint(ranges.sym_sizes(), ranges.options())};
 }
+// NOLINTEND(performance-unnecessary-value-param)
 
 attention_op::BackwardResult backward_meta(const at::Tensor&, const at::Tensor& q,
                                            const at::Tensor& k, const at::Tensor& v,

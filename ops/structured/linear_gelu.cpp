@@ -20,9 +20,9 @@ void check(const char* op, const at::Tensor& x, const at::Tensor& weight,
            const std::optional<at::Tensor>& bias) {
   check_floating(op, "x", x);
   check_like(op, "weight", weight, "x", x);
-  TORCH_CHECK(x.dim() >= 1 && weight.dim() == 2 && weight.sym_size(1) == x.sym_size(-1), "refract::",
-              op, ": expected x [..., K] and weight [F, K], got ", x.sym_sizes(), " and ",
-              weight.sym_sizes());
+  TORCH_CHECK(x.dim() >= 1 && weight.dim() == 2 && weight.sym_size(1) == x.sym_size(-1),
+              "refract::", op, ": expected x [..., K] and weight [F, K], got ", x.sym_sizes(),
+              " and ", weight.sym_sizes());
   if (!bias.has_value()) return;
   check_like(op, "bias", *bias, "x", x);
   check_vector(op, "bias", *bias, weight.sym_size(0));
@@ -82,8 +82,7 @@ struct LinearGelu : torch::autograd::Function<LinearGelu> {
     const at::Tensor &x = saved[0], &weight = saved[1], &h = saved[2];
     const bool bias = ctx->saved_data["bias"].toBool();
     // h has its bias already; one of zeros asks for the column sums.
-    const auto zero =
-        bias ? std::optional(at::zeros({weight.size(0)}, h.options())) : std::nullopt;
+    const auto zero = bias ? std::optional(at::zeros({weight.size(0)}, h.options())) : std::nullopt;
     const auto [grad_h, sums] = bias_gelu_backward(grads[0], h, zero, /*tanh_form=*/true);
     at::Tensor grad_x, grad_weight;
     if (ctx->needs_input_grad(0)) grad_x = at::matmul(grad_h, weight);

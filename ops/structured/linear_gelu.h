@@ -1,7 +1,7 @@
 // A linear layer with GELU in the GEMM's epilogue: on CUDA bias and GELU are applied while the
 // product is written, together with the pre-activation that the backward pass needs, which saves a
-// pass that reads it again. (cuBLASLt's epilogue for the slope costs as much as a pass of its own on
-// an H100, so the backward pass uses bias_gelu_backward's kernel.)
+// pass that reads it again. (cuBLASLt's epilogue for the slope costs as much as a pass of its own
+// on an H100, so the backward pass uses bias_gelu_backward's kernel.)
 #pragma once
 #include <ATen/core/Tensor.h>
 

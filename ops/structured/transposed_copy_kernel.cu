@@ -75,10 +75,10 @@ cudaError_t launch(const void* in, void* out, int64_t rows, int64_t columns, int
   const bool pairs =
       rows % 2 == 0 && columns % 2 == 0 && stride % 2 == 0 &&
       (reinterpret_cast<uintptr_t>(in) | reinterpret_cast<uintptr_t>(out)) % (2 * sizeof(T)) == 0;
-  const auto kernel = pairs ? transpose_kernel<T, true, Change> : transpose_kernel<T, false, Change>;
-  kernel<<<grid, dim3(kLanesX, kLanesY), 0, stream>>>(static_cast<const T*>(in),
-                                                      static_cast<T*>(out), rows, columns, stride,
-                                                      change);
+  const auto kernel =
+      pairs ? transpose_kernel<T, true, Change> : transpose_kernel<T, false, Change>;
+  kernel<<<grid, dim3(kLanesX, kLanesY), 0, stream>>>(
+      static_cast<const T*>(in), static_cast<T*>(out), rows, columns, stride, change);
   return cudaGetLastError();
 }
 

@@ -40,7 +40,7 @@ LayerTimes time_layers(BenchLayers& layers, const at::Tensor& input, const Bench
   const at::Tensor grad = at::randn(y.sizes(), y.options().requires_grad(false));
   if (reference.defined()) {
     reference.backward(grad);
-    const at::Tensor expected = x.grad();
+    const at::Tensor expected = x.grad().clone();
     x.mutable_grad().reset();
     y.backward(grad);
     check_against(x.grad(), expected, what + ", its gradient");
@@ -83,7 +83,7 @@ class LayerBench {
     row["training_ms"] = times.training_ms;
     row["forward_gain"] = dense.forward_ms / times.forward_ms;
     row["training_gain"] = dense.training_ms / times.training_ms;
-    report_.add(std::move(row));
+    report_.add(row);
   }
 
  private:

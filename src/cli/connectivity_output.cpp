@@ -220,14 +220,14 @@ json connectivity_json(const ConnectivityResult& result) {
 std::string connectivity_csv(const ConnectivityResult& result) {
   std::string out = "seed,spawn,a,b,split";
   for (const Quantity& q : kQuantities) out += fmt::format(",{}", q.name);
-  out += "\n";
+  out += '\n';
   for (const SpawnResult& spawned : result.spawned) {
     for (const PairPath& pair : spawned.pairs) {
       for (size_t split = 0; split < pair.path.splits.size(); ++split) {
         out += fmt::format("{},{},{},{},{}", spawned.seed, spawned.spawn, result.members[pair.a],
                            result.members[pair.b], pair.path.splits[split].name);
         for (const Quantity& q : kQuantities) out += fmt::format(",{}", q.of(pair.path, split));
-        out += "\n";
+        out += '\n';
       }
     }
   }

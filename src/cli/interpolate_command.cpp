@@ -89,9 +89,10 @@ void InterpolateCommand::declare(CommandLine& line) {
   line.option(
       "--engine", engine_,
       "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
-  line.option("--products", products_,
-              "of the batched engine in fp32: fp32, split (on tensor cores, to 16 bits), or auto: "
-              "fp32");
+  line.option(
+      "--products", products_,
+      "of the batched engine in fp32: fp32, split (on tensor cores, within 3 * 2^-16), or auto: "
+      "fp32");
   line.option("--out", out_, "folder for path.json, path.csv and report.html");
   line.flag("--json", json_, "print one JSON object");
 }

@@ -32,6 +32,13 @@ nlohmann::json describe_kind(const KindEntry& entry) {
           {"parameters", parameters}};
 }
 
+nlohmann::json none() {
+  return {{"kind", "none"},
+          {"summary", "leaves a layer alone"},
+          {"stands_for", "linear layers, attention"},
+          {"parameters", nlohmann::json::array()}};
+}
+
 class KindsCommand : public Command {
  public:
   std::string name() const override { return "kinds"; }
@@ -56,7 +63,6 @@ void KindsCommand::print(const std::vector<nlohmann::json>& kinds) const {
     Table table({{"kind"}, {"stands for"}, {""}});
     for (const auto& kind : kinds)
       table.add_row({kind["kind"], kind["stands_for"], kind["summary"]});
-    table.add_row({"none", "anything", "leaves a layer alone"});
     fmt::print("{}", table.str());
     return;
   }
@@ -78,10 +84,13 @@ void KindsCommand::print(const std::vector<nlohmann::json>& kinds) const {
 
 int KindsCommand::run() {
   std::vector<nlohmann::json> kinds;
-  if (!kind_.empty()) {
+  if (kind_ == "none") {
+    kinds.push_back(none());
+  } else if (!kind_.empty()) {
     kinds.push_back(describe_kind(find_kind(kind_)));
   } else {
     for (const KindEntry& entry : registered_kinds()) kinds.push_back(describe_kind(entry));
+    kinds.push_back(none());
   }
   if (json_) {
     fmt::print("{}\n", nlohmann::json{{"kinds", kinds}}.dump());

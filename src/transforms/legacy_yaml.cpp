@@ -23,7 +23,7 @@ int line_of(const YAML::Node& node) { return node.Mark().line + 1; }
 
 // A plain scalar's value; a quoted one (tag "!") stays text.
 json scalar(const YAML::Node& node) {
-  const std::string text = node.Scalar();
+  const std::string& text = node.Scalar();
   if (node.Tag() == "!") return text;
   if (text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL")
     return nullptr;

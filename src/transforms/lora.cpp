@@ -49,7 +49,7 @@ class LoraLinear : public LinearLayer {
   double take_over(const at::Tensor& weight) override { return base_->take_over(weight); }
   bool computes_merged() const override { return base_->computes_merged(); }
   at::Tensor merged() const override {
-    const at::Tensor below = base_->merged();
+    at::Tensor below = base_->merged();
     if (!below.defined()) return below;
     return below.add(at::matmul(arena_.value(b_), arena_.value(a_)), scale());
   }

@@ -174,12 +174,12 @@ std::unique_ptr<Projections> PremergeFactory::projections(Build build,
   auto group = inner_.projections(build, spec);
   if (build.transformed.size() == first || settings_.mode == "off") return group;
   const PremergeShape shape = shape_of(build, spec, first, first_parameter);
-  const int64_t tokens =
-      settings_.mode == "on"
-          ? kPremergeAlways
-          : settings_.table.find(shape, settings_.device, settings_.precision)
-                .value_or(settings_.default_tokens);
-  auto wrapped = std::make_unique<PremergedProjections>(build, spec, first, std::move(group), tokens);
+  const int64_t tokens = settings_.mode == "on"
+                             ? kPremergeAlways
+                             : settings_.table.find(shape, settings_.device, settings_.precision)
+                                   .value_or(settings_.default_tokens);
+  auto wrapped =
+      std::make_unique<PremergedProjections>(build, spec, first, std::move(group), tokens);
   groups_.push_back({spec, shape, wrapped.get()});
   return wrapped;
 }

@@ -1,7 +1,8 @@
-// Pre-merged layers (Wei et al., arXiv 2406.16450, section 3.2): no non-linearity stands between the
-// factors of a structured layer, so in inference the merged dense matrix can be kept beside them. A
-// call of few tokens, bound by launches and latency, multiplies by the matrix; a call of many by
-// the factors. Which number is few is measured per shape and device (refract bench premerge).
+// Pre-merged layers (Wei et al., arXiv 2406.16450, section 3.2): no non-linearity stands between
+// the factors of a structured layer, so in inference the merged dense matrix can be kept beside
+// them. A call of few tokens, bound by launches and latency, multiplies by the matrix; a call of
+// many by the factors. Which number is few is measured per shape and device (refract bench
+// premerge).
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -17,7 +18,7 @@ namespace refract {
 
 // What the threshold of a group of layers depends on, beside the machine.
 struct PremergeShape {
-  std::string kinds;  // of the members: "low_rank", "low_rank+dense"
+  std::string kinds;                          // of the members: "low_rank", "low_rank+dense"
   int64_t in_features = 0, out_features = 0;  // of all members together
   int64_t parameters = 0;                     // weights as they are, so that ranks are told apart
   bool operator==(const PremergeShape&) const = default;
@@ -91,8 +92,8 @@ class PremergedProjections : public Projections {
   std::unique_ptr<Projections> structured_;
   int64_t tokens_;
   std::vector<Parameter*> biases_;
-  at::Tensor weight_, bias_;   // compute dtype
-  uint32_t version_ = 0;       // of the master values that weight_ was made from
+  at::Tensor weight_, bias_;  // compute dtype
+  uint32_t version_ = 0;      // of the master values that weight_ was made from
   bool has_merged_ = true;
 };
 
@@ -119,7 +120,8 @@ class PremergeFactory : public LayerFactory {
  private:
   const LayerFactory& inner_;
   PremergeSettings settings_;
-  mutable std::vector<PremergeGroup> groups_;  // a factory's functions are const; this only watches them
+  mutable std::vector<PremergeGroup>
+      groups_;  // a factory's functions are const; this only watches them
 };
 
 }  // namespace refract

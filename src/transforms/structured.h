@@ -31,7 +31,8 @@ class StructuredKind : public Kind {
   bool transforms_linear() const override { return true; }
   bool takes_guide() const override { return true; }
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override;
-  // A group of one layer with plain factors: bias and activation ride on its products where they can.
+  // A group of one layer with plain factors: bias and activation ride on its products where they
+  // can.
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override;
   void check(const std::string& where) const override;
   // The shape must have been checked.

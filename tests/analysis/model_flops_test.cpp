@@ -87,7 +87,7 @@ TEST(ModelFlops, TellsTheFeedForwardFromTheAttention) {
   const Flops structured = forward_flops_per_token(shape_of(*model, 1024));
   EXPECT_EQ(dense.attention_projections - structured.attention_projections,
             2.0 * 12 * (768 * 768 - 2 * 768 * 64));
-  EXPECT_EQ(dense.ffn - structured.ffn, 2.0 * 12 * (768 * 3072 - 768 * (768 + 3072) / 4));
+  EXPECT_EQ(dense.ffn - structured.ffn, 2.0 * 12 * (768 * 3072 - 768 * (768 + 3072) / 4.0));
   EXPECT_EQ(dense.head, structured.head);
 }
 

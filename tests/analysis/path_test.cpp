@@ -120,7 +120,8 @@ TEST(Path, SplitProductsGiveTheSameLoss) {
     std::vector<Weights> corners = two_models(config);
     for (Weights& corner : corners) corner.parameters.mul_(0.2);
     PointEvaluator evaluator(*model, corners, options);
-    return evaluator.evaluate(*stream_for(config, 200), path_points({0.2, 0.3, 0.4, 0.6, 0.7, 0.8}));
+    return evaluator.evaluate(*stream_for(config, 200),
+                              path_points({0.2, 0.3, 0.4, 0.6, 0.7, 0.8}));
   };
   const auto plain = run("fp32"), split = run("split");
   size_t changed = 0;  // a loss of 200 tokens, summed in fp32, may come out the same by chance

@@ -154,7 +154,9 @@ TEST(TransposedCopy, EqualsTheTranspose) {
   }
   const at::Tensor x = normal({3, 2}, at::kDouble);
   testing::expect_gradients(
-      [](const Tensors& t) { return Tensors{transposed_copy(t[0]), transposed_copy(t[0], t[1])}; },
+      [](const Tensors& t) {
+        return Tensors{transposed_copy(t[0]), transposed_copy(t[0], t[1])};
+      },
       {x, normal({3}, at::kDouble)}, "transposed_copy");
 }
 

@@ -62,9 +62,9 @@ void compare(at::DeviceType device) {
     for (const bool bias : {false, true}) {
       for (const auto dtype : testing::kAllTypes) {
         const Tensors t = inputs(leading, in, out, bias, dtype);
-        const std::string what = c10::str(at::IntArrayRef(leading), " ", in, " ", out,
-                                          bias ? " bias " : " ") +
-                                 name_of(dtype);
+        const std::string what =
+            c10::str(at::IntArrayRef(leading), " ", in, " ", out, bias ? " bias " : " ") +
+            name_of(dtype);
         // h is rounded to the type before its slope is taken, and grad_h before it is multiplied.
         testing::expect_all_close(run(device == at::kCUDA ? testing::to_cuda(t) : t), expected(t),
                                   what, 4);

@@ -87,6 +87,14 @@ def op_samples():
             + (normal(2, 4, 5, grad=False), torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
         ),
         "dropout": (ops.dropout.default, (normal(4, 8), 0.3, 1, 2, CLOCK)),
+        "block_linear": (ops.block_linear.default, (normal(2, 3, 8), normal(4, 5, 2))),
+        "block_linear-interleaved": (ops.block_linear.default, (normal(2, 3, 8), normal(4, 5, 2), True, True)),
+        "block_linear-feature_major": (ops.block_linear.default, (normal(2, 3, 8), normal(4, 5, 2), False, False, True)),
+        "block_linear_backward": (
+            ops.block_linear_backward.default,
+            (normal(6, 20, grad=False), normal(6, 8, grad=False), normal(4, 5, 2, grad=False), False, False, (True, True)),
+        ),
+        "transposed_copy": (ops.transposed_copy.default, (normal(5, 7, grad=False),)),
     }
 
 

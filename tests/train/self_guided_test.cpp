@@ -117,7 +117,7 @@ TEST(SelfGuided, FixedFlopRepeatsTheDataOfItsFirstSteps) {
   }
 }
 
-void expect_resumes_bit_identically(RunConfig config, const std::vector<int64_t>& stops) {
+void expect_resumes_bit_identically(const RunConfig& config, const std::vector<int64_t>& stops) {
   TinyRun whole(config);
   whole.trainer->run();
   fs::remove_all(config.run.dir);

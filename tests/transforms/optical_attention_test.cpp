@@ -27,7 +27,7 @@ struct Inputs {
 };
 
 struct Layer {
-  explicit Layer(json parameters = json::object(), AttentionSpec attention = spec()) {
+  explicit Layer(json parameters = json::object(), const AttentionSpec& attention = spec()) {
     parameters["kind"] = "optical";
     core = make_kind(parameters.dump(), "the test")
                ->attention({arena, buffers, transformed}, attention);

@@ -78,7 +78,7 @@ void expect_same(const at::Tensor& a, const at::Tensor& b, double tolerance = 1e
 const std::pair<int64_t, int64_t> kShapes[] = {{8, 16}, {16, 8}, {12, 12}, {24, 8}, {12, 36}};
 
 template <class F>
-void for_all(const char* kind, std::vector<int64_t> blocks, int64_t rank, const F& test) {
+void for_all(const char* kind, const std::vector<int64_t>& blocks, int64_t rank, const F& test) {
   for (const auto& [in, out] : kShapes) {
     for (const int64_t B : blocks) {
       for (const char* init : {"svd", "ortho", "xavier", "normal"}) {
@@ -223,13 +223,14 @@ TEST(Structured, FactorsMayBeOfAnyKind) {
   }
 }
 
-// A group of one layer, bias and activation and all, is what composition makes of it, and so are its
-// gradients.
+// A group of one layer, bias and activation and all, is what composition makes of it, and so are
+// its gradients.
 TEST(Structured, GroupsEqualTheirComposition) {
   for (const json& table : {json{{"kind", "low_rank"}, {"rank", 4}},
                             json{{"kind", "block_dense"}, {"rank", 4}, {"blocks", 2}},
                             json{{"kind", "block_shuffle"}, {"blocks", 2}}}) {
-    for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kGeluTanh}) {
+    for (const Activation activation :
+         {Activation::kNone, Activation::kGelu, Activation::kGeluTanh}) {
       for (const bool bias : {true, false}) {
         SCOPED_TRACE(fmt::format("{} {} {}", table.dump(), static_cast<int>(activation), bias));
         const auto kind = make_kind(table.dump(), "the test");

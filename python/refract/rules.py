@@ -1,0 +1,95 @@
+"""Transform rules: a TOML file with [[transform]] tables, or a list of such tables. The first rule whose `match` is the whole
+name of a module decides; names are Hugging Face Llama's for every family. See docs/transforms.md."""
+import dataclasses
+import difflib
+import re
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+
+class RuleError(ValueError):
+    """A rule that can't be applied: one line that says which, and what to do."""
+
+
+@dataclasses.dataclass
+class Optical:
+    """The parameters of the kind "optical", as the program knows them (`refract kinds optical`)."""
+
+    q_levels: int = 256
+    q_lut_min: float = 0.020040
+    q_quantiles: list = dataclasses.field(default_factory=list)
+    q_smooth_factor: float = 0.9
+    q_init_seed: int = 0
+    q_bypass: bool = False
+    noise: bool = True
+    compat_clipped_range: bool = False
+    compat_scaled_qk_range: bool = False
+
+
+@dataclasses.dataclass
+class Lora:
+    """The parameters of the kind "lora"."""
+
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    over: object = None  # None: dense; else an Optical
+
+
+KINDS = {"optical": Optical, "lora": Lora}
+
+
+def _kind(table, where):
+    """A kind's parameters from {"kind": name, ...} or a plain name; None: leave alone."""
+    table = {"kind": table} if isinstance(table, str) else dict(table)
+    name = table.pop("kind", None)
+    if name == "none" and not table:
+        return None
+    if name not in KINDS:
+        raise RuleError(f"{where}: Python has the kinds {', '.join(KINDS)} and none, not {name!r}; "
+                        "run it with the refract program")
+    known = [field.name for field in dataclasses.fields(KINDS[name])]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0)
+            raise RuleError(f"{where}: unknown key {key!r} of the kind {name!r}; did you mean {near[0]!r}?")
+    if table.get("over") is not None:
+        table["over"] = _kind(table["over"], where + ", over")
+        if not isinstance(table["over"], (Optical, type(None))):
+            raise RuleError(f"{where}: lora goes over dense and optical layers here")
+    return KINDS[name](**table)
+
+
+class Rules:
+    def __init__(self, source):
+        if not isinstance(source, (list, tuple)):
+            with open(source, "rb") as file:
+                source = tomllib.load(file).get("transform", [])
+        if not isinstance(source, (list, tuple)):
+            raise RuleError("'transform' is an array of tables: write [[transform]] with match and kind")
+        self.rules = []
+        for number, table in enumerate(source, 1):
+            table = dict(table)
+            if "match" not in table or "kind" not in table:
+                raise RuleError(f"transform rule {number} lacks 'match' or 'kind'")
+            match = table.pop("match")
+            where = f"transform rule {number} ({match!r})"
+            self.rules.append((re.compile(match), _kind(table, where), where))
+        self.used = set()
+
+    def find(self, module):
+        """The kind for a module, and where its rule stands; (None, None) where no rule matches."""
+        for number, (expression, kind, where) in enumerate(self.rules):
+            if expression.fullmatch(module):
+                self.used.add(number)
+                return kind, where
+        return None, None
+
+    def check_all_used(self, example):
+        for number, (_, _, where) in enumerate(self.rules):
+            if number not in self.used:
+                raise RuleError(f"{where} matches no module, or rules before it matched them all; a name is for "
+                                f"example {example!r}")

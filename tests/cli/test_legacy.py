@@ -1,0 +1,80 @@
+"""The rule files of the published optical experiments, from the command line to the run folder."""
+import pytest
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
+
+TOML = """
+use_lora = {lora}
+[attention]
+q_levels = 256
+q_lut_min = 0.020040
+q_smooth_factor = 0.9
+q_init_seed = 0
+q_bypass = false
+[fc]
+q_levels = 64
+q_lut_min = 0.020040
+q_smooth_factor = 0.9
+q_init_seed = 0
+q_bypass = false
+[lora]
+r = 2
+lora_alpha = 4
+"""
+
+YAML = r"""
+use_regex: true
+layer_name_to_config:
+  ? 'layers\.\d+\.attention'
+  : &attention
+    q_levels: 256
+    q_quantiles: null
+    q_bypass: false
+  'layers\.0\.feed_forward\.(w1|w2|w3)': null
+  'layers\.\d+\.(attention|feed_forward)\.w\w':
+    <<: *attention
+    q_levels: 64
+  output: null
+"""
+
+
+def saved_rules(tmp_path):
+    return tomllib.loads((tmp_path / "run" / "transforms.toml").read_text())["transform"]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_toml(refract, refract_json, recipe, tmp_path, lora):
+    (tmp_path / "rules.toml").write_text(TOML.format(lora=str(lora).lower()))
+    refract("train", recipe, "transform.legacy=rules.toml", "train.steps=4")
+    attention, linear = saved_rules(tmp_path)
+    assert attention["kind"] == "optical" and attention["q_levels"] == 256
+    inner = linear["over"] if lora else linear
+    assert inner["kind"] == "optical" and inner["q_levels"] == 64 and inner["q_lut_min"] == 0.02004
+    assert linear["kind"] == ("lora" if lora else "optical") and (not lora or linear["alpha"] == 4)
+    (tmp_path / "rules.toml").unlink()  # the run holds its rules itself
+    assert refract_json("eval", "run")["loss"] > 0
+    figures = refract_json("inspect", tmp_path / "run" / "config.toml")
+    assert [len(row["modules"]) for row in figures["transforms"]] == [2, 12, 0]
+
+
+def test_yaml_in_torchtitan_names(refract, refract_json, recipe, tmp_path):
+    (tmp_path / "rules.yaml").write_text(YAML)
+    figures = refract_json("inspect", recipe, "transform.legacy=rules.yaml")
+    assert [(row["kind"], len(row["modules"])) for row in figures["transforms"]] == [
+        ("optical", 2), ("none", 2), ("optical", 10), ("dense", 0)]
+    refract("train", recipe, "transform.legacy=rules.yaml", "train.steps=4")
+    assert [rule.get("q_levels") for rule in saved_rules(tmp_path)] == [256, None, 64]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("use_regex: true\nlayer_name_to_config:\n  'x': {q_levels: 8}\n  default: null\n", "matches no module"),
+    ("layer_name_to_config:\n  default: {q_level: 8}\n", "did you mean 'q_levels'"),
+    ("layer_name_to_config:\n  default: {q_levels: 1}\n", "out of range"),
+])
+def test_mistakes_name_the_file(refract, recipe, tmp_path, text, words):
+    (tmp_path / "rules.yaml").write_text(text)
+    (line,) = refract("train", recipe, "transform.legacy=rules.yaml", code=2).stderr.splitlines()[-1:]
+    assert words in line and "rules.yaml" in line

@@ -1,0 +1,116 @@
+"""Every recipe of recipes/ is parsed and planned as it stands, without data and without published weights."""
+import json
+import pathlib
+import re
+
+import pytest
+from transformers import GPT2Config, LlamaConfig
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
+
+RECIPES = pathlib.Path(__file__).resolve().parents[2] / "recipes"
+ALL = sorted(RECIPES.rglob("*.toml"))
+OPTICAL = sorted((RECIPES / "optical").glob("*.toml"))
+
+# SCIENCE: hidden, layers, heads, key/value heads of the CLM family.
+CLM = {"60m": (384, 22, 6, 2), "200m": (768, 24, 12, 4), "400m": (960, 30, 15, 5), "600m": (1152, 32, 18, 6), "1.1b": (1536, 32, 24, 8)}
+VOCABULARY = 49152
+
+
+def feed_forward(hidden):
+    """1.3 * 8 C / 3, rounded up to a multiple of 128."""
+    return -(-13 * 8 * hidden // (30 * 128)) * 128
+
+
+def named(paths):
+    return [pytest.param(path, id=str(path.relative_to(RECIPES))) for path in paths]
+
+
+def pretrained(recipe):
+    """The configuration of the model that a recipe starts from; of an optical recipe from scratch, that of its size."""
+    start = tomllib.loads(recipe.read_text()).get("init", {}).get("from", recipe.stem)
+    if start == "openai-community/gpt2":
+        return GPT2Config()
+    if start == "runs/compactgpt":  # the connectivity study's
+        return GPT2Config(n_embd=192, n_layer=6, n_head=6, n_positions=64)
+    hidden, layers, heads, kv_heads = CLM[re.search(r"clm-([\d.]+[mb])", start)[1]]
+    return LlamaConfig(vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=feed_forward(hidden), num_hidden_layers=layers,
+                       num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=False,
+                       max_position_embeddings=2048)
+
+
+@pytest.fixture
+def inspect(refract_json, tmp_path):
+    """refract inspect RECIPE; what it starts from is a folder with the published configuration alone."""
+
+    def call(recipe):
+        start = tomllib.loads(recipe.read_text()).get("init", {}).get("from", "random")
+        overrides = []
+        if start != "random":
+            config = pretrained(recipe).to_dict()
+            config["architectures"] = None
+            (tmp_path / "start").mkdir()
+            (tmp_path / "start" / "config.json").write_text(json.dumps(config))
+            overrides = ["init.from=start"]
+        elif tomllib.loads(recipe.read_text())["data"].get("path", "").startswith("stories:"):
+            overrides = ["data.path=stories:50KB"]  # for its characters
+        return refract_json("inspect", recipe, *overrides)
+
+    return call
+
+
+@pytest.mark.parametrize("recipe", named(ALL))
+def test_is_planned(inspect, recipe):
+    figures = inspect(recipe)
+    assert figures["parameters"] > 0 and figures["steps"] > 0
+    assert 0 < figures["trainable_parameters"] <= figures["parameters"]
+
+
+def dense_parameters(config):
+    """Of the whole model without adapters."""
+    if isinstance(config, GPT2Config):
+        return 124_439_808
+    c, f, d = config.hidden_size, config.intermediate_size, config.hidden_size // config.num_attention_heads
+    layer = 2 * c + 2 * c * c + 2 * c * d * config.num_key_value_heads + 3 * c * f
+    return 2 * config.vocab_size * c + config.num_hidden_layers * layer + c
+
+
+def adapter_parameters(config, r=32):
+    c, f, d = config.hidden_size, config.intermediate_size, config.hidden_size // config.num_attention_heads
+    kv = d * config.num_key_value_heads
+    return config.num_hidden_layers * r * (2 * (c + c) + 2 * (c + kv) + 3 * (c + f))
+
+
+@pytest.mark.parametrize("recipe", named(OPTICAL))
+def test_optical_recipes_follow_the_publication(inspect, recipe):
+    config, figures = pretrained(recipe), inspect(recipe)
+    layers, gpt2 = config.num_hidden_layers, isinstance(config, GPT2Config)
+    lora = recipe.stem.endswith("-lora")
+    adapters = adapter_parameters(config) if lora else 0
+    assert figures["parameters"] == dense_parameters(config) + adapters
+    assert figures["trainable_parameters"] == (adapters if lora else figures["parameters"])
+    assert figures["steps"] == round(22 * figures["parameters"] / 100 / (16 * 1024))
+    linear, attention, rest = figures["transforms"]
+    assert (linear["kind"], attention["kind"]) == ("lora" if lora else "optical", "optical")
+    assert len(linear["modules"]) == (6 if gpt2 else 7) * layers and len(attention["modules"]) == layers
+    assert rest["modules"] == []
+    settings = tomllib.loads(recipe.read_text())
+    assert settings["schedule"]["kind"] == "linear" and settings["schedule"]["final"] == 0
+    assert settings["optimizer"]["weight_decay"] == 0.01 and settings["train"]["batch"] == 16
+    if not recipe.stem.endswith("-scratch"):
+        assert settings["optimizer"]["lr"] <= 1e-5
+
+
+def test_every_size_has_its_three_recipes():
+    expected = {f"clm-{size}-{way}" for size in CLM for way in ("full", "lora", "scratch")} | {"gpt2-full"}
+    assert {path.stem for path in OPTICAL} == expected
+
+
+@pytest.mark.parametrize("recipe", named([path for path in OPTICAL if not path.stem.endswith("-scratch")]))
+def test_absent_weights_are_one_clear_line(refract, recipe, tmp_path):
+    (line,) = refract("train", recipe, code=1).stderr.splitlines()
+    assert "hf download" in line and tomllib.loads(recipe.read_text())["init"]["from"] in line
+    assert not (tmp_path / "runs").exists()
