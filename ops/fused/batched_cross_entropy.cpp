@@ -69,6 +69,17 @@ BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::
   return {loss, correct};
 }
 
+namespace {
+
+// Shapes and types only; the composite form asks for the number of models.
+std::tuple<at::Tensor, at::Tensor> meta(const at::Tensor& x, const at::Tensor&,
+                                        const at::Tensor& targets, int64_t, bool) {
+  return {at::empty_symint({x.sym_size(0)}, x.options().dtype(at::kDouble)),
+          at::empty_symint({x.sym_size(0)}, targets.options().dtype(at::kLong))};
+}
+
+}  // namespace
+
 TORCH_LIBRARY_FRAGMENT(refract, m) {
   m.def(
       "batched_linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int num_classes,"
@@ -78,5 +89,7 @@ TORCH_LIBRARY_FRAGMENT(refract, m) {
 TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
   m.impl("batched_linear_cross_entropy", &composite::batched_linear_cross_entropy);
 }
+
+TORCH_LIBRARY_IMPL(refract, Meta, m) { m.impl("batched_linear_cross_entropy", &meta); }
 
 }  // namespace refract

@@ -45,6 +45,11 @@ def op_samples():
             tuple(normal(6, 8, grad=False) for _ in range(3))
             + (stats, stats, normal(8, grad=False), True, False),
         ),
+        "split_bfloat16": (ops.split_bfloat16.default, (normal(4, 8, grad=False),)),
+        "batched_linear_cross_entropy": (
+            ops.batched_linear_cross_entropy.default,
+            (normal(2, 5, 8, grad=False), normal(2, 13, 8, grad=False), torch.tensor([0, 3, 12, 1, 7]), 13, False),
+        ),
         "bias_gelu": (ops.bias_gelu.default, (normal(4, 8), normal(8), True)),
         "bias_gelu-erf": (ops.bias_gelu.default, (normal(4, 8), None, False)),
         "bias_gelu_backward": (
