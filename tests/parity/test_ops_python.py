@@ -31,6 +31,22 @@ def op_samples():
     stats = torch.rand(6) + 0.5
     return {
         "norm": (ops.norm.default, (normal(2, 3, 8), normal(8), normal(8), 1e-5, False)),
+        "decode_attention": (
+            ops.decode_attention.default,
+            tuple(normal(*shape, grad=False) for shape in ((2, 4, 8), (2, 2, 5, 8), (2, 2, 5, 8)))
+            + (torch.tensor([1, 4]), 0.3),
+        ),
+        "linear_gelu": (ops.linear_gelu.default, (normal(2, 3, 8), normal(6, 8), normal(6))),
+        "linear_gelu-plain": (ops.linear_gelu.default, (normal(3, 8), normal(6, 8), None)),
+        "linear_gelu_forward": (
+            ops.linear_gelu_forward.default,
+            tuple(normal(*shape, grad=False) for shape in ((3, 8), (6, 8), (6,))),
+        ),
+        "row_bias_gelu": (ops.row_bias_gelu.default, (normal(6, 4), normal(6), True)),
+        "row_bias_gelu_backward": (
+            ops.row_bias_gelu_backward.default,
+            tuple(normal(*shape, grad=False) for shape in ((6, 4), (6, 4), (6,))) + (False,),
+        ),
         "norm-rms": (ops.norm.default, (normal(2, 3, 8), normal(8), None, 1e-5, True)),
         "add_norm": (
             ops.add_norm.default,
