@@ -61,7 +61,7 @@ std::string terminal_plot(const std::vector<TerminalSeries>& series, const std::
     label.insert(0, margin - label.size(), ' ');
     out += label + " |" + canvas[row];
     out.erase(out.find_last_not_of(' ') + 1);
-    out += "\n";
+    out += '\n';
   }
   out += std::string(margin + 1, ' ') + "+" + std::string(width, '-') + "\n";
   const std::string low = format_number(x.low), high = format_number(x.high);
