@@ -61,6 +61,15 @@ void check_smooth(const char* op, double smooth) {
               smooth);
 }
 
+void check_observe(const at::Tensor& range, const at::Tensor& x, double smooth,
+                   at::ArrayRef<double> quantiles) {
+  const char* op = "optical_observe_";
+  check_floating(op, "x", x);
+  check_range(op, "range", range, x);
+  check_smooth(op, smooth);
+  check_quantiles(op, quantiles);
+}
+
 }  // namespace optical_op
 
 namespace composite {
@@ -214,23 +223,15 @@ at::Tensor quantize_meta(const at::Tensor& x, const at::Tensor& range, int64_t l
   return at::empty_symint(x.sym_sizes(), x.options());
 }
 
-void check_observe(const at::Tensor& range, const at::Tensor& x, double smooth,
-                   at::ArrayRef<double> quantiles) {
-  check_floating("optical_observe_", "x", x);
-  optical_op::check_range("optical_observe_", "range", range, x);
-  optical_op::check_smooth("optical_observe_", smooth);
-  optical_op::check_quantiles("optical_observe_", quantiles);
-}
-
 void observe(at::Tensor range, const at::Tensor& x, double smooth, at::ArrayRef<double> quantiles) {
-  check_observe(range, x, smooth, quantiles);
+  optical_op::check_observe(range, x, smooth, quantiles);
   if (x.numel() == 0) return;
   composite::optical_move_(range, range, composite::optical_seen(x.detach(), quantiles), smooth);
 }
 
 void observe_meta(at::Tensor range, const at::Tensor& x, double smooth,
                   at::ArrayRef<double> quantiles) {
-  check_observe(range, x, smooth, quantiles);
+  optical_op::check_observe(range, x, smooth, quantiles);
 }
 
 }  // namespace

@@ -64,6 +64,9 @@ void check_range(const char* op, const char* name, const at::Tensor& range, cons
 void check_clock(const char* op, const std::optional<at::Tensor>& clock, const at::Tensor& x);
 void check_quantiles(const char* op, at::ArrayRef<double> quantiles);
 void check_smooth(const char* op, double smooth);
+// All of optical_observe_'s arguments, for each of its forms.
+void check_observe(const at::Tensor& range, const at::Tensor& x, double smooth,
+                   at::ArrayRef<double> quantiles);
 
 }  // namespace optical_op
 

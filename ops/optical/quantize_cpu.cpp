@@ -66,11 +66,7 @@ at::Tensor quantize_cpu(const at::Tensor& x_in, const at::Tensor& range, int64_t
 
 void observe_cpu(at::Tensor range, const at::Tensor& x_in, double smooth,
                  at::ArrayRef<double> quantiles) {
-  const char* op = "optical_observe_";
-  check_floating(op, "x", x_in);
-  optical_op::check_range(op, "range", range, x_in);
-  optical_op::check_smooth(op, smooth);
-  optical_op::check_quantiles(op, quantiles);
+  optical_op::check_observe(range, x_in, smooth, quantiles);
   if (x_in.numel() == 0) return;
   if (x_in.scalar_type() == at::kDouble || !quantiles.empty()) {
     composite::optical_move_(range, range, composite::optical_seen(x_in, quantiles), smooth);
