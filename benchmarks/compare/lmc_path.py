@@ -39,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fraction", type=float, default=1.0, help="of tiny Shakespeare's tokens")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--engine", default="auto", help="of refract: auto, batched, single")
+    parser.add_argument("--products", default="auto", help="of refract: auto, fp32, split")
     parser.add_argument("--overrides", nargs="*", default=[], help="key=value settings for refract")
     parser.add_argument("--only", choices=["pytorch", "refract"], help="one side alone")
     parser.add_argument("--threads", type=int, help="CPU threads, default: all")
@@ -119,7 +120,7 @@ def path_in_pytorch(size: gpt.Size, ends: list[gpt.Gpt], tokens: torch.Tensor, o
 def path_in_refract(folders: list[pathlib.Path], corpus: pathlib.Path, size: gpt.Size, options) -> tuple[float, list]:
     """The same by refract interpolate; seconds as it reports them for the evaluation."""
     command = [options.refract, "interpolate", *map(str, folders), "--alphas", str(options.alphas), "--data",
-               str(corpus), "--engine", options.engine, "--out", str(corpus.parent / "out"), "--json",
+               str(corpus), "--engine", options.engine, "--products", options.products, "--out", str(corpus.parent / "out"), "--json",
                f"train.device={options.device}", f"train.batch={size.batch}", *options.overrides]
     environment = dict(os.environ)
     if options.threads:
