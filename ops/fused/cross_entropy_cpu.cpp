@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ops/common/dispatch.h"
+#include "ops/common/gemm_cpu.h"
 #include "ops/common/math.h"
 #include "ops/common/simd.h"
 #include "ops/fused/cross_entropy.h"
@@ -87,7 +88,13 @@ struct Pass {
 
   int64_t begin(int64_t b) const { return b * block; }
   int64_t width(int64_t b) const { return std::min(block, classes - begin(b)); }
+  // Between rows of a block's logits: room for whole vectors, and no power of two, which would put
+  // a column into few sets of the cache.
+  int64_t stride() const { return gemm::rounded_up(block) + gemm::kWhole; }
   at::Tensor block_weight(int64_t b) const { return weight.narrow(0, begin(b), width(b)); }
+  const T* block_data(int64_t b) const {
+    return weight.template const_data_ptr<T>() + begin(b) * weight.size(1);
+  }
 };
 
 template <class T>
@@ -96,7 +103,7 @@ void block_statistics(const Pass<T>& pass, int64_t b, const T* logits, Statistic
   for (int64_t r = 0; r < pass.rows; ++r) {
     const int64_t target = pass.target[r];
     if (target == kIgnoredTarget) continue;
-    const T* row = logits + r * width;
+    const T* row = logits + r * pass.stride();
     const T top = row_max(row, width);
     s.max[b * pass.rows + r] = top;
     s.sum[b * pass.rows + r] = row_sum_exp(row, width, top);
@@ -137,7 +144,7 @@ void block_gradient(const Pass<T>& pass, int64_t b, T* logits, const Statistics<
   const int64_t width = pass.width(b), first = pass.begin(b);
   for (int64_t r = 0; r < pass.rows; ++r) {
     const int64_t target = pass.target[r];
-    T* row = logits + r * width;
+    T* row = logits + r * pass.stride();
     if (target == kIgnoredTarget) {
       std::fill(row, row + width, T{0});
       continue;
@@ -156,12 +163,73 @@ void for_tasks(int64_t tasks, const F& f) {
   });
 }
 
-// A block's logits: its part of `kept` [rows * classes], or scratch.
+// A block's logits [rows, stride]: its part of `kept`, or scratch.
 template <class T>
 at::Tensor block_logits(const Pass<T>& pass, int64_t b, const at::Tensor& kept) {
-  const int64_t rows = pass.rows, width = pass.width(b);
-  return kept.defined() ? kept.narrow(0, rows * pass.begin(b), rows * width).view({rows, width})
-                        : at::empty({rows, width}, pass.x.options());
+  return kept.defined() ? kept.select(0, b)
+                        : at::empty({pass.rows, pass.stride()}, pass.x.options());
+}
+
+// The three products, of fp32 in our own tiles and of fp64 by the BLAS library.
+bool tiled(const Pass<float>& pass) { return pass.x.size(1) % gemm::kWhole == 0; }
+constexpr bool tiled(const Pass<double>&) { return false; }
+
+// logits = x W_b^T.
+template <class T>
+void make_logits(const Pass<T>& pass, int64_t b, at::Tensor& logits) {
+  const int64_t width = pass.width(b), inner = pass.x.size(1);
+  if constexpr (std::is_same_v<T, float>) {
+    if (tiled(pass)) {
+      gemm::multiply_transposed(pass.rows, width, inner,
+                                {pass.x.template const_data_ptr<T>(), inner, 1}, pass.block_data(b),
+                                inner, logits.mutable_data_ptr<T>(), pass.stride());
+      return;
+    }
+  }
+  at::Tensor out = logits.narrow(1, 0, width);
+  at::mm_out(out, pass.x, pass.block_weight(b).t());
+}
+
+// dx [rows, C] (+)= logits W_b.
+template <class T>
+void add_dx(const Pass<T>& pass, int64_t b, const at::Tensor& logits, at::Tensor out, bool add) {
+  const int64_t width = pass.width(b), inner = pass.x.size(1);
+  if constexpr (std::is_same_v<T, float>) {
+    if (tiled(pass)) {
+      gemm::multiply(pass.rows, inner, width, {logits.const_data_ptr<T>(), pass.stride(), 1},
+                     pass.block_data(b), inner, out.mutable_data_ptr<T>(), inner, add);
+      return;
+    }
+  }
+  at::addmm_out(out, out, logits.narrow(1, 0, width), pass.block_weight(b), add ? 1 : 0, 1);
+}
+
+// dweight_b [width, C] (+)= logits^T x.
+template <class T>
+void add_dweight(const Pass<T>& pass, int64_t b, const at::Tensor& logits, at::Tensor out,
+                 bool add) {
+  const int64_t width = pass.width(b), inner = pass.x.size(1);
+  if constexpr (std::is_same_v<T, float>) {
+    if (tiled(pass)) {
+      gemm::multiply(width, inner, pass.rows, {logits.const_data_ptr<T>(), 1, pass.stride()},
+                     pass.x.template const_data_ptr<T>(), inner, out.mutable_data_ptr<T>(), inner,
+                     add);
+      return;
+    }
+  }
+  at::addmm_out(out, out, logits.narrow(1, 0, width).t(), pass.x, add ? 1 : 0, 1);
+}
+
+// The calling thread's, kept from call to call: memory of this size goes back to the system at
+// once, and getting its pages again costs more than a pass over them.
+template <class T>
+at::Tensor scratch(int64_t size) {
+  thread_local at::Tensor buffer;
+  if (!buffer.defined() || buffer.numel() < size) {
+    buffer = at::Tensor();
+    buffer = at::empty({size}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+  }
+  return buffer.narrow(0, 0, size);
 }
 
 template <class T>
@@ -201,7 +269,9 @@ class Chunked {
     pass.blocks = (classes_ + pass.block - 1) / pass.block;
     const bool gradient = dx_.defined() || dweight_.defined();
     at::Tensor kept;
-    if (gradient && x_.size(1) > kRecomputeWidth) kept = at::empty({rows * classes_}, x_.options());
+    if (gradient && x_.size(1) > kRecomputeWidth)
+      kept =
+          scratch<T>(pass.blocks * rows * pass.stride()).view({pass.blocks, rows, pass.stride()});
     Statistics<T> s;
     s.max.resize(pass.blocks * rows);
     s.sum.resize(pass.blocks * rows);
@@ -210,7 +280,7 @@ class Chunked {
     s.lse.resize(rows);
     for_tasks(pass.blocks, [&](int64_t b) {
       at::Tensor logits = block_logits(pass, b, kept);
-      at::mm_out(logits, pass.x, pass.block_weight(b).t());
+      make_logits(pass, b, logits);
       block_statistics(pass, b, logits.template const_data_ptr<T>(), s);
     });
     merge_statistics(pass, s, loss_, correct_);
@@ -228,15 +298,11 @@ class Chunked {
       const int64_t from = pass.blocks * slice / slices, to = pass.blocks * (slice + 1) / slices;
       for (int64_t b = from; b < to; ++b) {
         at::Tensor logits = block_logits(pass, b, kept);
-        if (!kept.defined()) at::mm_out(logits, pass.x, pass.block_weight(b).t());
+        if (!kept.defined()) make_logits(pass, b, logits);
         block_gradient(pass, b, logits.template mutable_data_ptr<T>(), s);
-        if (partial.defined()) {
-          at::Tensor out = partial.select(0, slice);
-          at::addmm_out(out, out, logits, pass.block_weight(b), b == from ? 0 : 1, 1);
-        }
+        if (partial.defined()) add_dx(pass, b, logits, partial.select(0, slice), b > from);
         if (dweight_.defined()) {
-          at::Tensor out = dweight_.narrow(0, pass.begin(b), pass.width(b));
-          at::addmm_out(out, out, logits.t(), pass.x, begin == 0 ? 0 : 1, 1);
+          add_dweight(pass, b, logits, dweight_.narrow(0, pass.begin(b), pass.width(b)), begin > 0);
         }
       }
     });

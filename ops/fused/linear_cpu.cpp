@@ -1,103 +1,80 @@
-// CPU kernels of linear for float weights that stay in the second-level cache; everything else is
-// the composite form, a BLAS library's. Only the forward product needs its weight transposed, and
-// does so panel by panel; the others read all three matrices as they lie. Every sum runs over the
-// whole inner dimension in order, so results do not depend on the number of threads.
+// CPU kernels of linear in fp32; other types, few rows and ragged widths are the composite form, a
+// BLAS library's. Only the forward product needs its weight transposed, and does so panel by panel;
+// the others read all three matrices as they lie. Every sum runs over the whole inner dimension in
+// order, so results do not depend on the number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <vector>
 
-#include "ops/common/simd.h"
-#include "ops/common/tile.h"
+#include "ops/common/gemm_cpu.h"
 #include "ops/fused/linear.h"
 
 namespace refract {
 namespace {
 
-constexpr int64_t kPanel = 32;       // columns: a tile of AVX-512, two of AVX2
-constexpr int64_t kWhole = 16;       // every row is a whole number of vectors
-constexpr int64_t kRowBlock = 256;   // rows that a panel of the weight is transposed for
-constexpr int64_t kFewestRows = 32;  // below this the weight is hardly read more than once
-constexpr int64_t kMostWeights = int64_t{1} << 18;  // elements: 1 MiB
+constexpr int64_t kPanel = 32;                // columns of a task: a tile of AVX-512, two of AVX2
+constexpr int64_t kRowBlock = 256;            // rows that a panel of the weight is transposed for
+constexpr int64_t kGradRows = 32;             // rows of grad_x or of grad_weight in a task
+constexpr int64_t kFewestRows = 32;           // below this the weight is hardly read more than once
 constexpr int64_t kWorth = int64_t{1} << 19;  // multiplications that are worth a second thread
 
 struct Args {
   const float *x, *weight, *bias, *grad;        // [M, K], [N, K], [N] or null, [M, N] (backward)
   float *y, *grad_x, *grad_weight, *grad_bias;  // null where not wanted
   int64_t rows, inner, outer;                   // M, K, N
-  float* panel;                                 // [K, kPanel] of the calling thread
   int64_t x_tasks;                              // backward: that many tasks for grad_x come first
 };
 
 int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// Task = (block of rows, panel of columns).
-template <class I>
-REFRACT_INLINE void forward_body(const Args& a, int64_t begin, int64_t end) {
-  constexpr int L = simd::kLanesOf<float, I>;
+// A block of rows and a panel of columns.
+void forward(const Args& a, int64_t task) {
   const int64_t panels = blocks(a.outer, kPanel);
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t row = task / panels * kRowBlock, column = task % panels * kPanel;
-    const int64_t rows = std::min(kRowBlock, a.rows - row);
-    const int64_t width = std::min(kPanel, a.outer - column);
-    simd::transpose<float, I>(a.weight + column * a.inner, a.inner, width, a.inner, a.panel,
-                              kPanel);
-    simd::product<float, I>(rows, width / L, a.inner, {a.x + row * a.inner, a.inner, 1}, a.panel,
-                            kPanel, a.y + row * a.outer + column, a.outer, false,
+  const int64_t row = task / panels * kRowBlock, column = task % panels * kPanel;
+  gemm::multiply_transposed(std::min(kRowBlock, a.rows - row), std::min(kPanel, a.outer - column),
+                            a.inner, {a.x + row * a.inner, a.inner, 1}, a.weight + column * a.inner,
+                            a.inner, a.y + row * a.outer + column, a.outer,
                             a.bias != nullptr ? a.bias + column : nullptr);
-  }
 }
-REFRACT_TILED(forward, Args)
 
-constexpr int64_t kGradRows = 32;  // rows of grad_x or of grad_weight in a task
-
-template <class I>
-REFRACT_INLINE void grad_x_rows(const Args& a, int64_t row) {
-  constexpr int L = simd::kLanesOf<float, I>;
-  const int64_t rows = std::min(kGradRows, a.rows - row);
-  simd::product<float, I>(rows, a.inner / L, a.outer, {a.grad + row * a.outer, a.outer, 1},
-                          a.weight, a.inner, a.grad_x + row * a.inner, a.inner);
+void grad_x_rows(const Args& a, int64_t row) {
+  gemm::multiply(std::min(kGradRows, a.rows - row), a.inner, a.outer,
+                 {a.grad + row * a.outer, a.outer, 1}, a.weight, a.inner, a.grad_x + row * a.inner,
+                 a.inner);
 }
 
 // Rows [row, row + kGradRows) of grad_weight and grad_bias. The sum over M goes in blocks of rows
 // of x, which stay in the cache while all of these rows take them.
-template <class I>
-REFRACT_INLINE void grad_weight_rows(const Args& a, int64_t row) {
-  constexpr int L = simd::kLanesOf<float, I>;
+void grad_weight_rows(const Args& a, int64_t row) {
   const int64_t rows = std::min(kGradRows, a.outer - row);
   const float one = 1;
   for (int64_t m = 0; m < a.rows; m += kRowBlock) {
     const int64_t count = std::min(kRowBlock, a.rows - m);
     const float* grad = a.grad + m * a.outer + row;
     if (a.grad_weight != nullptr) {
-      simd::product<float, I>(rows, a.inner / L, count, {grad, 1, a.outer}, a.x + m * a.inner,
-                              a.inner, a.grad_weight + row * a.inner, a.inner, m > 0);
+      gemm::multiply(rows, a.inner, count, {grad, 1, a.outer}, a.x + m * a.inner, a.inner,
+                     a.grad_weight + row * a.inner, a.inner, m > 0);
     }
     if (a.grad_bias != nullptr) {
-      simd::product<float, I>(1, rows / L, count, {&one, 0, 0}, grad, a.outer, a.grad_bias + row,
-                              a.outer, m > 0);
+      gemm::multiply(1, rows, count, {&one, 0, 0}, grad, a.outer, a.grad_bias + row, a.outer,
+                     m > 0);
     }
   }
 }
 
-template <class I>
-REFRACT_INLINE void backward_body(const Args& a, int64_t begin, int64_t end) {
-  for (int64_t task = begin; task < end; ++task) {
-    if (task < a.x_tasks) {
-      grad_x_rows<I>(a, task * kGradRows);
-    } else {
-      grad_weight_rows<I>(a, (task - a.x_tasks) * kGradRows);
-    }
+void backward(const Args& a, int64_t task) {
+  if (task < a.x_tasks) {
+    grad_x_rows(a, task * kGradRows);
+  } else {
+    grad_weight_rows(a, (task - a.x_tasks) * kGradRows);
   }
 }
-REFRACT_TILED(backward, Args)
 
 bool ours(const at::Tensor& x, const at::Tensor& weight) {
-  return x.scalar_type() == at::kFloat && weight.numel() <= kMostWeights &&
-         x.numel() >= kFewestRows * x.size(-1) && x.numel() > 0 && weight.size(0) % kWhole == 0 &&
-         weight.size(1) % kWhole == 0;
+  return x.scalar_type() == at::kFloat && x.numel() >= kFewestRows * x.size(-1) && x.numel() > 0 &&
+         weight.size(0) % gemm::kWhole == 0 && weight.size(1) % gemm::kWhole == 0;
 }
 
 Args arguments(const at::Tensor& x, const at::Tensor& weight) {
@@ -129,11 +106,7 @@ at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight_in,
   args.y = y.mutable_data_ptr<float>();
   const int64_t tasks = blocks(args.rows, kRowBlock) * blocks(args.outer, kPanel);
   at::parallel_for(0, tasks, grain(args, tasks), [&](int64_t begin, int64_t end) {
-    thread_local std::vector<float> panel;
-    panel.resize(std::max(panel.size(), static_cast<size_t>(args.inner * kPanel)));
-    Args mine = args;
-    mine.panel = panel.data();
-    forward(mine, begin, end);
+    for (int64_t task = begin; task < end; ++task) forward(args, task);
   });
   return y;
 }
@@ -160,8 +133,9 @@ LinearGradients linear_backward_cpu(const at::Tensor& grad_in, const at::Tensor&
   args.x_tasks = need_x ? blocks(args.rows, kGradRows) : 0;
   const int64_t weight_tasks = need_weight || need_bias ? blocks(args.outer, kGradRows) : 0;
   const int64_t tasks = args.x_tasks + weight_tasks;
-  at::parallel_for(0, tasks, grain(args, tasks),
-                   [&](int64_t begin, int64_t end) { backward(args, begin, end); });
+  at::parallel_for(0, tasks, grain(args, tasks), [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) backward(args, task);
+  });
   return {grad_x, grad_weight, grad_bias};
 }
 
