@@ -1,6 +1,8 @@
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <limits>
 #include <string_view>
 
 #include "cli/commands.h"
@@ -20,10 +22,18 @@ void limit_spinning(char** argv) {
   if (::setenv("GOMP_SPINCOUNT", kRounds, 0) == 0) ::execv("/proc/self/exe", argv);
 }
 
+// Activations are freed and asked for again in every step. By default glibc gives large ones back to
+// the system at once, and the next step pays for every page anew.
+void keep_freed_memory() {
+  ::mallopt(M_MMAP_MAX, 0);
+  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   limit_spinning(argv);
+  keep_freed_memory();
   std::vector<std::unique_ptr<refract::Command>> commands;
   commands.push_back(refract::make_train_command());
   commands.push_back(refract::make_eval_command());
