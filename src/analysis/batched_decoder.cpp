@@ -15,6 +15,7 @@
 #include "model/rope.h"
 #include "ops/common/call.h"
 #include "ops/fused/activation.h"
+#include "ops/fused/attention.h"
 #include "ops/fused/batched_cross_entropy.h"
 #include "ops/fused/norm.h"
 #include "ops/fused/rope.h"
@@ -44,15 +45,16 @@ std::string why_not_batched(Decoder& model) {
   return "";
 }
 
-BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split)
+BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, Products products)
     : model_(model),
       config_(model.config()),
       parameters_(parameters_AS),
       models_(parameters_AS.size(0)),
-      split_(split && model.arena().compute().scalar_type() == at::kFloat) {
+      dtype_(model.arena().compute().scalar_type()),
+      split_(products == Products::kSplit && dtype_ == at::kFloat) {
   const at::NoGradGuard no_grad;
   const ModelConfig& c = config_;
-  const at::ScalarType dtype = model.arena().compute().scalar_type();
+  if (products == Products::kHalf && dtype_ == at::kFloat) dtype_ = at::kHalf;
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string attn = layer_name(i) + ".self_attn.", mlp = layer_name(i) + ".mlp.";
     Layer layer;
@@ -66,19 +68,19 @@ BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, 
     if (c.scale_attn_by_inverse_layer_idx) layer.scale /= static_cast<double>(i + 1);
     layers_.push_back(layer);
   }
-  embedding_ = value("model.embed_tokens.weight").to(dtype);
-  if (c.position == "learned") positions_ = value("model.embed_positions.weight").to(dtype);
-  head_ = c.tie_word_embeddings ? embedding_ : value("lm_head.weight").to(dtype);
+  embedding_ = value("model.embed_tokens.weight").to(dtype_);
+  if (c.position == "learned") positions_ = value("model.embed_positions.weight").to(dtype_);
+  head_ = c.tie_word_embeddings ? embedding_ : value("lm_head.weight").to(dtype_);
   split_head_ = split_ && worth_splitting(c.hidden_size, c.vocab_size);
   if (split_head_) head_ = split_weight_bfloat16(head_);
-  final_weight_ = value("model.norm.weight").unsqueeze(1).to(dtype);
-  if (!c.rms()) final_bias_ = value("model.norm.bias").unsqueeze(1).to(dtype);
-  const auto options = parameters_.options().dtype(dtype);
+  final_weight_ = value("model.norm.weight").unsqueeze(1).to(dtype_);
+  if (!c.rms()) final_bias_ = value("model.norm.bias").unsqueeze(1).to(dtype_);
+  const auto options = parameters_.options().dtype(dtype_);
   unit_weight_ = at::ones({c.hidden_size}, options);
   if (!c.rms()) zero_bias_ = at::zeros({c.hidden_size}, options);
   if (c.position == "rope") {
     const auto [cos, sin] = rope_tables(c);
-    const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    const at::ScalarType wide = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
     cos_ = cos.to(parameters_.device(), wide);
     sin_ = sin.to(parameters_.device(), wide);
   }
@@ -122,11 +124,10 @@ BatchedDecoder::Linear BatchedDecoder::folded(const Names& modules, const std::s
 }
 
 BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
-  const at::ScalarType dtype = model_.arena().compute().scalar_type();
   linear.split = split_ && worth_splitting(linear.weight.size(2), linear.weight.size(1));
-  linear.weight = (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype))
+  linear.weight = (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype_))
                       .transpose(1, 2);
-  if (linear.bias.defined()) linear.bias = linear.bias.to(dtype);
+  if (linear.bias.defined()) linear.bias = linear.bias.to(dtype_);
   return linear;
 }
 
@@ -157,6 +158,12 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
                 D = config_.head_dim, T = length, sequences = x.size(0) * x.size(1) / T;
   at::Tensor qkv = apply(layer.qkv, x).view({sequences, T, (H + 2 * K) * D});
   if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
+  // In 16 bits longer sequences are better off with tensor cores.
+  const bool short_enough = T <= 16 || qkv.scalar_type() == at::kFloat;
+  if (qkv.is_cuda() && short_enough && has_cuda_attention(T, D)) {
+    const at::Tensor mixed = causal_attention(qkv, H, K, layer.scale);
+    return apply(layer.output, mixed.view({x.size(0), x.size(1), H * D}));
+  }
   const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
   const auto heads = [&](const at::Tensor& part, int64_t count) {
     return part.view({sequences, T, count, D}).transpose(1, 2);
@@ -201,7 +208,7 @@ BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
   if (final_bias_.defined()) normed.add_(final_bias_);
   if (split_head_) normed = split_bfloat16(normed);
   const BatchedCrossEntropy loss = batched_linear_cross_entropy(
-      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*wide_logits=*/split_head_);
+      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*split=*/split_head_);
   return {loss.loss_sum, loss.num_correct};
 }
 

@@ -132,6 +132,34 @@ TEST(Path, SplitProductsGiveTheSameLoss) {
   EXPECT_GT(changed, 0U) << "nothing was split";
 }
 
+// In fp16 throughout; single losses are off by 2^-10 of themselves, their mean by less.
+void expect_half_is_near(at::Device device) {
+  for (const auto& [name, config] : every_setting()) {
+    const auto run = [&, config = config](const std::string& products) {
+      Decoder model(config, DenseFactory());
+      model.allocate(device, at::kFloat);
+      std::vector<Weights> corners = two_models(config);
+      for (Weights& corner : corners) corner.parameters = corner.parameters.to(device);
+      PointOptions options = options_for("batched");
+      options.products = products;
+      PointEvaluator evaluator(model, corners, options);
+      return evaluator.evaluate(*stream_for(config, 200), path_points({0.2, 0.5, 0.7}));
+    };
+    const auto plain = run("fp32"), half = run("half");
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_NEAR(half[i].loss, plain[i].loss, 1e-3 * plain[i].loss) << name;
+      EXPECT_NE(half[i].loss, plain[i].loss) << name;
+    }
+  }
+}
+
+TEST(Path, HalfPrecisionIsNear) { expect_half_is_near(at::kCPU); }
+
+TEST(Path, HalfPrecisionIsNearOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  expect_half_is_near(at::Device(at::kCUDA, 0));
+}
+
 TEST(Path, AWindowLimitIsThatOfEvaluate) {
   const ModelConfig config = testing::small_gpt2();
   const auto stream = stream_for(config, 200);
