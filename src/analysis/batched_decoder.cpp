@@ -1,7 +1,6 @@
 #include "analysis/batched_decoder.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>
@@ -17,6 +16,7 @@
 #include "ops/fused/activation.h"
 #include "ops/fused/attention.h"
 #include "ops/fused/batched_cross_entropy.h"
+#include "ops/fused/batched_linear.h"
 #include "ops/fused/norm.h"
 #include "ops/fused/rope.h"
 #include "ops/fused/split.h"
@@ -125,22 +125,15 @@ BatchedDecoder::Linear BatchedDecoder::folded(const Names& modules, const std::s
 
 BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
   linear.split = split_ && worth_splitting(linear.weight.size(2), linear.weight.size(1));
-  linear.weight = (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype_))
-                      .transpose(1, 2);
+  linear.weight =
+      linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype_).contiguous();
   if (linear.bias.defined()) linear.bias = linear.bias.to(dtype_);
   return linear;
 }
 
-at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x) {
-  const at::Tensor &weight = linear.weight, &bias = linear.bias;
-  if (!linear.split) return bias.defined() ? at::baddbmm(bias, x, weight) : at::bmm(x, weight);
-  const at::Tensor parts = split_bfloat16(x);
-  if (x.is_cuda()) {
-    return bias.defined() ? at::baddbmm(bias, parts, weight, at::kFloat)
-                          : at::bmm(parts, weight, at::kFloat);
-  }
-  const at::Tensor y = at::bmm(parts.to(at::kFloat), weight.to(at::kFloat));
-  return bias.defined() ? y.add(bias) : y;
+at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x, bool gelu) {
+  return batched_linear(linear.split ? split_bfloat16(x) : x, linear.weight,
+                        optional_of(linear.bias), linear.split, gelu);
 }
 
 at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
@@ -175,11 +168,17 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
 }
 
 at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
+  const bool tanh = config_.hidden_act == "gelu_tanh";
+  const bool sixteen_bits = dtype_ == at::kHalf || dtype_ == at::kBFloat16;
+  if (!config_.gated() && tanh && sixteen_bits)
+    return apply(layer.down, apply(layer.up, x, /*gelu=*/true));
   const at::Tensor up = apply(layer.up, x);
-  const at::Tensor active = config_.gated()
-                                ? swiglu(up, std::nullopt)
-                                : bias_gelu(up, std::nullopt, config_.hidden_act == "gelu_tanh");
-  return apply(layer.down, active);
+  if (!config_.gated() && layer.down.split) {
+    return batched_linear(split_gelu_bfloat16(up, tanh), layer.down.weight,
+                          optional_of(layer.down.bias), /*wide=*/true, /*gelu=*/false);
+  }
+  return apply(layer.down,
+               config_.gated() ? swiglu(up, std::nullopt) : bias_gelu(up, std::nullopt, tanh));
 }
 
 BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,

@@ -39,7 +39,7 @@ class BatchedDecoder {
   int64_t models() const { return models_; }
 
  private:
-  // weight [A, in, out], split [A, 3 in, out]; bias [A, 1, out] or undefined.
+  // weight [A, out, in], split [A, out, 3 in]; bias [A, 1, out] or undefined.
   struct Linear {
     at::Tensor weight, bias;
     bool split = false;
@@ -54,7 +54,7 @@ class BatchedDecoder {
   Linear linear(const Names& modules) const;        // side by side
   Linear folded(const Names& modules, const std::string& norm) const;
   Linear to_compute(Linear linear) const;
-  static at::Tensor apply(const Linear& linear, const at::Tensor& x);
+  static at::Tensor apply(const Linear& linear, const at::Tensor& x, bool gelu = false);
   at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
   at::Tensor attention(const Layer& layer, const at::Tensor& x, int64_t length) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cuda_guard.h"
+#include "ops/fused/activation.h"
 #include "ops/fused/batched_cross_entropy.h"
 #include "ops/fused/cross_entropy.h"
 #include "ops/fused/split.h"
@@ -47,6 +48,31 @@ TEST(Split, TheKernelIsTheCompositeForm) {
   for (int64_t width : {3, 8, 64, 200, 1152}) {
     const at::Tensor x = at::randn({5, 31, width}, at::kFloat);
     EXPECT_TRUE(split_bfloat16(x.cuda()).cpu().equal(split_bfloat16(x))) << width;
+  }
+}
+
+TEST(Split, OfGeluIsGeluSplit) {
+  for (const bool tanh : {false, true}) {
+    const at::Tensor x = at::randn({7, 24}, at::kFloat).mul(3);
+    EXPECT_TRUE(
+        split_gelu_bfloat16(x, tanh).equal(split_bfloat16(bias_gelu(x, std::nullopt, tanh))));
+  }
+}
+
+// Two units in the last place of GELU may lie between the kernels, so the sums are compared.
+TEST(Split, OfGeluIsGeluSplitOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const bool tanh : {false, true}) {
+    for (int64_t width : {3, 8, 768}) {
+      const at::Tensor x = at::randn({5, 31, width}, at::kFloat).mul(3).cuda();
+      const auto sum = [&](const at::Tensor& parts) {
+        return parts.narrow(-1, width, width)
+            .to(at::kFloat)
+            .add(parts.narrow(-1, 2 * width, width).to(at::kFloat));
+      };
+      testing::expect_close(sum(split_gelu_bfloat16(x, tanh)),
+                            sum(split_bfloat16(bias_gelu(x, std::nullopt, tanh))), "gelu");
+    }
   }
 }
 
