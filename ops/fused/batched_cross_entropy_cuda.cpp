@@ -44,7 +44,7 @@ bool fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targ
                          x.size(1),
                          x.size(2) / (split ? 3 : 1),
                          weight.size(1),
-                         weight.stride(0),
+                         x.size(0) == 1 ? weight.size(1) * weight.size(2) : weight.stride(0),
                          num_classes,
                          targets.const_data_ptr(),
                          targets.scalar_type() == at::kLong,

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "ops/common/hopper.cuh"
+#include "ops/common/tensor_map.h"
 #include "ops/fused/batched_cross_entropy_kernel.h"
 
 namespace refract {
@@ -283,43 +284,6 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   finish(task, row[1], r + 8, target[1]);
 }
 
-// The driver's function, without linking to the driver.
-using Encode = decltype(&cuTensorMapEncodeTiled);
-Encode encoder() {
-  static const Encode found = [] {
-    void* address = nullptr;
-    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &address,
-                                                               12000, cudaEnableDefault, &result);
-    const bool ok = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return ok ? reinterpret_cast<Encode>(address) : nullptr;
-  }();
-  return found;
-}
-
-struct Matrices {
-  const void* data;
-  int64_t columns, rows, models, stride;  // between models
-};
-
-// Boxes of `rows` rows and a chunk of columns, what lies outside read as zero.
-bool make_map(CUtensorMap* map, Dtype dtype, const Matrices& of, int rows, int chunk) {
-  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(of.columns),
-                               static_cast<cuuint64_t>(of.rows),
-                               static_cast<cuuint64_t>(of.models)};
-  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(of.columns) * 2,
-                                 static_cast<cuuint64_t>(of.stride) * 2};
-  const cuuint32_t box[3] = {static_cast<cuuint32_t>(chunk), static_cast<cuuint32_t>(rows), 1},
-                   ones[3] = {1, 1, 1};
-  const auto type = dtype == Dtype::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                              : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-  return encoder()(map, type, 3, const_cast<void*>(of.data), sizes, strides, box, ones,
-                   CU_TENSOR_MAP_INTERLEAVE_NONE,
-                   chunk == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 constexpr int kSharedBytes = 227 * 1024 - 512;  // less the barriers
 constexpr int kLeastStages = 3;
 
@@ -335,14 +299,17 @@ int stages_for(const BatchedHead& a) {
   return left < 0 ? 0 : left / S::kStageBytes < kMostStages ? left / S::kStageBytes : kMostStages;
 }
 
+int64_t columns_of(const BatchedHead& a) { return (a.split ? 3 : 1) * a.width; }
+
 template <class S>
 cudaError_t launch(const BatchedHead& a, cudaStream_t stream) {
-  const int64_t columns = S::kSplit ? 3 * a.width : a.width;
+  const int64_t columns = columns_of(a);
   CUtensorMap x, weight;
-  if (!make_map(&x, a.dtype, {a.x, columns, a.rows, a.models, a.rows * columns}, S::kRows,
-                S::kChunk) ||
-      !make_map(&weight, a.dtype, {a.weight, columns, a.weight_rows, a.models, a.weight_stride},
-                S::kColumns, S::kChunk)) {
+  if (!make_tensor_map(&x, a.dtype, {a.x, columns, a.rows, a.models, a.rows * columns}, S::kRows,
+                       S::kChunk) ||
+      !make_tensor_map(&weight, a.dtype,
+                       {a.weight, columns, a.weight_rows, a.models, a.weight_stride}, S::kColumns,
+                       S::kChunk)) {
     return cudaErrorInvalidValue;
   }
   const Task task{static_cast<int>(a.rows),
@@ -408,8 +375,9 @@ bool can_fuse_batched_head(const BatchedHead& a) {
   constexpr int64_t kMostModels = 65535;  // a grid dimension
   return a.dtype != Dtype::kFloat32 && a.models > 0 && a.models <= kMostModels && a.rows > 0 &&
          a.rows < INT_MAX - 256 && a.weight_rows < INT_MAX - 256 && a.width > 0 &&
-         a.weight_stride % 8 == 0 && is_aligned(a.x) && is_aligned(a.weight) &&
-         with_shape(a, [](auto) {}) && is_hopper() && encoder() != nullptr;
+         a.weight_stride % 8 == 0 && a.weight_stride >= a.weight_rows * columns_of(a) &&
+         is_aligned(a.x) && is_aligned(a.weight) && with_shape(a, [](auto) {}) && is_hopper() &&
+         has_tensor_maps();
 }
 
 cudaError_t launch_batched_head(const BatchedHead& args, cudaStream_t stream) {

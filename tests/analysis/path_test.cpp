@@ -222,5 +222,32 @@ TEST(Path, BatchedEqualsOneByOneOnCuda) {
   }
 }
 
+// A vocabulary for which the head's logits never lie in memory where the device allows.
+TEST(Path, LargeVocabulariesAgreeOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  ModelConfig config = testing::small_gpt2();
+  config.vocab_size = 9001;
+  std::vector<Weights> corners = two_models(config);
+  for (Weights& corner : corners) corner.parameters = corner.parameters.cuda();
+  for (const auto precision : {at::kFloat, at::kBFloat16}) {
+    const auto run = [&](const std::string& engine, const std::string& products) {
+      Decoder model(config, DenseFactory());
+      model.allocate(at::Device(at::kCUDA, 0), precision);
+      PointOptions options = options_for(engine);
+      options.products = products;
+      PointEvaluator evaluator(model, corners, options);
+      auto points = evaluator.evaluate(*stream_for(config, 3000), path_points({0.2, 0.5, 0.6}));
+      EXPECT_EQ(evaluator.batched(), engine != "single") << products;
+      return points;
+    };
+    const auto single = run("single", "auto");
+    for (const char* products : {"split", "half"}) {
+      const auto many = run("auto", products);
+      for (size_t i = 0; i < single.size(); ++i)
+        EXPECT_NEAR(many[i].loss, single[i].loss, 1e-4 * single[i].loss) << products;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace refract
