@@ -9,20 +9,13 @@
 #include "ops/common/hopper.cuh"
 #include "ops/common/tensor_map.h"
 #include "ops/fused/batched_cross_entropy_kernel.h"
+#include "ops/fused/online_loss.cuh"
 
 namespace refract {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLowest = -1e30f;  // below every logit, and finite: (lowest - lowest) is 0
 constexpr int64_t kIgnored = -100;
 constexpr int kMostStages = 12;  // of the ring of weight tiles
-
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // kGroups warpgroups of 64 rows; tiles of kColumns classes; the low part of split rows lies in
 // shared memory, or with kStream comes again with every tile of the weight.
@@ -64,63 +57,8 @@ struct Place {
   }
 };
 
-// What a thread knows of one of its rows; it sees every fourth pair of columns.
-struct Row {
-  int target;
-  float top = kLowest, sum = 0.0f, hit = -INFINITY;
-  float before = -INFINITY;  // the maximum over classes before the target
-
-  // kValues logits: value(2 j + i) is that of column tile + offset + 8 j + i.
-  template <int kValues, class F>
-  __device__ __forceinline__ void add(int tile, int offset, F value) {
-    float most[4] = {value(0), value(1), value(2), value(3)};
-#pragma unroll
-    for (int i = 4; i < kValues; ++i) most[i % 4] = fmaxf(most[i % 4], value(i));
-    const float highest = fmaxf(fmaxf(top, fmaxf(most[0], most[1])), fmaxf(most[2], most[3]));
-    const float shift = highest * kLog2E;
-    float part[4] = {sum * exp2_fast((top - highest) * kLog2E), 0.0f, 0.0f, 0.0f};
-#pragma unroll
-    for (int i = 0; i < kValues; ++i) part[i % 4] += exp2_fast(fmaf(value(i), kLog2E, -shift));
-    sum = (part[0] + part[1]) + (part[2] + part[3]);
-    if (static_cast<unsigned>(target - tile) < 4 * kValues) find<kValues>(tile + offset, value);
-    top = highest;
-  }
-
-  // Rare: the target is in the tile.
-  template <int kValues, class F>
-  __device__ __forceinline__ void find(int first, F value) {
-    float lower = top;
-#pragma unroll
-    for (int i = 0; i < kValues; ++i) {
-      const int column = first + 8 * (i / 2) + i % 2;
-      if (column < target) lower = fmaxf(lower, value(i));
-      if (column == target) hit = value(i);
-    }
-    before = lower;
-  }
-};
-
-// The accumulators of a warpgroup's tile: columns tile + offset + 8 j + {0, 1} of rows r and r + 8.
-template <int kColumns>
-__device__ __forceinline__ void add_tile(Row (&row)[2], const float (&d)[kColumns / 2], int tile,
-                                         int offset) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    row[r].template add<kColumns / 4>(tile, offset,
-                                      [&](int i) { return d[i / 2 * 4 + i % 2 + 2 * r]; });
-  }
-}
-template <int kColumns>
-__device__ __forceinline__ void mask_tile(float (&d)[kColumns / 2], int first, int classes) {
-  if (first + kColumns <= classes) return;
-#pragma unroll
-  for (int i = 0; i < kColumns / 2; ++i) {
-    if (first + 8 * (i / 4) + i % 2 >= classes) d[i] = -INFINITY;
-  }
-}
-
 // The four threads of a row put together what they know; one writes it.
-__device__ __forceinline__ void finish(const Task& task, Row row, int r, int64_t target) {
+__device__ __forceinline__ void finish(const Task& task, OnlineRow row, int r, int64_t target) {
   float top = row.top, hit = row.hit, before = row.before;
 #pragma unroll
   for (int lane = 1; lane < 4; lane *= 2) {
@@ -238,7 +176,7 @@ __device__ __forceinline__ void multiply_tile(Consumer<S>& walk, float (&d)[S::k
 }
 
 template <class S>
-__device__ __forceinline__ void consume(Consumer<S>& walk, Row (&row)[2], int offset) {
+__device__ __forceinline__ void consume(Consumer<S>& walk, OnlineRow (&row)[2], int offset) {
   float d[S::kColumns / 2];
   for (int first = 0; first < walk.task.classes; first += S::kColumns) {
     multiply_tile(walk, d);
@@ -272,7 +210,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const int r =
       static_cast<int>(blockIdx.x) * S::kRows + static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
   const int64_t target[2] = {read_target(task, r), read_target(task, r + 8)};
-  Row row[2];
+  OnlineRow row[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     row[i].target = target[i] >= 0 && target[i] < task.classes ? static_cast<int>(target[i]) : -64;

@@ -1,6 +1,7 @@
 #include "analysis/batched_decoder.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>
@@ -29,6 +30,18 @@ std::string layer_name(int64_t index) { return fmt::format("model.layers.{}", in
 // Below that a product is bound by memory, and splitting its operands costs more than it saves.
 bool worth_splitting(int64_t in, int64_t out) {
   return in * out >= 32768 && (in >= 128 || out >= 8192);
+}
+
+// cuDNN, which torch would ask first, plans for each shape anew, at a tenth of a second each.
+bool suits_flash_attention(const at::Tensor& q, const at::Tensor& k) {
+  const bool half = q.scalar_type() == at::kHalf || q.scalar_type() == at::kBFloat16;
+  return q.is_cuda() && half && q.size(1) == k.size(1) && q.size(3) % 8 == 0 && q.size(3) <= 256;
+}
+
+at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           bool causal, double scale) {
+  return std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, 0.0, causal,
+                                                             /*return_debug_mask=*/false, scale));
 }
 
 }  // namespace
@@ -161,9 +174,12 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
   const auto heads = [&](const at::Tensor& part, int64_t count) {
     return part.view({sequences, T, count, D}).transpose(1, 2);
   };
-  const at::Tensor mixed = at::scaled_dot_product_attention(
-      heads(parts[0], H), heads(parts[1], K), heads(parts[2], K), std::nullopt, 0.0,
-      /*is_causal=*/T > 1, layer.scale, /*enable_gqa=*/H != K);
+  const at::Tensor q = heads(parts[0], H), k = heads(parts[1], K), v = heads(parts[2], K);
+  const at::Tensor mixed = suits_flash_attention(q, k)
+                               ? flash_attention(q, k, v, T > 1, layer.scale)
+                               : at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0,
+                                                                  /*is_causal=*/T > 1, layer.scale,
+                                                                  /*enable_gqa=*/H != K);
   return apply(layer.output, mixed.transpose(1, 2).reshape({x.size(0), x.size(1), H * D}));
 }
 
