@@ -21,6 +21,12 @@ at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& q
 // The longest sequence for which the CPU kernel beats scaled_dot_product_attention for certain.
 inline constexpr int64_t kShortSequence = 128;
 
+// What the CUDA kernel is made for; anything else there takes the composite form, which is slow.
+inline bool has_cuda_attention(int64_t length, int64_t head_dim) {
+  const bool width = head_dim == 8 || head_dim == 16 || head_dim == 32 || head_dim == 64;
+  return width && length <= 64;
+}
+
 namespace composite {
 at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
                             double scale);

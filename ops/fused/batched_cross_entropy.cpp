@@ -12,7 +12,7 @@ namespace refract {
 namespace batched_cross_entropy {
 
 void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
-           int64_t num_classes) {
+           int64_t num_classes, bool split) {
   constexpr const char* op = "batched_linear_cross_entropy";
   check_floating(op, "x", x);
   check_like(op, "weight", weight, "x", x);
@@ -30,6 +30,9 @@ void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targ
   TORCH_CHECK(num_classes >= 1 && num_classes <= weight.size(1), "refract::", op,
               ": expected num_classes in [1, ", weight.size(1), "], the rows of weight, got ",
               num_classes);
+  TORCH_CHECK(!split || (x.scalar_type() == at::kBFloat16 && x.size(2) % 3 == 0), "refract::", op,
+              ": expected split x to be bfloat16 and three parts wide, got ", x.scalar_type(),
+              " of width ", x.size(2));
 }
 
 }  // namespace batched_cross_entropy
@@ -39,15 +42,14 @@ namespace composite {
 std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,
                                                                 const at::Tensor& weight,
                                                                 const at::Tensor& targets,
-                                                                int64_t num_classes,
-                                                                bool wide_logits) {
+                                                                int64_t num_classes, bool split) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  batched_cross_entropy::check(x, weight, targets, num_classes);
+  batched_cross_entropy::check(x, weight, targets, num_classes, split);
   const int64_t models = x.size(0);
   at::Tensor loss = at::empty({models}, x.options().dtype(at::kDouble));
   at::Tensor correct = at::empty({models}, targets.options().dtype(at::kLong));
   for (int64_t a = 0; a < models; ++a) {
-    const at::ScalarType dtype = wide_logits ? at::kFloat : x.scalar_type();
+    const at::ScalarType dtype = split ? at::kFloat : x.scalar_type();
     const auto one =
         linear_cross_entropy_forward(x.select(0, a).to(dtype), weight.select(0, a).to(dtype),
                                      targets, num_classes, false, false);
@@ -61,11 +63,11 @@ std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor
 
 BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
                                                  const at::Tensor& targets, int64_t num_classes,
-                                                 bool wide_logits) {
+                                                 bool split) {
   using Signature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
                                                        const at::Tensor&, int64_t, bool);
   static const auto op = find_op<Signature>("refract::batched_linear_cross_entropy");
-  auto [loss, correct] = op.call(x, weight, targets, num_classes, wide_logits);
+  auto [loss, correct] = op.call(x, weight, targets, num_classes, split);
   return {loss, correct};
 }
 
@@ -83,7 +85,7 @@ std::tuple<at::Tensor, at::Tensor> meta(const at::Tensor& x, const at::Tensor&,
 TORCH_LIBRARY_FRAGMENT(refract, m) {
   m.def(
       "batched_linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int num_classes,"
-      " bool wide_logits=False) -> (Tensor loss_sum, Tensor num_correct)");
+      " bool split=False) -> (Tensor loss_sum, Tensor num_correct)");
 }
 
 TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {

@@ -11,25 +11,27 @@ struct BatchedCrossEntropy {
 };
 
 // x [A, N, C], weight [A, Vp, C] (its models may lie apart, each one dense), targets [N] int64 or
-// int32, num_classes V <= Vp, as linear_cross_entropy() has them for each model. Nothing here is
-// differentiable.
+// int32, num_classes V <= Vp, as linear_cross_entropy() has them for each model. With `split`, x
+// and weight are what split_bfloat16() and split_weight_bfloat16() make of fp32 operands, and
+// logits are fp32. Nothing here is differentiable.
+//
+// On Hopper GPUs 16-bit operands never become logits in memory (batched_cross_entropy_sm90a.cu).
 BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
                                                  const at::Tensor& targets, int64_t num_classes,
-                                                 bool wide_logits = false);
+                                                 bool split = false);
 
 namespace composite {
 // One model after the other by linear_cross_entropy().
 std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,
                                                                 const at::Tensor& weight,
                                                                 const at::Tensor& targets,
-                                                                int64_t num_classes,
-                                                                bool wide_logits);
+                                                                int64_t num_classes, bool split);
 }  // namespace composite
 
 namespace batched_cross_entropy {
 // Raises unless the arguments fit together.
 void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
-           int64_t num_classes);
+           int64_t num_classes, bool split);
 }  // namespace batched_cross_entropy
 
 }  // namespace refract

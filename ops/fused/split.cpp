@@ -6,6 +6,7 @@
 
 #include "ops/common/call.h"
 #include "ops/common/check.h"
+#include "ops/fused/activation.h"
 
 namespace refract {
 namespace {
@@ -28,7 +29,19 @@ at::Tensor split_composite(const at::Tensor& x) {
   return at::cat({high, high, low}, -1);
 }
 
+at::Tensor split_gelu_composite(const at::Tensor& x, bool tanh_form) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  check(x);
+  return split_composite(bias_gelu(x, std::nullopt, tanh_form));
+}
+
 }  // namespace
+
+at::Tensor split_gelu_bfloat16(const at::Tensor& x, bool tanh_form) {
+  static const auto op =
+      find_op<at::Tensor(const at::Tensor&, bool)>("refract::split_gelu_bfloat16");
+  return op.call(x, tanh_form);
+}
 
 at::Tensor split_bfloat16(const at::Tensor& x) {
   static const auto op = find_op<at::Tensor(const at::Tensor&)>("refract::split_bfloat16");
@@ -41,10 +54,14 @@ at::Tensor split_weight_bfloat16(const at::Tensor& w) {
   return at::cat({high, low, high}, -1);
 }
 
-TORCH_LIBRARY_FRAGMENT(refract, m) { m.def("split_bfloat16(Tensor x) -> Tensor"); }
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  m.def("split_bfloat16(Tensor x) -> Tensor");
+  m.def("split_gelu_bfloat16(Tensor x, bool tanh_form) -> Tensor");
+}
 
 TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
   m.impl("split_bfloat16", &split_composite);
+  m.impl("split_gelu_bfloat16", &split_gelu_composite);
 }
 
 }  // namespace refract

@@ -9,6 +9,9 @@ namespace refract {
 // bf16(x - high). Not differentiable.
 at::Tensor split_bfloat16(const at::Tensor& x);
 
+// split_bfloat16(gelu(x)), GELU in the tanh form or exact.
+at::Tensor split_gelu_bfloat16(const at::Tensor& x, bool tanh_form);
+
 // w [..., K] fp32 -> [..., 3K]: [high, low, high], so that split_bfloat16(x) . this = x . w without
 // the product of the low parts. Relative to sum |x_k w_k| the error is at most 3 * 2^-16, against
 // 2 * 2^-8 of bfloat16 and 2 * 2^-11 of TF32.

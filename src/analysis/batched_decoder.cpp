@@ -1,7 +1,7 @@
 #include "analysis/batched_decoder.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>
@@ -15,7 +15,9 @@
 #include "model/rope.h"
 #include "ops/common/call.h"
 #include "ops/fused/activation.h"
+#include "ops/fused/attention.h"
 #include "ops/fused/batched_cross_entropy.h"
+#include "ops/fused/batched_linear.h"
 #include "ops/fused/norm.h"
 #include "ops/fused/rope.h"
 #include "ops/fused/split.h"
@@ -28,6 +30,18 @@ std::string layer_name(int64_t index) { return fmt::format("model.layers.{}", in
 // Below that a product is bound by memory, and splitting its operands costs more than it saves.
 bool worth_splitting(int64_t in, int64_t out) {
   return in * out >= 32768 && (in >= 128 || out >= 8192);
+}
+
+// cuDNN, which torch would ask first, plans for each shape anew, at a tenth of a second each.
+bool suits_flash_attention(const at::Tensor& q, const at::Tensor& k) {
+  const bool half = q.scalar_type() == at::kHalf || q.scalar_type() == at::kBFloat16;
+  return q.is_cuda() && half && q.size(1) == k.size(1) && q.size(3) % 8 == 0 && q.size(3) <= 256;
+}
+
+at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           bool causal, double scale) {
+  return std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, 0.0, causal,
+                                                             /*return_debug_mask=*/false, scale));
 }
 
 }  // namespace
@@ -44,15 +58,16 @@ std::string why_not_batched(Decoder& model) {
   return "";
 }
 
-BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split)
+BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, Products products)
     : model_(model),
       config_(model.config()),
       parameters_(parameters_AS),
       models_(parameters_AS.size(0)),
-      split_(split && model.arena().compute().scalar_type() == at::kFloat) {
+      dtype_(model.arena().compute().scalar_type()),
+      split_(products == Products::kSplit && dtype_ == at::kFloat) {
   const at::NoGradGuard no_grad;
   const ModelConfig& c = config_;
-  const at::ScalarType dtype = model.arena().compute().scalar_type();
+  if (products == Products::kHalf && dtype_ == at::kFloat) dtype_ = at::kHalf;
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string attn = layer_name(i) + ".self_attn.", mlp = layer_name(i) + ".mlp.";
     Layer layer;
@@ -66,19 +81,19 @@ BatchedDecoder::BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, 
     if (c.scale_attn_by_inverse_layer_idx) layer.scale /= static_cast<double>(i + 1);
     layers_.push_back(layer);
   }
-  embedding_ = value("model.embed_tokens.weight").to(dtype);
-  if (c.position == "learned") positions_ = value("model.embed_positions.weight").to(dtype);
-  head_ = c.tie_word_embeddings ? embedding_ : value("lm_head.weight").to(dtype);
+  embedding_ = value("model.embed_tokens.weight").to(dtype_);
+  if (c.position == "learned") positions_ = value("model.embed_positions.weight").to(dtype_);
+  head_ = c.tie_word_embeddings ? embedding_ : value("lm_head.weight").to(dtype_);
   split_head_ = split_ && worth_splitting(c.hidden_size, c.vocab_size);
   if (split_head_) head_ = split_weight_bfloat16(head_);
-  final_weight_ = value("model.norm.weight").unsqueeze(1).to(dtype);
-  if (!c.rms()) final_bias_ = value("model.norm.bias").unsqueeze(1).to(dtype);
-  const auto options = parameters_.options().dtype(dtype);
+  final_weight_ = value("model.norm.weight").unsqueeze(1).to(dtype_);
+  if (!c.rms()) final_bias_ = value("model.norm.bias").unsqueeze(1).to(dtype_);
+  const auto options = parameters_.options().dtype(dtype_);
   unit_weight_ = at::ones({c.hidden_size}, options);
   if (!c.rms()) zero_bias_ = at::zeros({c.hidden_size}, options);
   if (c.position == "rope") {
     const auto [cos, sin] = rope_tables(c);
-    const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    const at::ScalarType wide = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
     cos_ = cos.to(parameters_.device(), wide);
     sin_ = sin.to(parameters_.device(), wide);
   }
@@ -122,24 +137,16 @@ BatchedDecoder::Linear BatchedDecoder::folded(const Names& modules, const std::s
 }
 
 BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
-  const at::ScalarType dtype = model_.arena().compute().scalar_type();
   linear.split = split_ && worth_splitting(linear.weight.size(2), linear.weight.size(1));
-  linear.weight = (linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype))
-                      .transpose(1, 2);
-  if (linear.bias.defined()) linear.bias = linear.bias.to(dtype);
+  linear.weight =
+      linear.split ? split_weight_bfloat16(linear.weight) : linear.weight.to(dtype_).contiguous();
+  if (linear.bias.defined()) linear.bias = linear.bias.to(dtype_);
   return linear;
 }
 
-at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x) {
-  const at::Tensor &weight = linear.weight, &bias = linear.bias;
-  if (!linear.split) return bias.defined() ? at::baddbmm(bias, x, weight) : at::bmm(x, weight);
-  const at::Tensor parts = split_bfloat16(x);
-  if (x.is_cuda()) {
-    return bias.defined() ? at::baddbmm(bias, parts, weight, at::kFloat)
-                          : at::bmm(parts, weight, at::kFloat);
-  }
-  const at::Tensor y = at::bmm(parts.to(at::kFloat), weight.to(at::kFloat));
-  return bias.defined() ? y.add(bias) : y;
+at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x, bool gelu) {
+  return batched_linear(linear.split ? split_bfloat16(x) : x, linear.weight,
+                        optional_of(linear.bias), linear.split, gelu);
 }
 
 at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
@@ -157,22 +164,37 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
                 D = config_.head_dim, T = length, sequences = x.size(0) * x.size(1) / T;
   at::Tensor qkv = apply(layer.qkv, x).view({sequences, T, (H + 2 * K) * D});
   if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
+  // In 16 bits longer sequences are better off with tensor cores.
+  const bool short_enough = T <= 16 || qkv.scalar_type() == at::kFloat;
+  if (qkv.is_cuda() && short_enough && has_cuda_attention(T, D)) {
+    const at::Tensor mixed = causal_attention(qkv, H, K, layer.scale);
+    return apply(layer.output, mixed.view({x.size(0), x.size(1), H * D}));
+  }
   const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
   const auto heads = [&](const at::Tensor& part, int64_t count) {
     return part.view({sequences, T, count, D}).transpose(1, 2);
   };
-  const at::Tensor mixed = at::scaled_dot_product_attention(
-      heads(parts[0], H), heads(parts[1], K), heads(parts[2], K), std::nullopt, 0.0,
-      /*is_causal=*/T > 1, layer.scale, /*enable_gqa=*/H != K);
+  const at::Tensor q = heads(parts[0], H), k = heads(parts[1], K), v = heads(parts[2], K);
+  const at::Tensor mixed = suits_flash_attention(q, k)
+                               ? flash_attention(q, k, v, T > 1, layer.scale)
+                               : at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0,
+                                                                  /*is_causal=*/T > 1, layer.scale,
+                                                                  /*enable_gqa=*/H != K);
   return apply(layer.output, mixed.transpose(1, 2).reshape({x.size(0), x.size(1), H * D}));
 }
 
 at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
+  const bool tanh = config_.hidden_act == "gelu_tanh";
+  const bool sixteen_bits = dtype_ == at::kHalf || dtype_ == at::kBFloat16;
+  if (!config_.gated() && tanh && sixteen_bits)
+    return apply(layer.down, apply(layer.up, x, /*gelu=*/true));
   const at::Tensor up = apply(layer.up, x);
-  const at::Tensor active = config_.gated()
-                                ? swiglu(up, std::nullopt)
-                                : bias_gelu(up, std::nullopt, config_.hidden_act == "gelu_tanh");
-  return apply(layer.down, active);
+  if (!config_.gated() && layer.down.split) {
+    return batched_linear(split_gelu_bfloat16(up, tanh), layer.down.weight,
+                          optional_of(layer.down.bias), /*wide=*/true, /*gelu=*/false);
+  }
+  return apply(layer.down,
+               config_.gated() ? swiglu(up, std::nullopt) : bias_gelu(up, std::nullopt, tanh));
 }
 
 BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
@@ -201,7 +223,7 @@ BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
   if (final_bias_.defined()) normed.add_(final_bias_);
   if (split_head_) normed = split_bfloat16(normed);
   const BatchedCrossEntropy loss = batched_linear_cross_entropy(
-      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*wide_logits=*/split_head_);
+      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*split=*/split_head_);
   return {loss.loss_sum, loss.num_correct};
 }
 

@@ -13,13 +13,21 @@ namespace refract {
 // Why a model's forward pass is not the plain one that BatchedDecoder repeats; empty if it is.
 std::string why_not_batched(Decoder& model);
 
+// How a model of fp32 is computed.
+enum class Products {
+  kPlain,
+  kSplit,  // products of enough numbers on tensor cores, from operands split in two
+           // (ops/fused/split.h)
+  kHalf    // weights and activations in fp16, sums inside an operation in fp32
+};
+
 class BatchedDecoder {
  public:
   // parameters_AS: per model the arena of `model` (its values do not matter), fp32. The weights are
   // copied, the affine part of each layer's normalizations folded into the products behind it, and
-  // converted to the compute type of `model`. With `split`, for fp32, products of enough numbers
-  // are made on tensor cores from operands that are split in two (ops/fused/split.h).
-  BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS, bool split = false);
+  // converted to the type that is computed in. `products` is for fp32.
+  BatchedDecoder(Decoder& model, const at::Tensor& parameters_AS,
+                 Products products = Products::kPlain);
 
   struct Loss {
     at::Tensor sum;      // float64 [A]: cross-entropy in nats, summed over all targets
@@ -31,7 +39,7 @@ class BatchedDecoder {
   int64_t models() const { return models_; }
 
  private:
-  // weight [A, in, out], split [A, 3 in, out]; bias [A, 1, out] or undefined.
+  // weight [A, out, in], split [A, out, 3 in]; bias [A, 1, out] or undefined.
   struct Linear {
     at::Tensor weight, bias;
     bool split = false;
@@ -46,7 +54,7 @@ class BatchedDecoder {
   Linear linear(const Names& modules) const;        // side by side
   Linear folded(const Names& modules, const std::string& norm) const;
   Linear to_compute(Linear linear) const;
-  static at::Tensor apply(const Linear& linear, const at::Tensor& x);
+  static at::Tensor apply(const Linear& linear, const at::Tensor& x, bool gelu = false);
   at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
   at::Tensor attention(const Layer& layer, const at::Tensor& x, int64_t length) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
@@ -55,6 +63,7 @@ class BatchedDecoder {
   const ModelConfig& config_;
   at::Tensor parameters_;  // only while the constructor runs
   int64_t models_;
+  at::ScalarType dtype_;  // of weights, where they are not split, and activations
   bool split_, split_head_ = false;
   std::vector<Layer> layers_;
   at::Tensor embedding_, positions_, head_;  // [A, Vp, C], [A, Tmax, C], [A, Vp, C or 3 C]

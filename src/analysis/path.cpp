@@ -16,6 +16,9 @@ namespace {
 // Weights of the points that are evaluated together, and what their activations may take.
 constexpr int64_t kWeightBytesCpu = int64_t{2} << 30, kWeightBytesCuda = int64_t{16} << 30;
 constexpr int64_t kActivationBytesCpu = int64_t{64} << 20, kActivationBytesCuda = int64_t{3} << 30;
+// The first tokens, on which both engines are compared: enough for their kernels to be the ones of
+// the whole stream, few beside it.
+constexpr int64_t kCheckTokens = 32768;
 // Attention's kernels take the batch as a grid dimension of 16 bits.
 constexpr int64_t kMostSequences = 32768;
 
@@ -75,7 +78,7 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
     if (batched_ && corner_of(points[i]) < 0) {
       between.push_back(i);
     } else {
-      results[i] = evaluate_single(stream, points[i]);
+      results[i] = evaluate_single(stream, points[i], options_.max_windows);
       report(1);
     }
   }
@@ -86,7 +89,7 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
   if (options_.engine == "auto" && !agrees(stream, tokens, points[between[between.size() / 2]])) {
     batched_ = false;
     for (size_t i : between) {
-      results[i] = evaluate_single(stream, points[i]);
+      results[i] = evaluate_single(stream, points[i], options_.max_windows);
       report(1);
     }
     return results;
@@ -111,10 +114,13 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
 bool PointEvaluator::agrees(const TokenStream& stream, const at::Tensor& tokens,
                             const Coefficients& point) {
   constexpr double kTolerance = 1e-4;
-  const Evaluation single = evaluate_single(stream, point);
+  const int64_t T = options_.context, windows = std::max<int64_t>(1, kCheckTokens / T);
+  const bool some = windows * T + 1 < tokens.numel();
+  const Evaluation single = evaluate_single(stream, point, some ? windows : options_.max_windows);
   std::string reason;
   try {
-    const double loss = evaluate_batch(tokens, {point}).front().loss;
+    const at::Tensor first = some ? tokens.narrow(0, 0, windows * T + 1) : tokens;
+    const double loss = evaluate_batch(first, {point}).front().loss;
     if (std::abs(loss - single.loss) <= kTolerance * std::abs(single.loss)) return true;
     if (std::isnan(loss) && std::isnan(single.loss)) return true;
     reason = fmt::format("it gives a loss of {} where one by one gives {}", loss, single.loss);
@@ -126,10 +132,11 @@ bool PointEvaluator::agrees(const TokenStream& stream, const at::Tensor& tokens,
   return false;
 }
 
-Evaluation PointEvaluator::evaluate_single(const TokenStream& stream, const Coefficients& point) {
+Evaluation PointEvaluator::evaluate_single(const TokenStream& stream, const Coefficients& point,
+                                           int64_t max_windows) {
   set_weights(model_, combine(corners_, point));
   if (corner_of(point) < 0 && options_.buffers == "re-estimate") re_estimate_buffers();
-  return refract::evaluate(model_, stream, options_.context, options_.max_windows);
+  return refract::evaluate(model_, stream, options_.context, max_windows);
 }
 
 std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
@@ -143,9 +150,7 @@ std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
     // Buffers have no part here: a model that has any is not batched.
     weights.select(0, a).copy_(combine(corners_, points[static_cast<size_t>(a)]).parameters);
   }
-  const bool split =
-      options_.products == "split" || (options_.products == "auto" && model_.device().is_cuda());
-  const BatchedDecoder batched(model_, weights, split);
+  const BatchedDecoder batched(model_, weights, products());
   at::Tensor loss = at::zeros({models}, options.dtype(at::kDouble));
   at::Tensor correct = at::zeros({models}, options.dtype(at::kLong));
   const auto add = [&](int64_t begin, int64_t sequences, int64_t length) {
@@ -173,6 +178,13 @@ std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
                        static_cast<double>(correct[a].item<int64_t>()) / count, predicted});
   }
   return results;
+}
+
+Products PointEvaluator::products() const {
+  if (options_.products == "half") return Products::kHalf;
+  const bool split =
+      options_.products == "split" || (options_.products == "auto" && model_.device().is_cuda());
+  return split ? Products::kSplit : Products::kPlain;
 }
 
 // Running ranges move in training mode only, so they see the calibration tokens in that mode.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/batched_decoder.h"
 #include "analysis/weights.h"
 #include "train/evaluate.h"
 
@@ -18,7 +19,7 @@ struct PointOptions {
   // other; "auto": batched on CUDA where it can be, after one point came out the same both ways.
   std::string engine = "auto";
   // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
-  // in two (ops/fused/split.h); "auto": split on CUDA.
+  // in two (ops/fused/split.h); "half": in fp16 throughout; "auto": split on CUDA.
   std::string products = "auto";
   // What becomes of buffers (running ranges) between the corners: "interpolate", or "re-estimate"
   // from `calibration`: they start as in a new model and see `calibration_batches` batches of
@@ -47,10 +48,12 @@ class PointEvaluator {
   bool batched() const { return batched_; }
 
  private:
-  Evaluation evaluate_single(const TokenStream& stream, const Coefficients& point);
+  Evaluation evaluate_single(const TokenStream& stream, const Coefficients& point,
+                             int64_t max_windows);
   bool agrees(const TokenStream& stream, const at::Tensor& tokens, const Coefficients& point);
   std::vector<Evaluation> evaluate_batch(const at::Tensor& tokens,
                                          const std::vector<Coefficients>& points);
+  Products products() const;
   void re_estimate_buffers();
 
   Decoder& model_;

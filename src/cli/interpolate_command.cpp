@@ -91,8 +91,8 @@ void InterpolateCommand::declare(CommandLine& line) {
       "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
   line.option(
       "--products", products_,
-      "of the batched engine in fp32: fp32, split (on tensor cores, within 3 * 2^-16), or auto: "
-      "fp32");
+      "of the batched engine in fp32: fp32, split (on tensor cores, within 3 * 2^-16), half (in "
+      "fp16), or auto: split on a GPU, else fp32");
   line.option("--out", out_, "folder for path.json, path.csv and report.html");
   line.flag("--json", json_, "print one JSON object");
 }
@@ -254,7 +254,7 @@ int InterpolateCommand::run() {
   if (alphas_ < 2) fail_usage("--alphas {}: a path has at least its two ends", alphas_);
   require_choice("--buffers", buffers_, {"interpolate", "re-estimate"});
   require_choice("--engine", engine_, {"auto", "batched", "single"});
-  require_choice("--products", products_, {"auto", "fp32", "split"});
+  require_choice("--products", products_, {"auto", "fp32", "split", "half"});
   require_choice("--align", align_, {"none", "weights", "activations"});
   if (plane_ != 0 && plane_ < 2)
     fail_usage("--plane {}: a grid has at least 2 points a side", plane_);

@@ -132,6 +132,34 @@ TEST(Path, SplitProductsGiveTheSameLoss) {
   EXPECT_GT(changed, 0U) << "nothing was split";
 }
 
+// In fp16 throughout; single losses are off by 2^-10 of themselves, their mean by less.
+void expect_half_is_near(at::Device device) {
+  for (const auto& [name, config] : every_setting()) {
+    const auto run = [&, config = config](const std::string& products) {
+      Decoder model(config, DenseFactory());
+      model.allocate(device, at::kFloat);
+      std::vector<Weights> corners = two_models(config);
+      for (Weights& corner : corners) corner.parameters = corner.parameters.to(device);
+      PointOptions options = options_for("batched");
+      options.products = products;
+      PointEvaluator evaluator(model, corners, options);
+      return evaluator.evaluate(*stream_for(config, 200), path_points({0.2, 0.5, 0.7}));
+    };
+    const auto plain = run("fp32"), half = run("half");
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_NEAR(half[i].loss, plain[i].loss, 1e-3 * plain[i].loss) << name;
+      EXPECT_NE(half[i].loss, plain[i].loss) << name;
+    }
+  }
+}
+
+TEST(Path, HalfPrecisionIsNear) { expect_half_is_near(at::kCPU); }
+
+TEST(Path, HalfPrecisionIsNearOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  expect_half_is_near(at::Device(at::kCUDA, 0));
+}
+
 TEST(Path, AWindowLimitIsThatOfEvaluate) {
   const ModelConfig config = testing::small_gpt2();
   const auto stream = stream_for(config, 200);
@@ -190,6 +218,33 @@ TEST(Path, BatchedEqualsOneByOneOnCuda) {
                   allowed.relative * single[i].loss + allowed.absolute)
           << name << " point " << i;
       EXPECT_NEAR(many[i].accuracy, single[i].accuracy, 1.5 / 2999) << name << " point " << i;
+    }
+  }
+}
+
+// A vocabulary for which the head's logits never lie in memory where the device allows.
+TEST(Path, LargeVocabulariesAgreeOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  ModelConfig config = testing::small_gpt2();
+  config.vocab_size = 9001;
+  std::vector<Weights> corners = two_models(config);
+  for (Weights& corner : corners) corner.parameters = corner.parameters.cuda();
+  for (const auto precision : {at::kFloat, at::kBFloat16}) {
+    const auto run = [&](const std::string& engine, const std::string& products) {
+      Decoder model(config, DenseFactory());
+      model.allocate(at::Device(at::kCUDA, 0), precision);
+      PointOptions options = options_for(engine);
+      options.products = products;
+      PointEvaluator evaluator(model, corners, options);
+      auto points = evaluator.evaluate(*stream_for(config, 3000), path_points({0.2, 0.5, 0.6}));
+      EXPECT_EQ(evaluator.batched(), engine != "single") << products;
+      return points;
+    };
+    const auto single = run("single", "auto");
+    for (const char* products : {"split", "half"}) {
+      const auto many = run("auto", products);
+      for (size_t i = 0; i < single.size(); ++i)
+        EXPECT_NEAR(many[i].loss, single[i].loss, 1e-4 * single[i].loss) << products;
     }
   }
 }

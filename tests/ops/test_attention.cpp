@@ -1,4 +1,5 @@
 #include "ops/compare.h"
+#include "ops/cuda_guard.h"
 #include "ops/fused/attention.h"
 #include "ops/gradcheck.h"
 
@@ -44,6 +45,21 @@ TEST(CausalAttention, CpuAgreesWithComposite) {
             composite::causal_attention_backward(grad, qkv, c.heads, c.kv_heads, kScale),
             what + " backward");
       });
+}
+
+TEST(CausalAttention, CudaAgreesWithComposite) {
+  REFRACT_CUDA_OR_SKIP();
+  const auto expect = [](const Case& c, const at::Tensor& joint, const std::string& what) {
+    const at::Tensor qkv = joint.cuda();
+    testing::expect_close(causal_attention(qkv, c.heads, c.kv_heads, kScale),
+                          composite::causal_attention(qkv, c.heads, c.kv_heads, kScale), what);
+  };
+  for_all([&](const Case& c, const at::Tensor& qkv, const at::Tensor&, const std::string& what) {
+    expect(c, qkv, what);
+  });
+  for (const Case& c : {Case{1001, 8, 4, 4, 8}, Case{37, 7, 6, 3, 16}, Case{9, 33, 8, 2, 64},
+                        Case{5, 64, 2, 1, 64}, Case{3, 64, 4, 4, 16}})
+    expect(c, joint(c, at::kFloat), "T " + std::to_string(c.length));
 }
 
 TEST(CausalAttention, GradientsAreRight) {

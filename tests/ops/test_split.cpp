@@ -1,8 +1,18 @@
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <string>
+#include <utility>
+
 #include "cuda_guard.h"
+#include "ops/fused/activation.h"
 #include "ops/fused/batched_cross_entropy.h"
 #include "ops/fused/cross_entropy.h"
 #include "ops/fused/split.h"
@@ -41,6 +51,31 @@ TEST(Split, TheKernelIsTheCompositeForm) {
   }
 }
 
+TEST(Split, OfGeluIsGeluSplit) {
+  for (const bool tanh : {false, true}) {
+    const at::Tensor x = at::randn({7, 24}, at::kFloat).mul(3);
+    EXPECT_TRUE(
+        split_gelu_bfloat16(x, tanh).equal(split_bfloat16(bias_gelu(x, std::nullopt, tanh))));
+  }
+}
+
+// Two units in the last place of GELU may lie between the kernels, so the sums are compared.
+TEST(Split, OfGeluIsGeluSplitOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const bool tanh : {false, true}) {
+    for (int64_t width : {3, 8, 768}) {
+      const at::Tensor x = at::randn({5, 31, width}, at::kFloat).mul(3).cuda();
+      const auto sum = [&](const at::Tensor& parts) {
+        return parts.narrow(-1, width, width)
+            .to(at::kFloat)
+            .add(parts.narrow(-1, 2 * width, width).to(at::kFloat));
+      };
+      testing::expect_close(sum(split_gelu_bfloat16(x, tanh)),
+                            sum(split_bfloat16(bias_gelu(x, std::nullopt, tanh))), "gelu");
+    }
+  }
+}
+
 // One model after the other, whatever the cut into chunks.
 void expect_losses(at::Device device, int64_t models, int64_t rows, int64_t classes, bool split) {
   const at::Tensor x = at::randn({models, rows, 32}, at::kFloat).to(device);
@@ -49,7 +84,7 @@ void expect_losses(at::Device device, int64_t models, int64_t rows, int64_t clas
       at::randn({rows}, at::kFloat).abs().mul(1e4).to(at::kLong).remainder(classes).to(device);
   const BatchedCrossEntropy many =
       split ? batched_linear_cross_entropy(split_bfloat16(x), split_weight_bfloat16(w), targets,
-                                           classes, /*wide_logits=*/true)
+                                           classes, /*split=*/true)
             : batched_linear_cross_entropy(x, w, targets, classes);
   for (int64_t a = 0; a < models; ++a) {
     const CrossEntropy one = linear_cross_entropy(x[a], w[a], targets, classes);
@@ -75,6 +110,112 @@ TEST(BatchedCrossEntropy, IsEachModelsOwnOnCuda) {
     expect_losses(at::Device(at::kCUDA, 0), 29, 1100, 5000, split);  // in groups of models
     expect_losses(at::Device(at::kCUDA, 0), 3, 2500, 50257, split);
   }
+}
+
+struct Problem {
+  at::ScalarType dtype = at::kBFloat16;
+  bool split = true;
+  int64_t models = 2, rows = 300, width = 32, classes = 1000, padding = 0;
+};
+
+struct Operands {
+  at::Tensor x, weight, targets;
+};
+
+// Half of the targets are the first model's best class.
+Operands operands(const Problem& p) {
+  const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kFloat);
+  const at::Tensor x = at::randn({p.models, p.rows, p.width}, options);
+  const at::Tensor w = at::randn({p.models, p.classes + p.padding, p.width}, options)
+                           .mul(2 / std::sqrt(static_cast<double>(p.width)));
+  const at::Tensor best = at::argmax(at::matmul(x[0], w[0].narrow(0, 0, p.classes).t()), 1, false);
+  const at::Tensor any =
+      at::randn({p.rows}, options).abs().mul(1e4).to(at::kLong).remainder(p.classes);
+  const at::Tensor targets = at::where(at::randn({p.rows}, options).gt(0), best, any);
+  if (p.split) return {split_bfloat16(x), split_weight_bfloat16(w), targets};
+  return {x.to(p.dtype), w.to(p.dtype), targets};
+}
+
+// The same products in float64: only the sums' rounding is left.
+void expect_exact(const Problem& p) {
+  const Operands o = operands(p);
+  const BatchedCrossEntropy found =
+      batched_linear_cross_entropy(o.x, o.weight, o.targets, p.classes, p.split);
+  const at::Tensor logits =
+      at::matmul(o.x.to(at::kDouble), o.weight.to(at::kDouble).transpose(1, 2))
+          .narrow(2, 0, p.classes);
+  const at::Tensor index = o.targets.view({1, -1, 1}).expand({p.models, p.rows, 1});
+  const at::Tensor loss = at::logsumexp(logits, {2}).sub(logits.gather(2, index).squeeze(2));
+  const at::Tensor correct = at::argmax(logits, 2, false).eq(o.targets).sum(1);
+  const std::string what = "width " + std::to_string(p.width) + " rows " + std::to_string(p.rows) +
+                           " classes " + std::to_string(p.classes) + (p.split ? " split" : "");
+  testing::expect_close(found.loss_sum.to(at::kFloat), loss.sum(1).to(at::kFloat), what);
+  EXPECT_TRUE(found.num_correct.equal(correct)) << what;
+}
+
+TEST(BatchedCrossEntropy, SixteenBitOperandsAreSummedInFp32) {
+  REFRACT_CUDA_OR_SKIP();
+  for (int64_t width : {32, 64, 96, 192, 384, 1152}) expect_exact({.rows = 259, .width = width});
+  for (const auto dtype : {at::kBFloat16, at::kHalf}) {
+    for (int64_t width : {8, 24, 32, 96, 192, 384, 576})
+      expect_exact({.dtype = dtype, .split = false, .rows = 259, .width = width});
+  }
+}
+
+TEST(BatchedCrossEntropy, RowsAndClassesNeedNotFillATile) {
+  REFRACT_CUDA_OR_SKIP();
+  for (int64_t rows : {1, 63, 64, 193}) expect_exact({.rows = rows});
+  for (int64_t classes : {1, 2, 127, 128, 129, 300, 50257})
+    expect_exact({.classes = classes, .padding = classes % 2 == 0 ? 0 : 47});
+  for (int64_t classes : {3, 255, 50257})
+    expect_exact({.models = 3, .rows = 77, .width = 384, .classes = classes, .padding = 300});
+}
+
+// The first of equals is the arg max, whatever lane and tile they lie in.
+TEST(BatchedCrossEntropy, OfEqualsTheFirstIsTheArgMax) {
+  REFRACT_CUDA_OR_SKIP();
+  const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
+  for (const auto& [first, second] :
+       {std::pair{5, 7}, {6, 7}, {3, 500}, {127, 128}, {8, 16}, {120, 600}}) {
+    const at::Tensor x = at::randn({1, 40, 32}, options);
+    at::Tensor w = at::randn({1, 700, 32}, options).mul(0.01);
+    w.select(1, first).copy_(x.select(1, 0));
+    w.select(1, second).copy_(x.select(1, 0));
+    const at::Tensor row = x.narrow(1, 0, 1).expand({1, 40, 32}).contiguous();
+    for (const int target : {first, second}) {
+      const at::Tensor targets = at::empty({40}, options.dtype(at::kLong)).fill_(target);
+      const auto found = batched_linear_cross_entropy(row, w, targets, 700);
+      EXPECT_EQ(found.num_correct.item<int64_t>(), target == first ? 40 : 0)
+          << first << " " << second << " " << target;
+    }
+  }
+}
+
+TEST(BatchedCrossEntropy, NaNAndBadTargetsShowInTheirModelOnly) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const bool split : {false, true}) {
+    const Problem p{.split = split, .models = 3, .rows = 70, .padding = 5};
+    Operands o = operands(p);
+    const auto sums = [&] {
+      return batched_linear_cross_entropy(o.x, o.weight, o.targets, p.classes, split)
+          .loss_sum.cpu();
+    };
+    const at::Tensor before = sums();
+    o.targets[3] = -100;  // counts for nothing
+    EXPECT_TRUE(sums().lt(before).all().item<bool>());
+    o.weight[1][p.classes + 2].fill_(NAN);  // padding
+    EXPECT_TRUE(sums().isfinite().all().item<bool>());
+    o.weight[1][17][0] = NAN;
+    const at::Tensor one = sums().isnan();
+    EXPECT_TRUE(!one[0].item<bool>() && one[1].item<bool>() && !one[2].item<bool>());
+    o.targets[4] = p.classes;
+    EXPECT_TRUE(sums().isnan().all().item<bool>());
+  }
+}
+
+TEST(BatchedCrossEntropy, SaysWhatSplitOperandsAre) {
+  const at::Tensor x = at::randn({1, 4, 32}, at::kFloat), targets = at::zeros({4}, at::kLong);
+  EXPECT_THROW(batched_linear_cross_entropy(x, x, targets, 4, /*split=*/true), c10::Error);
 }
 
 }  // namespace

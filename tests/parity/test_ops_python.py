@@ -62,6 +62,11 @@ def op_samples():
             + (stats, stats, normal(8, grad=False), True, False),
         ),
         "split_bfloat16": (ops.split_bfloat16.default, (normal(4, 8, grad=False),)),
+        "split_gelu_bfloat16": (ops.split_gelu_bfloat16.default, (normal(4, 8, grad=False), True)),
+        "batched_linear": (
+            ops.batched_linear.default,
+            (normal(2, 5, 8, grad=False), normal(2, 3, 8, grad=False), normal(2, 1, 3, grad=False), False, True),
+        ),
         "batched_linear_cross_entropy": (
             ops.batched_linear_cross_entropy.default,
             (normal(2, 5, 8, grad=False), normal(2, 13, 8, grad=False), torch.tensor([0, 3, 12, 1, 7]), 13, False),

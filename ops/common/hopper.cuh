@@ -1,0 +1,141 @@
+// Hopper's own instructions (sm_90a) as functions: bulk tensor copies that complete on an mbarrier,
+// and the matrix product of a warpgroup (wgmma). Only for files named x_sm90a.cu.
+#pragma once
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace refract::hopper {
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+__device__ __forceinline__ void init_barrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+// Makes initialized barriers visible to the copy engine; before the block's barrier.
+__device__ __forceinline__ void fence_barrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+__device__ __forceinline__ void arrive_expecting(uint64_t* barrier, int bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+__device__ __forceinline__ void wait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// The box of a three-dimensional map at (column, row, slice) to shared memory.
+__device__ __forceinline__ void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier,
+                                         int column, int row, int slice) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared_address(to)),
+      "l"(map), "r"(column), "r"(row), "r"(slice), "r"(shared_address(barrier))
+      : "memory");
+}
+
+__device__ __forceinline__ void wgmma_begin() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+// No read of the accumulators is moved in front of the wait before this.
+template <int N>
+__device__ __forceinline__ void keep(float (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// Rows of kBytes along the reduced dimension, swizzled in atoms of 8 rows, one after the other.
+template <int kBytes>
+__device__ __forceinline__ uint64_t operand(const void* p) {
+  static_assert(kBytes == 128 || kBytes == 64, "the two swizzles in use");
+  constexpr uint64_t kAtom = 8 * kBytes >> 4, kSwizzle = kBytes == 128 ? 1 : 2;
+  return (shared_address(p) & 0x3FFFF) >> 4 | uint64_t{1} << 16 | kAtom << 32 | kSwizzle << 62;
+}
+
+#define REFRACT_F8(i)                                                                         \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+#define REFRACT_F32(i) REFRACT_F8(i), REFRACT_F8(i + 8), REFRACT_F8(i + 16), REFRACT_F8(i + 24)
+
+#define REFRACT_WGMMA_128(type)                                                          \
+  asm volatile(                                                                          \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                       \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                       \
+      " {"                                                                               \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"   \
+      "}, %64, %65, p, 1, 1, 0, 0;\n}"                                                   \
+      : REFRACT_F32(0), REFRACT_F32(32)                                                  \
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
+
+#define REFRACT_WGMMA_256(type)                                                                    \
+  asm volatile(                                                                                    \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                                \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type                                 \
+      " {"                                                                                         \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                     \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "           \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "           \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "           \
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "           \
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "           \
+      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "     \
+      "%111, "                                                                                     \
+      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, " \
+      "%127"                                                                                       \
+      "}, %128, %129, p, 1, 1, 0, 0;\n}"                                                           \
+      : REFRACT_F32(0), REFRACT_F32(32), REFRACT_F32(64), REFRACT_F32(96)                          \
+      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)))
+
+template <class T>
+constexpr bool kIsBfloat16 = sizeof(T) == 2;
+template <>
+inline constexpr bool kIsBfloat16<__half> = false;
+
+// d [64, N] (+)= a [64, 16] . b [N, 16]^T, asynchronous; the operands in shared memory.
+template <class T, int N>
+__device__ __forceinline__ void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate) {
+  static_assert(N == 128 || N == 256, "a form for each width");
+#define REFRACT_CASE(n)             \
+  if constexpr (N == n) {           \
+    if constexpr (kIsBfloat16<T>) { \
+      REFRACT_WGMMA_##n("bf16");    \
+    } else {                        \
+      REFRACT_WGMMA_##n("f16");     \
+    }                               \
+  }
+  REFRACT_CASE(128)
+  REFRACT_CASE(256)
+#undef REFRACT_CASE
+}
+
+}  // namespace refract::hopper
