@@ -90,6 +90,7 @@ RunResult Trainer::run(std::optional<int64_t> until) {
   restart_clock();
   while (position_.step < end) {
     step_.run(position_.step, first_sequence(position_.step));
+    timed_guided_steps_ += step_.plan().guided(position_.step) ? 1 : 0;
     position_.step += 1;
     position_.sequences += config_.train.batch;
     if (position_.step == step_.plan().guided_steps()) step_.drop_guides();
@@ -122,7 +123,7 @@ bool Trainer::is_permanent() const {
 
 void Trainer::restart_clock() {
   clock_ = seconds_now();
-  timed_steps_ = 0;
+  timed_steps_ = timed_guided_steps_ = 0;
 }
 
 void Trainer::log_point() {
@@ -143,7 +144,9 @@ void Trainer::log_point() {
   point.loss = records.back().loss;
   point.grad_norm = records.back().grad_norm;
   point.learning_rate = learning_rate(config_, records.back().step, steps_);
-  point.step_ms = 1e3 * seconds / static_cast<double>(std::max<int64_t>(1, timed_steps_));
+  const auto timed = static_cast<double>(std::max<int64_t>(1, timed_steps_));
+  point.step_ms = 1e3 * seconds / timed;
+  point.guided_share = static_cast<double>(timed_guided_steps_) / timed;
   point.tokens_per_second =
       static_cast<double>(config_.train.batch * config_.data.context) * 1e3 / point.step_ms;
   point.memory_bytes = memory_in_use(model_);
