@@ -13,7 +13,6 @@
 #include "train/generate.h"
 #include "train/schedule.h"
 #include "train/signals.h"
-#include "transforms/rules.h"
 
 namespace refract {
 namespace {
@@ -208,10 +207,6 @@ void Trainer::save() {
       model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
         if (data_.tokenizer) data_.tokenizer->save(folder);
         write_file_atomically(folder / "config.toml", to_toml(config_));
-        const Rules rules = Rules::parse(config_.transform, "the run's rules");
-        std::string text;
-        for (size_t i = 0; i < rules.all().size(); ++i) text += rules.to_toml(i);
-        if (!text.empty()) write_file_atomically(folder / "transforms.toml", text);
       });
   checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
   observer_.on_checkpoint(position_.step, path);
