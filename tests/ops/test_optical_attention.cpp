@@ -108,7 +108,7 @@ TEST(OpticalAttention, MaseSwitches) {
     EXPECT_LT(free.ranges[role][0].item<float>(), narrow[role][0].item<float>()) << role;
     EXPECT_GT(free.ranges[role][1].item<float>(), narrow[role][1].item<float>()) << role;
   }
-  for (auto settings : {scaled, clipped}) {
+  for (const auto& settings : {scaled, clipped}) {
     const Outcome a = run_op(x, narrow, settings), b = run_composite(x, narrow, settings);
     testing::expect_close(a.ranges.narrow(0, 0, 4), b.ranges.narrow(0, 0, 4), "ranges", 4);
   }
