@@ -49,13 +49,15 @@ class Table {
     return at::TensorOptions().device(at::kCUDA).dtype(dtype);
   }
 
-  // bytes: what the op must read and write; 0 prints no rate (bound by arithmetic).
+  // bytes: what the op must read and write; 0 prints neither them nor a rate (bound by arithmetic).
   template <class F>
   void row(const std::string& name, double bytes, F&& f) {
     if (name.find(filter_) == std::string::npos) return;
     const double ms = measure(f) - flush_ms_;
-    fmt::print("{:<44} {:>9.4f} {:>10.1f} {:>8}\n", name, ms, bytes / 1e6,
-               bytes > 0 ? fmt::format("{:.2f}", bytes / ms / 1e9) : "");
+    const bool counted = bytes > 0;
+    fmt::print("{:<44} {:>9.4f} {:>10} {:>8}\n", name, ms,
+               counted ? fmt::format("{:.1f}", bytes / 1e6) : "",
+               counted ? fmt::format("{:.2f}", bytes / ms / 1e9) : "");
     std::fflush(stdout);
   }
 

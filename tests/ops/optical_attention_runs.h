@@ -1,7 +1,6 @@
 // What the tests of optical attention share: inputs, settings, a run of an implementation, and how
 // far two of them may differ.
 #pragma once
-#include <ATen/Context.h>
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
@@ -37,12 +36,6 @@ struct AttentionInputs {
     for (at::Tensor* t : {&q, &k, &v, &grad}) *t = t->to(at::kCUDA);
   }
 };
-
-// Seeding makes torch look for CUDA, which must not come before our library is opened.
-inline void seed(uint64_t number) {
-  cuda_unavailable();
-  at::manual_seed(number);
-}
 
 inline OpticalAttentionSettings settings_of(int64_t width) {
   OpticalAttentionSettings s;

@@ -1,4 +1,5 @@
 // Optical attention: the CPU against the composite form, CUDA against the CPU.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include "ops/optical/quantizer.h"
@@ -16,7 +17,6 @@ using testing::name_of;
 using testing::normal;
 using testing::run_composite;
 using testing::run_op;
-using testing::seed;
 using testing::set_ranges;
 using testing::settings_of;
 using testing::unset_ranges;
@@ -29,7 +29,7 @@ const Case kCases[] = {{1, 1, 1, 1, 1, 8},      {2, 5, 5, 2, 1, 16},   {2, 67, 6
                        {1, 1, 33, 2, 1, 32},    {1, 80, 200, 2, 1, 12}};
 
 TEST(OpticalAttention, CpuAgreesWithComposite) {
-  seed(1);
+  at::manual_seed(1);
   for (const Case& c : kCases) {
     for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
       const Inputs x(c, dtype);
@@ -46,7 +46,7 @@ TEST(OpticalAttention, CpuAgreesWithComposite) {
 }
 
 TEST(OpticalAttention, StridedInputsAreRead) {
-  seed(2);
+  at::manual_seed(2);
   const Case c{2, 33, 33, 4, 2, 16};
   const at::Tensor joint = normal({2, 33, 8, 16}, at::kFloat);
   Inputs x(c, at::kFloat);
@@ -64,7 +64,7 @@ TEST(OpticalAttention, StridedInputsAreRead) {
 }
 
 TEST(OpticalAttention, DoesNotDependOnThreads) {
-  seed(12);
+  at::manual_seed(12);
   const Inputs x({2, 70, 70, 4, 2, 32}, at::kFloat);
   const OpticalAttentionSettings s = settings_of(32);
   const int threads = at::get_num_threads();
@@ -79,7 +79,7 @@ TEST(OpticalAttention, DoesNotDependOnThreads) {
 }
 
 TEST(OpticalAttention, MaseSwitches) {
-  seed(13);
+  at::manual_seed(13);
   const Inputs x({1, 24, 24, 2, 2, 16}, at::kFloat);
   const OpticalAttentionSettings s = settings_of(16);
   const Outcome right = run_op(x, unset_ranges(), s);
@@ -139,7 +139,7 @@ const Case kCudaCases[] = {
 
 TEST(OpticalAttention, CudaAgreesWithCpu) {
   REFRACT_CUDA_OR_SKIP();
-  seed(14);
+  at::manual_seed(14);
   for (const Case& c : kCudaCases) {
     for (const auto dtype : {at::kHalf, at::kBFloat16, at::kFloat}) {
       const Inputs x(c, dtype);
@@ -162,7 +162,7 @@ TEST(OpticalAttention, CudaAgreesWithCpu) {
 
 TEST(OpticalAttention, CudaIsDeterministic) {
   REFRACT_CUDA_OR_SKIP();
-  seed(15);
+  at::manual_seed(15);
   Inputs x({4, 512, 512, 6, 2, 64}, at::kBFloat16);
   x.to_cuda();
   OpticalAttentionSettings s = settings_of(64);
@@ -176,7 +176,7 @@ TEST(OpticalAttention, CudaIsDeterministic) {
 
 TEST(OpticalAttention, CudaMaseSwitches) {
   REFRACT_CUDA_OR_SKIP();
-  seed(16);
+  at::manual_seed(16);
   const Inputs x({1, 96, 96, 2, 2, 64}, at::kBFloat16);
   Inputs on_device = x;
   on_device.to_cuda();

@@ -1,4 +1,5 @@
 // Optical attention: what it computes (of which products it is composed, its gradient, its ranges).
+#include <ATen/Context.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
@@ -11,7 +12,6 @@ namespace refract {
 namespace {
 
 using testing::identical;
-using testing::seed;
 using testing::set_ranges;
 using testing::settings_of;
 using testing::Tensors;
@@ -41,7 +41,7 @@ at::Tensor composed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
 }
 
 TEST(OpticalAttention, IsComposedOfOpticalProducts) {
-  seed(3);
+  at::manual_seed(3);
   for (const Case& c : {Case{2, 7, 7, 2, 2, 8}, Case{1, 5, 12, 3, 3, 16}}) {
     for (const double shared : {0.0, 0.298}) {
       Inputs x(c, at::kDouble);
@@ -66,7 +66,7 @@ TEST(OpticalAttention, IsComposedOfOpticalProducts) {
 
 // With so many levels that quantization vanishes, the gradient is dense attention's.
 TEST(OpticalAttention, GradientsTendToDenseOnes) {
-  seed(4);
+  at::manual_seed(4);
   Inputs x({2, 9, 9, 4, 4, 8}, at::kDouble);
   for (at::Tensor* t : {&x.q, &x.k, &x.v}) t->requires_grad_(true);
   OpticalAttentionSettings s = settings_of(8);
@@ -92,7 +92,7 @@ TEST(OpticalAttention, GradientsTendToDenseOnes) {
 }
 
 TEST(OpticalAttention, HiddenScoresEnterNoRange) {
-  seed(5);
+  at::manual_seed(5);
   for (const auto dtype : {at::kFloat, at::kDouble}) {
     const Case c{1, 6, 6, 1, 1, 4};
     Inputs x(c, dtype);
@@ -114,7 +114,7 @@ TEST(OpticalAttention, HiddenScoresEnterNoRange) {
 }
 
 TEST(OpticalAttention, QuantilesOfWhatIsSeen) {
-  seed(6);
+  at::manual_seed(6);
   const Inputs x({2, 20, 20, 2, 1, 8}, at::kFloat);
   OpticalAttentionSettings s = settings_of(8);
   s.quantiles = {0.25, 0.75};
@@ -134,7 +134,7 @@ TEST(OpticalAttention, QuantilesOfWhatIsSeen) {
 }
 
 TEST(OpticalAttention, RangesMoveInTrainingOnly) {
-  seed(7);
+  at::manual_seed(7);
   const Inputs x({1, 12, 12, 2, 1, 8}, at::kFloat);
   OpticalAttentionSettings s = settings_of(8);
   s.train = false;

@@ -1,4 +1,5 @@
 // Optical attention: which noise it draws, whatever part of a sequence or a batch it computes.
+#include <ATen/Context.h>
 #include <ATen/ops/ones.h>
 
 #include "ops/common/philox.h"
@@ -9,14 +10,13 @@ namespace {
 
 using testing::clock_of;
 using testing::identical;
-using testing::seed;
 using testing::set_ranges;
 using testing::settings_of;
 using testing::unset_ranges;
 using Inputs = testing::AttentionInputs;
 
 TEST(OpticalAttention, TheFutureHasNoEffect) {
-  seed(8);
+  at::manual_seed(8);
   Inputs x({2, 40, 40, 4, 2, 16}, at::kFloat);
   OpticalAttentionSettings s = settings_of(16);
   s.train = false;
@@ -29,7 +29,7 @@ TEST(OpticalAttention, TheFutureHasNoEffect) {
 }
 
 TEST(OpticalAttention, DecodingDrawsWhatTheSequenceDraws) {
-  seed(9);
+  at::manual_seed(9);
   const Inputs x({2, 21, 21, 4, 2, 16}, at::kFloat);
   OpticalAttentionSettings s = settings_of(16);
   s.train = false;
@@ -43,7 +43,7 @@ TEST(OpticalAttention, DecodingDrawsWhatTheSequenceDraws) {
 }
 
 TEST(OpticalAttention, PartsOfABatchDrawWhatTheWholeDraws) {
-  seed(10);
+  at::manual_seed(10);
   const Inputs x({4, 18, 18, 2, 1, 8}, at::kFloat);
   OpticalAttentionSettings s = settings_of(8);
   s.train = false;
@@ -60,7 +60,7 @@ TEST(OpticalAttention, PartsOfABatchDrawWhatTheWholeDraws) {
 }
 
 TEST(OpticalAttention, SharedHeadsAreRepeatedHeads) {
-  seed(11);
+  at::manual_seed(11);
   const Inputs x({2, 19, 19, 6, 2, 8}, at::kFloat);
   const OpticalAttentionSettings s = settings_of(8);
   const auto repeat = [](const at::Tensor& t) { return t.repeat_interleave(3, 2); };
