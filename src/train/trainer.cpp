@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +10,7 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "train/generate.h"
+#include "train/memory.h"
 #include "train/schedule.h"
 #include "train/signals.h"
 
@@ -19,14 +19,6 @@ namespace {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double memory_in_use(const Decoder& model) {
-  if (model.device().is_cuda() && cuda_runtime())
-    return static_cast<double>(cuda_runtime()->peak_memory_allocated());
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace
@@ -148,7 +140,7 @@ void Trainer::log_point() {
   point.guided_share = static_cast<double>(timed_guided_steps_) / timed;
   point.tokens_per_second =
       static_cast<double>(config_.train.batch * config_.data.context) * 1e3 / point.step_ms;
-  point.memory_bytes = memory_in_use(model_);
+  point.memory_bytes = peak_memory(model_.device());
   point.tokens = position_.sequences * config_.data.context;
   result_.loss = point.loss;
   observer_.on_log(point);
