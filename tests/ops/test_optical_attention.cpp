@@ -2,27 +2,114 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
+#include "ops/optical/attention_dispatch.h"
 #include "ops/optical/quantizer.h"
-#include "ops/optical_attention_runs.h"
+#include "ops/optical_attention_inputs.h"
 
 namespace refract {
 namespace {
 
 using testing::clock_of;
-using testing::expect_same;
-using testing::expect_same_levels;
-using testing::gradient_limit;
 using testing::identical;
 using testing::name_of;
 using testing::normal;
-using testing::run_composite;
-using testing::run_op;
 using testing::set_ranges;
 using testing::settings_of;
+using testing::Tensors;
 using testing::unset_ranges;
 using Case = testing::AttentionCase;
 using Inputs = testing::AttentionInputs;
-using Outcome = testing::AttentionOutcome;
+
+struct Outcome {
+  at::Tensor out, normalizer, used, ranges;
+  Tensors grads;
+};
+
+Outcome run_composite(const Inputs& x, const at::Tensor& ranges,
+                      const OpticalAttentionSettings& s) {
+  Outcome r;
+  r.ranges = ranges.clone();
+  const auto f = composite::optical_attention_forward(x.q, x.k, x.v, r.ranges, s);
+  r.out = f.out;
+  r.normalizer = f.normalizer;
+  r.used = f.used;
+  const auto g = composite::optical_attention_backward(x.grad, x.q, x.k, x.v, r.used, s);
+  r.grads = {g.q, g.k, g.v};
+  return r;
+}
+
+Outcome run_op(const Inputs& x, const at::Tensor& ranges, const OpticalAttentionSettings& s) {
+  Outcome r;
+  r.ranges = ranges.clone();
+  std::tie(r.out, r.normalizer, r.used) =
+      attention_op::forward(x.q, x.k, x.v, r.ranges, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+  auto [q, k, v] = attention_op::backward(x.grad, x.q, x.k, x.v, r.out, r.normalizer, r.used,
+                                          REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+  r.grads = {q, k, v};
+  return r;
+}
+
+// Sums are rounded differently, so a position that lies on the edge between two levels can fall to
+// either side. A score that does changes its row's probabilities by about one level, and so the
+// outputs of that row: `share` of the outputs and one row more may differ, by two levels of the
+// output and what four levels of probabilities make of the largest value.
+void expect_same_levels(const Outcome& actual, const Outcome& expected, const std::string& what,
+                        double share) {
+  const at::Tensor a = actual.out.to(at::kCPU, at::kDouble);
+  const at::Tensor e = expected.out.to(at::kCPU, at::kDouble);
+  ASSERT_EQ(a.sizes(), e.sizes()) << what;
+  ASSERT_EQ(actual.out.scalar_type(), expected.out.scalar_type()) << what;
+  const at::Tensor used = expected.used.to(at::kCPU, at::kDouble);
+  const double step = (used[4][1].item<double>() - used[4][0].item<double>()) / 255;
+  const double value = used[3].abs().max().item<double>();
+  const double eps = actual.out.scalar_type() == at::kBFloat16 ? 1.0 / 256
+                     : actual.out.scalar_type() == at::kHalf   ? 1.0 / 2048
+                                                               : 1e-6;
+  const double rounding = eps * e.abs().max().item<double>();
+  const at::Tensor difference = a.sub(e).abs();
+  const auto moved = difference.gt(0.5 * step + rounding).sum().item<int64_t>();
+  EXPECT_LE(moved, e.size(3) + static_cast<int64_t>(share * static_cast<double>(e.numel())))
+      << what << ": of " << e.numel() << " outputs";
+  EXPECT_LE(difference.max().item<double>(), 2.01 * step + 4 * value / 255 + rounding) << what;
+}
+
+// ||a - e|| against ||e||, or against a part of the output's gradient where e vanishes, as q's does
+// for a single key: there it is what rounding to the type of q leaves.
+void expect_same_gradients(const Outcome& actual, const Outcome& expected, const at::Tensor& grad,
+                           const std::string& what, double limit) {
+  const double least = 0.1 * grad.to(at::kDouble).norm().item<double>();
+  for (size_t i = 0; i < 3; ++i) {
+    const at::Tensor a = actual.grads[i].to(at::kCPU, at::kDouble);
+    const at::Tensor e = expected.grads[i].to(at::kCPU, at::kDouble);
+    ASSERT_EQ(a.sizes(), e.sizes()) << what;
+    ASSERT_EQ(actual.grads[i].scalar_type(), expected.grads[i].scalar_type()) << what;
+    EXPECT_LE(a.sub(e).norm().item<double>(), limit * std::max(e.norm().item<double>(), least))
+        << what << ": gradient " << i;
+  }
+}
+
+void expect_same(const Outcome& actual, const Outcome& expected, const at::Tensor& grad,
+                 const std::string& what, double gradient_limit) {
+  constexpr double kShare = 1e-3;
+  expect_same_levels(actual, expected, what, kShare);
+  // One score a level further moves a row's sum by its probability times scale and step.
+  const at::Tensor n = actual.normalizer.to(at::kCPU), m = expected.normalizer.to(at::kCPU);
+  EXPECT_LE(n.sub(m).abs().max().item<double>(), 0.06) << what;
+  EXPECT_LE(n.sub(m).abs().gt(1e-4).to(at::kDouble).mean().item<double>(), 40 * kShare + 0.02)
+      << what;
+  for (const auto& [mine, theirs, name] : {std::tuple(actual.used, expected.used, "used"),
+                                           std::tuple(actual.ranges, expected.ranges, "ranges")}) {
+    const at::Tensor a = mine.to(at::kCPU), e = theirs.to(at::kCPU);
+    testing::expect_close(a.narrow(0, 0, 4), e.narrow(0, 0, 4), what + name, 4);
+    // The output's, unquantized: a probability's level is 1/255 of a value.
+    EXPECT_LE(a.sub(e).abs().max().item<double>(), 0.02) << what << " " << name;
+  }
+  expect_same_gradients(actual, expected, grad, what, gradient_limit);
+}
+
+// Where both forms compute in float, gradients differ by the scores that fell to another level;
+// the CUDA kernels round the operands of the backward products to the type of q.
+double gradient_limit(at::ScalarType dtype) { return dtype == at::kBFloat16 ? 1e-2 : 3e-3; }
 
 const Case kCases[] = {{1, 1, 1, 1, 1, 8},      {2, 5, 5, 2, 1, 16},   {2, 67, 67, 4, 2, 32},
                        {1, 130, 130, 2, 2, 64}, {1, 3, 9, 2, 2, 16},   {2, 4, 9, 3, 1, 20},

@@ -6,7 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "ops/optical/quantize.h"
-#include "ops/optical_attention_runs.h"
+#include "ops/optical_attention_inputs.h"
 
 namespace refract {
 namespace {

@@ -3,7 +3,7 @@
 #include <ATen/ops/ones.h>
 
 #include "ops/common/philox.h"
-#include "ops/optical_attention_runs.h"
+#include "ops/optical_attention_inputs.h"
 
 namespace refract {
 namespace {
