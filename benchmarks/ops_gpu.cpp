@@ -2,7 +2,8 @@
 // tokens in bf16: time of a call inside a captured graph, the bytes that the op has to move, and
 // their quotient. Between calls 256 MiB are overwritten (and their time taken off), so that nothing
 // is found in the second-level cache that a training step would not find there.
-//   ops_gpu [filter]
+//   build/release/bin/bench_ops_gpu [TEXT]      only the ops whose name holds TEXT
+// Ends with code 77 where there is no GPU to time anything on.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
@@ -12,7 +13,11 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "ops/common/cuda_runtime.h"
 #include "ops/fused/activation.h"
@@ -44,13 +49,15 @@ class Table {
     return at::TensorOptions().device(at::kCUDA).dtype(dtype);
   }
 
-  // bytes: what the op must read and write; 0 prints no rate (bound by arithmetic).
+  // bytes: what the op must read and write; 0 prints neither them nor a rate (bound by arithmetic).
   template <class F>
   void row(const std::string& name, double bytes, F&& f) {
     if (name.find(filter_) == std::string::npos) return;
     const double ms = measure(f) - flush_ms_;
-    fmt::print("{:<44} {:>9.4f} {:>10.1f} {:>8}\n", name, ms, bytes / 1e6,
-               bytes > 0 ? fmt::format("{:.2f}", bytes / ms / 1e9) : "");
+    const bool counted = bytes > 0;
+    fmt::print("{:<44} {:>9.4f} {:>10} {:>8}\n", name, ms,
+               counted ? fmt::format("{:.1f}", bytes / 1e6) : "",
+               counted ? fmt::format("{:.2f}", bytes / ms / 1e9) : "");
     std::fflush(stdout);
   }
 
@@ -191,22 +198,31 @@ void optimizers(Table& table) {
   table.row("step_control_", 0, [&] { step_control_(control, one, one, 1.0, step); });
 }
 
-}  // namespace
-}  // namespace refract
-
-int main(int argc, char** argv) {
-  using namespace refract;
-  if (cuda_runtime() == nullptr) {
-    fmt::print(stderr, "ops_gpu: {}\n", cuda_unavailable_reason());
-    return 1;
-  }
+void time_all(const std::string& filter) {
   cuda_runtime()->use_side_stream();
-  Table table(argc > 1 ? argv[1] : "");
+  Table table(filter);
   norms(table);
   activations(table);
   ropes(table);
   embeddings(table);
   optimizers(table);
   loss(table);
+}
+
+}  // namespace
+}  // namespace refract
+
+int main(int argc, char** argv) {
+  constexpr int kNothingToTime = 77;  // scripts/bench goes on after it
+  const std::string_view filter = argc > 1 ? argv[1] : "";
+  if (argc > 2 || filter.starts_with('-')) {
+    fmt::print(stderr, "usage: bench_ops_gpu [TEXT]      only the ops whose name holds TEXT\n");
+    return filter == "--help" ? 0 : 2;
+  }
+  if (refract::cuda_runtime() == nullptr) {
+    fmt::print(stderr, "bench_ops_gpu: {}\n", refract::cuda_unavailable_reason());
+    return kNothingToTime;
+  }
+  refract::time_all(std::string(filter));
   return 0;
 }

@@ -143,21 +143,23 @@ REFRACT_INLINE void product(int64_t m, int64_t vectors, int64_t k, Strided<T> a,
 }
 
 // One stage of a transposition in registers: swaps the off-diagonal blocks of width S.
-template <int S, class V, int... lane>
-REFRACT_INLINE void swap_blocks(V& a, V& b, std::integer_sequence<int, lane...>) {
+template <class T, class I, int S, int... lane>
+REFRACT_INLINE void swap_blocks(typename VectorOf<T, I>::Type& a, typename VectorOf<T, I>::Type& b,
+                                std::integer_sequence<int, lane...>) {
   constexpr int kLanes = sizeof...(lane);
-  const V low = __builtin_shufflevector(a, b, ((lane & S) != 0 ? kLanes + lane - S : lane)...);
+  const typename VectorOf<T, I>::Type low =
+      __builtin_shufflevector(a, b, ((lane & S) != 0 ? kLanes + lane - S : lane)...);
   b = __builtin_shufflevector(a, b, ((lane & S) != 0 ? kLanes + lane : lane + S)...);
   a = low;
 }
 
 template <class T, class I, int S>
-REFRACT_INLINE void transpose_stages(typename VectorOf<T, I>::Type (&row)[kLanesOf<T, I>]) {
+REFRACT_INLINE void transpose_stages(typename VectorOf<T, I>::Type* row) {
   constexpr int kLanes = kLanesOf<T, I>;
   if constexpr (S < kLanes) {
     for (int i = 0; i < kLanes; ++i) {
       if ((i & S) == 0) {
-        swap_blocks<S>(row[i], row[i + S], std::make_integer_sequence<int, kLanes>());
+        swap_blocks<T, I, S>(row[i], row[i + S], std::make_integer_sequence<int, kLanes>());
       }
     }
     transpose_stages<T, I, 2 * S>(row);

@@ -172,7 +172,6 @@ at::Tensor block_logits(const Pass<T>& pass, int64_t b, const at::Tensor& kept) 
 
 // The three products, of fp32 in our own tiles and of fp64 by the BLAS library.
 bool tiled(const Pass<float>& pass) { return pass.x.size(1) % gemm::kWhole == 0; }
-constexpr bool tiled(const Pass<double>&) { return false; }
 
 // logits = x W_b^T.
 template <class T>

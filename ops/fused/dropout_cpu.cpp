@@ -36,10 +36,12 @@ REFRACT_INLINE void apply_chunk(const T* __restrict x, T* __restrict y,
   }
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define REFRACT_CHUNK(T)                                                                       \
   REFRACT_SIMD void apply(const T* x, T* y, const uint32_t* words, const Draw& d, int64_t n) { \
     apply_chunk(x, y, words, d, n);                                                            \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 REFRACT_CHUNK(double)
 REFRACT_CHUNK(float)
 REFRACT_CHUNK(at::BFloat16)

@@ -4,6 +4,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "ops/common/call.h"
@@ -68,7 +69,7 @@ at::Tensor embed(const at::Tensor& tokens, const at::Tensor& wte,
   embedding::check(tokens, wte, wpe, position_offset);
   at::AutoDispatchBelowADInplaceOrView guard;
   const at::Tensor rows = at::index_select(wte, 0, tokens.reshape({-1}));
-  const at::Tensor out = rows.view({tokens.size(0), tokens.size(1), wte.size(1)});
+  at::Tensor out = rows.view({tokens.size(0), tokens.size(1), wte.size(1)});
   if (!wpe || !wpe->defined()) return out;
   return out + wpe->narrow(0, position_offset, tokens.size(1));
 }

@@ -100,9 +100,9 @@ void check_accumulate(const at::Tensor& sum, const at::Tensor& part) {
 
 namespace composite {
 
-void adamw_(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
-            at::Tensor exp_avg, at::Tensor exp_avg_sq, const at::Tensor& hyper,
-            const at::Tensor& control, const AdamW& s) {
+void adamw_(const at::Tensor& master, const std::optional<at::Tensor>& compute,
+            const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+            const at::Tensor& hyper, const at::Tensor& control, const AdamW& s) {
   optimizer::check_adamw(master, compute, grads, exp_avg, exp_avg_sq, hyper, control, s.n_decay);
   at::NoGradGuard no_grad;
   const at::Tensor run = control[1].eq(0), lr = hyper[0];
@@ -130,7 +130,7 @@ at::Tensor global_norm(const at::Tensor& flat) {
   return wide.mul(wide).sum().sqrt().to(at::kFloat);
 }
 
-void step_control_(at::Tensor control, const at::Tensor& norm_in, const at::Tensor& loss_in,
+void step_control_(const at::Tensor& control, const at::Tensor& norm_in, const at::Tensor& loss_in,
                    double max_norm, const at::Tensor& step) {
   optimizer::check_control(control, norm_in, loss_in, step);
   at::NoGradGuard no_grad;
@@ -143,7 +143,7 @@ void step_control_(at::Tensor control, const at::Tensor& norm_in, const at::Tens
   control[1].copy_(at::where(fresh, at::ones_like(norm), control[1]));
 }
 
-void accumulate_(at::Tensor sum, at::Tensor part) {
+void accumulate_(const at::Tensor& sum, const at::Tensor& part) {
   optimizer::check_accumulate(sum, part);
   at::NoGradGuard no_grad;
   sum.add_(part);
@@ -157,30 +157,30 @@ namespace {
 using MaybeTensor = std::optional<at::Tensor>;
 
 // The schema's flat form of the settings.
-void adamw_op(at::Tensor master, MaybeTensor compute, at::Tensor grads, at::Tensor exp_avg,
-              at::Tensor exp_avg_sq, const at::Tensor& hyper, const at::Tensor& control,
-              double beta1, double beta2, double eps, double weight_decay, int64_t n_decay,
-              bool zero_grads) {
+void adamw_op(const at::Tensor& master, const MaybeTensor& compute, const at::Tensor& grads,
+              const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq, const at::Tensor& hyper,
+              const at::Tensor& control, double beta1, double beta2, double eps,
+              double weight_decay, int64_t n_decay, bool zero_grads) {
   composite::adamw_(master, compute, grads, exp_avg, exp_avg_sq, hyper, control,
                     {beta1, beta2, eps, weight_decay, n_decay, zero_grads});
 }
 
 // In-place ops without a result have nothing to say about shapes.
-void adamw_meta(at::Tensor, MaybeTensor, at::Tensor, at::Tensor, at::Tensor, const at::Tensor&,
-                const at::Tensor&, double, double, double, double, int64_t, bool) {}
-void step_control_meta(at::Tensor, const at::Tensor&, const at::Tensor&, double,
+void adamw_meta(const at::Tensor&, const MaybeTensor&, const at::Tensor&, const at::Tensor&,
+                const at::Tensor&, const at::Tensor&, const at::Tensor&, double, double, double,
+                double, int64_t, bool) {}
+void step_control_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
                        const at::Tensor&) {}
-void accumulate_meta(at::Tensor, at::Tensor) {}
+void accumulate_meta(const at::Tensor&, const at::Tensor&) {}
 
 }  // namespace
 
-void adamw_(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
-            at::Tensor exp_avg, at::Tensor exp_avg_sq, const at::Tensor& hyper,
-            const at::Tensor& control, const AdamW& s) {
+void adamw_(const at::Tensor& master, const std::optional<at::Tensor>& compute,
+            const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+            const at::Tensor& hyper, const at::Tensor& control, const AdamW& s) {
   static const auto op = find_op<decltype(adamw_op)>("refract::adamw_");
-  op.call(std::move(master), std::move(compute), std::move(grads), std::move(exp_avg),
-          std::move(exp_avg_sq), hyper, control, s.beta1, s.beta2, s.eps, s.weight_decay, s.n_decay,
-          s.zero_grads);
+  op.call(master, compute, grads, exp_avg, exp_avg_sq, hyper, control, s.beta1, s.beta2, s.eps,
+          s.weight_decay, s.n_decay, s.zero_grads);
 }
 
 at::Tensor global_norm(const at::Tensor& flat) {
@@ -188,17 +188,17 @@ at::Tensor global_norm(const at::Tensor& flat) {
   return op.call(flat);
 }
 
-void step_control_(at::Tensor control, const at::Tensor& norm, const at::Tensor& loss,
+void step_control_(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
                    double max_norm, const at::Tensor& step) {
-  static const auto op =
-      find_op<void(at::Tensor, const at::Tensor&, const at::Tensor&, double, const at::Tensor&)>(
-          "refract::step_control_");
-  op.call(std::move(control), norm, loss, max_norm, step);
+  static const auto op = find_op<void(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                      double, const at::Tensor&)>("refract::step_control_");
+  op.call(control, norm, loss, max_norm, step);
 }
 
-void accumulate_(at::Tensor sum, at::Tensor part) {
-  static const auto op = find_op<void(at::Tensor, at::Tensor)>("refract::accumulate_");
-  op.call(std::move(sum), std::move(part));
+void accumulate_(const at::Tensor& sum, const at::Tensor& part) {
+  static const auto op =
+      find_op<void(const at::Tensor&, const at::Tensor&)>("refract::accumulate_");
+  op.call(sum, part);
 }
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {

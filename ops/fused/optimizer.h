@@ -21,9 +21,9 @@ struct AdamW {
 // exp_avg, exp_avg_sq fp32; grads fp32, bf16 or fp16, multiplied by control[0] first; compute,
 // where given, receives the new weights rounded to its type. Where control[1] is not zero nothing
 // is written.
-void adamw_(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
-            at::Tensor exp_avg, at::Tensor exp_avg_sq, const at::Tensor& hyper,
-            const at::Tensor& control, const AdamW& settings);
+void adamw_(const at::Tensor& master, const std::optional<at::Tensor>& compute,
+            const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+            const at::Tensor& hyper, const at::Tensor& control, const AdamW& settings);
 
 // The Euclidean norm of all elements, fp32 []. flat: fp32, bf16 or fp16; summed in float64 between
 // threads, in an order that depends on the size only.
@@ -32,20 +32,20 @@ at::Tensor global_norm(const at::Tensor& flat);
 // control[0] = min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_; 1 for max_norm
 // <= 0. Where norm or loss is not finite and control[1] is still 0: control[1] = 1 and control[2] =
 // step (exact to 2^24), and so it stays. norm, loss: fp32 of one element; step: int64 [1].
-void step_control_(at::Tensor control, const at::Tensor& norm, const at::Tensor& loss,
+void step_control_(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
                    double max_norm, const at::Tensor& step);
 
 // sum += part; part = 0. sum fp32 [n], part bf16 or fp16 [n]: the gradients of one micro-batch.
-void accumulate_(at::Tensor sum, at::Tensor part);
+void accumulate_(const at::Tensor& sum, const at::Tensor& part);
 
 namespace composite {
-void adamw_(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
-            at::Tensor exp_avg, at::Tensor exp_avg_sq, const at::Tensor& hyper,
-            const at::Tensor& control, const AdamW& settings);
+void adamw_(const at::Tensor& master, const std::optional<at::Tensor>& compute,
+            const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+            const at::Tensor& hyper, const at::Tensor& control, const AdamW& settings);
 at::Tensor global_norm(const at::Tensor& flat);
-void step_control_(at::Tensor control, const at::Tensor& norm, const at::Tensor& loss,
+void step_control_(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
                    double max_norm, const at::Tensor& step);
-void accumulate_(at::Tensor sum, at::Tensor part);
+void accumulate_(const at::Tensor& sum, const at::Tensor& part);
 }  // namespace composite
 
 // Argument checks shared by the forms.

@@ -64,10 +64,10 @@ void update_range(float* weight, const T* grads, float* m, float* v, int64_t beg
   }
 }
 
-void adamw_cpu(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
-               at::Tensor exp_avg, at::Tensor exp_avg_sq, const at::Tensor& hyper,
-               const at::Tensor& control, double beta1, double beta2, double eps,
-               double weight_decay, int64_t n_decay, bool zero_grads) {
+void adamw_cpu(const at::Tensor& master, const std::optional<at::Tensor>& compute,
+               const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+               const at::Tensor& hyper, const at::Tensor& control, double beta1, double beta2,
+               double eps, double weight_decay, int64_t n_decay, bool zero_grads) {
   optimizer::check_adamw(master, compute, grads, exp_avg, exp_avg_sq, hyper, control, n_decay);
   const float* c = control.const_data_ptr<float>();
   const float* h = hyper.const_data_ptr<float>();
@@ -163,7 +163,7 @@ at::Tensor global_norm_cpu(const at::Tensor& flat_in) {
   return out;
 }
 
-void step_control_cpu(at::Tensor control, const at::Tensor& norm, const at::Tensor& loss,
+void step_control_cpu(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
                       double max_norm, const at::Tensor& step) {
   optimizer::check_control(control, norm, loss, step);
   float* c = control.mutable_data_ptr<float>();
@@ -179,7 +179,7 @@ REFRACT_SIMD void add_float(float* __restrict sum, const float* __restrict part,
   for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
 }
 
-void accumulate_cpu(at::Tensor sum, at::Tensor part) {
+void accumulate_cpu(const at::Tensor& sum, const at::Tensor& part) {
   optimizer::check_accumulate(sum, part);
   float* to = sum.mutable_data_ptr<float>();
   dispatch_floating(part.scalar_type(), "accumulate_", [&](auto tag) {

@@ -17,10 +17,10 @@ void check_aligned(const char* op, std::initializer_list<const void*> pointers) 
   }
 }
 
-void adamw_cuda(at::Tensor master, std::optional<at::Tensor> compute, at::Tensor grads,
-                at::Tensor exp_avg, at::Tensor exp_avg_sq, const at::Tensor& hyper,
-                const at::Tensor& control, double beta1, double beta2, double eps,
-                double weight_decay, int64_t n_decay, bool zero_grads) {
+void adamw_cuda(const at::Tensor& master, const std::optional<at::Tensor>& compute,
+                const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+                const at::Tensor& hyper, const at::Tensor& control, double beta1, double beta2,
+                double eps, double weight_decay, int64_t n_decay, bool zero_grads) {
   optimizer::check_adamw(master, compute, grads, exp_avg, exp_avg_sq, hyper, control, n_decay);
   const c10::cuda::CUDAGuard device(master.device());
   const bool has_compute = compute && compute->defined();
@@ -58,7 +58,7 @@ at::Tensor global_norm_cuda(const at::Tensor& flat_in) {
   return norm;
 }
 
-void step_control_cuda(at::Tensor control, const at::Tensor& norm, const at::Tensor& loss,
+void step_control_cuda(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
                        double max_norm, const at::Tensor& step) {
   optimizer::check_control(control, norm, loss, step);
   const c10::cuda::CUDAGuard device(control.device());
@@ -68,7 +68,7 @@ void step_control_cuda(at::Tensor control, const at::Tensor& norm, const at::Ten
                                    step.const_data_ptr<int64_t>(), current_stream()));
 }
 
-void accumulate_cuda(at::Tensor sum, at::Tensor part) {
+void accumulate_cuda(const at::Tensor& sum, const at::Tensor& part) {
   optimizer::check_accumulate(sum, part);
   const c10::cuda::CUDAGuard device(sum.device());
   check_aligned("accumulate_", {sum.const_data_ptr(), part.const_data_ptr()});

@@ -39,12 +39,12 @@ inline EncodeResult result_of(const OpticalOperand& o) { return {o.codes, o.sums
 EncodeResult encode(const at::Tensor& x, at::TensorList ranges, at::IntArrayRef splits,
                     REFRACT_OPTICAL_SETTINGS_PARAMETERS);
 at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                          const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                           at::TensorList w_ranges, at::TensorList out_ranges,
                           at::IntArrayRef splits, bool move_weights,
                           REFRACT_OPTICAL_SETTINGS_PARAMETERS);
-at::Tensor matmul_forward(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                          at::Tensor b_range, at::Tensor out_range,
+at::Tensor matmul_forward(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                          const at::Tensor& b_range, const at::Tensor& out_range,
                           REFRACT_OPTICAL_SETTINGS_PARAMETERS);
 
 }  // namespace refract::optical_op

@@ -27,7 +27,7 @@ at::Tensor quantized(const at::Tensor& x, const at::Tensor& used, const OpticalS
 }  // namespace
 
 at::Tensor optical_output(const at::Tensor& product, const std::optional<at::Tensor>& bias,
-                          at::Tensor range, const OpticalSettings& s, size_t member) {
+                          const at::Tensor& range, const OpticalSettings& s, size_t member) {
   const at::Tensor used = optical_effective(range, optical_seen(product, s.quantiles));
   const int64_t stream = member < s.streams.size() ? s.streams[member] : 0;
   const at::Tensor xi = optical_xi(product.sizes(), product.device(), s.noise, s.shared_noise,
@@ -42,7 +42,7 @@ at::Tensor optical_output(const at::Tensor& product, const std::optional<at::Ten
 }
 
 at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                           at::TensorList w_ranges, at::TensorList out_ranges,
                           at::IntArrayRef splits, const OpticalOperand& weight_encoded,
                           bool move_weights, const OpticalSettings& s) {
@@ -81,16 +81,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor forward_plain(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                         const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                         const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                          at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
                          bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return composite::optical_linear(x, weight, bias, std::move(x_range), w_ranges, out_ranges,
-                                   splits, optical_op::operand_of(encoded), move_weights,
+  return composite::optical_linear(x, weight, bias, x_range, w_ranges, out_ranges, splits,
+                                   optical_op::operand_of(encoded), move_weights,
                                    REFRACT_OPTICAL_SETTINGS_PACK);
 }
 
 at::Tensor forward_meta(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                        const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                        const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                         at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
                         bool, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   optical_op::operand_of(encoded);
@@ -151,13 +151,12 @@ struct Linear : torch::autograd::Function<Linear> {
 };
 
 at::Tensor linear_autograd(const at::Tensor& x, const at::Tensor& weight,
-                           const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                           const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                            at::TensorList w_ranges, at::TensorList out_ranges,
                            at::IntArrayRef splits, at::TensorList encoded, bool move_weights,
                            REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   const OpticalSettings settings = REFRACT_OPTICAL_SETTINGS_PACK;
-  const LinearCall call{std::move(x_range), w_ranges, out_ranges, splits, encoded,
-                        move_weights,       settings};
+  const LinearCall call{x_range, w_ranges, out_ranges, splits, encoded, move_weights, settings};
   if (any_gradient(x, weight, bias)) return Linear::apply(x, weight, bias, call);
   return call(x, weight, bias);
 }
@@ -166,17 +165,17 @@ at::Tensor linear_autograd(const at::Tensor& x, const at::Tensor& weight,
 
 at::Tensor optical_op::linear_forward(const at::Tensor& x, const at::Tensor& weight,
                                       at::TensorList encoded, const std::optional<at::Tensor>& bias,
-                                      at::Tensor x_range, at::TensorList w_ranges,
+                                      const at::Tensor& x_range, at::TensorList w_ranges,
                                       at::TensorList out_ranges, at::IntArrayRef splits,
                                       bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   static const auto op = find_op<decltype(linear_forward)>("refract::optical_linear_forward");
-  return op.call(x, weight, encoded, bias, std::move(x_range), w_ranges, out_ranges, splits,
-                 move_weights, levels, lut_min, smooth, quantiles, train, ranges_set,
-                 clipped_ranges, noise, shared_noise, clock, seed, streams);
+  return op.call(x, weight, encoded, bias, x_range, w_ranges, out_ranges, splits, move_weights,
+                 levels, lut_min, smooth, quantiles, train, ranges_set, clipped_ranges, noise,
+                 shared_noise, clock, seed, streams);
 }
 
 at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                           at::TensorList w_ranges, at::TensorList out_ranges,
                           at::IntArrayRef splits, const OpticalOperand* weight_encoded,
                           bool move_weights, const OpticalSettings& settings) {
@@ -186,8 +185,8 @@ at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
     encoded = {weight_encoded->codes, weight_encoded->sums, weight_encoded->used,
                weight_encoded->seen};
   }
-  return op.call(x, weight, bias, std::move(x_range), w_ranges, out_ranges, splits, encoded,
-                 move_weights, REFRACT_OPTICAL_SETTINGS_UNPACK(settings));
+  return op.call(x, weight, bias, x_range, w_ranges, out_ranges, splits, encoded, move_weights,
+                 REFRACT_OPTICAL_SETTINGS_UNPACK(settings));
 }
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {

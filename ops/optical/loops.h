@@ -24,6 +24,7 @@ struct OutputRow {
   bool clipped;  // the range seen is that of the output, not of the value before quantization
 };
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define REFRACT_OPTICAL_LOOPS(T)                                                               \
   Range seen_in(const T* x, int64_t n);                                                        \
   /* One row: its codes and their sum; returns the range of x. */                              \
@@ -32,6 +33,7 @@ struct OutputRow {
   /* y = Q(gain product + row + column) + bias. halves: Philox's, one per element; or null. */ \
   Range output_row(const float* product, T* y, const float* column, const float* bias,         \
                    const uint16_t* halves, int64_t n, const OutputRow& a);
+// NOLINTEND(bugprone-macro-parentheses)
 REFRACT_OPTICAL_LOOPS(float)
 REFRACT_OPTICAL_LOOPS(at::BFloat16)
 REFRACT_OPTICAL_LOOPS(at::Half)

@@ -82,6 +82,7 @@ REFRACT_INLINE Range output_loop(const float* __restrict product, T* __restrict 
 
 }  // namespace
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type
 #define REFRACT_OPTICAL_LOOPS(T)                                                              \
   REFRACT_SIMD Range seen_in(const T* x, int64_t n) { return seen_loop(x, n); }               \
   REFRACT_SIMD Range encode_row(const T* x, float* codes, float* sum, int64_t n,              \
@@ -99,6 +100,7 @@ REFRACT_INLINE Range output_loop(const float* __restrict product, T* __restrict 
     return halves != nullptr ? output_loop<T, true>(product, y, column, bias, halves, n, a)   \
                              : output_loop<T, false>(product, y, column, bias, halves, n, a); \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 REFRACT_OPTICAL_LOOPS(float)
 REFRACT_OPTICAL_LOOPS(at::BFloat16)
 REFRACT_OPTICAL_LOOPS(at::Half)

@@ -13,8 +13,9 @@
 namespace refract {
 namespace composite {
 
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                          at::Tensor b_range, at::Tensor out_range, const OpticalSettings& s) {
+at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                          const at::Tensor& b_range, const at::Tensor& out_range,
+                          const OpticalSettings& s) {
   optical_op::check_matmul(a, b, a_range, b_range, out_range, s);
   if (a.numel() == 0 || b.numel() == 0) {
     std::vector<int64_t> sizes = a.sizes().vec();
@@ -27,7 +28,7 @@ at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, at::Tensor a
   const at::Tensor product = at::matmul(
       optical_values(optical_levels(a, a_used, s.levels, {}), a_used, s.levels, 0),
       optical_values(optical_levels(b, b_used, s.levels, {}), b_used, s.levels, s.lut_min));
-  const at::Tensor y = optical_output(product, std::nullopt, std::move(out_range), s, 0);
+  const at::Tensor y = optical_output(product, std::nullopt, out_range, s, 0);
   if (s.train) {
     optical_move_(a_range, a_range, a_seen, s.smooth);
     optical_move_(b_range, b_range, b_seen, s.smooth);
@@ -42,15 +43,15 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor forward_plain(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                         at::Tensor b_range, at::Tensor out_range,
+at::Tensor forward_plain(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                         const at::Tensor& b_range, const at::Tensor& out_range,
                          REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return composite::optical_matmul(a, b, std::move(a_range), std::move(b_range),
-                                   std::move(out_range), REFRACT_OPTICAL_SETTINGS_PACK);
+  return composite::optical_matmul(a, b, a_range, b_range, out_range,
+                                   REFRACT_OPTICAL_SETTINGS_PACK);
 }
 
-at::Tensor forward_meta(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                        at::Tensor b_range, at::Tensor out_range,
+at::Tensor forward_meta(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                        const at::Tensor& b_range, const at::Tensor& out_range,
                         REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   optical_op::check_matmul(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_PACK);
   auto sizes = a.sym_sizes().vec();
@@ -85,31 +86,30 @@ struct Matmul : torch::autograd::Function<Matmul> {
   }
 };
 
-at::Tensor matmul_autograd(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                           at::Tensor b_range, at::Tensor out_range,
+at::Tensor matmul_autograd(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                           const at::Tensor& b_range, const at::Tensor& out_range,
                            REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   const OpticalSettings settings = REFRACT_OPTICAL_SETTINGS_PACK;
-  const MatmulCall call{std::move(a_range), std::move(b_range), std::move(out_range), settings};
+  const MatmulCall call{a_range, b_range, out_range, settings};
   return any_gradient(a, b) ? Matmul::apply(a, b, call) : call(a, b);
 }
 
 }  // namespace
 
-at::Tensor optical_op::matmul_forward(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                                      at::Tensor b_range, at::Tensor out_range,
+at::Tensor optical_op::matmul_forward(const at::Tensor& a, const at::Tensor& b,
+                                      const at::Tensor& a_range, const at::Tensor& b_range,
+                                      const at::Tensor& out_range,
                                       REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   static const auto op = find_op<decltype(matmul_forward)>("refract::optical_matmul_forward");
-  return op.call(a, b, std::move(a_range), std::move(b_range), std::move(out_range), levels,
-                 lut_min, smooth, quantiles, train, ranges_set, clipped_ranges, noise, shared_noise,
-                 clock, seed, streams);
+  return op.call(a, b, a_range, b_range, out_range, levels, lut_min, smooth, quantiles, train,
+                 ranges_set, clipped_ranges, noise, shared_noise, clock, seed, streams);
 }
 
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                          at::Tensor b_range, at::Tensor out_range,
+at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                          const at::Tensor& b_range, const at::Tensor& out_range,
                           const OpticalSettings& settings) {
   static const auto op = find_op<decltype(matmul_autograd)>("refract::optical_matmul");
-  return op.call(a, b, std::move(a_range), std::move(b_range), std::move(out_range),
-                 REFRACT_OPTICAL_SETTINGS_UNPACK(settings));
+  return op.call(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_UNPACK(settings));
 }
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {

@@ -49,15 +49,15 @@ OpticalOperand optical_encode(const at::Tensor& x, at::TensorList ranges, at::In
 // same weight, made earlier; none: it is made now. With settings.train the ranges move: x_range,
 // out_ranges and, where `move_weights`, w_ranges.
 at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                           at::TensorList w_ranges, at::TensorList out_ranges,
                           at::IntArrayRef splits, const OpticalOperand* weight_encoded,
                           bool move_weights, const OpticalSettings& settings);
 
 // a [..., T, K] times b [..., K, S] with equal leading dimensions -> [..., T, S]. The LUT floor is
 // b's. One noise stream.
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                          at::Tensor b_range, at::Tensor out_range,
+at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                          const at::Tensor& b_range, const at::Tensor& out_range,
                           const OpticalSettings& settings);
 
 namespace optical_op {
@@ -88,16 +88,16 @@ namespace composite {
 OpticalOperand optical_encode(const at::Tensor& x, at::TensorList ranges, at::IntArrayRef splits,
                               const OpticalSettings& settings);
 at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                           at::TensorList w_ranges, at::TensorList out_ranges,
                           at::IntArrayRef splits, const OpticalOperand& weight_encoded,
                           bool move_weights, const OpticalSettings& settings);
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                          at::Tensor b_range, at::Tensor out_range,
+at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                          const at::Tensor& b_range, const at::Tensor& out_range,
                           const OpticalSettings& settings);
 // Their last part, of one member: Q_noisy(product) + bias, in product's type.
 at::Tensor optical_output(const at::Tensor& product, const std::optional<at::Tensor>& bias,
-                          at::Tensor range, const OpticalSettings& settings, size_t member);
+                          const at::Tensor& range, const OpticalSettings& settings, size_t member);
 
 }  // namespace composite
 

@@ -239,15 +239,15 @@ optical_op::EncodeResult encode_op(const at::Tensor& x, at::TensorList ranges,
 }
 
 at::Tensor linear_op(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                     const std::optional<at::Tensor>& bias, at::Tensor x_range,
+                     const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                      at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
                      bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   return linear_cuda(x, weight, optical_op::operand_of(encoded), bias, x_range, w_ranges,
                      out_ranges, splits, move_weights, REFRACT_OPTICAL_SETTINGS_PACK);
 }
 
-at::Tensor matmul_op(const at::Tensor& a, const at::Tensor& b, at::Tensor a_range,
-                     at::Tensor b_range, at::Tensor out_range,
+at::Tensor matmul_op(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
+                     const at::Tensor& b_range, const at::Tensor& out_range,
                      REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   return matmul_cuda(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_PACK);
 }

@@ -102,7 +102,7 @@ at::Tensor optical_effective(const at::Tensor& range, const at::Tensor& seen) {
   return at::where(range.select(0, 0).le(range.select(0, 1)), range, seen);
 }
 
-void optical_move_(at::Tensor range, const at::Tensor& from, const at::Tensor& seen,
+void optical_move_(const at::Tensor& range, const at::Tensor& from, const at::Tensor& seen,
                    double smooth) {
   const at::Tensor set = from.select(0, 0).le(from.select(0, 1));
   const auto s = static_cast<float>(smooth);
@@ -223,13 +223,14 @@ at::Tensor quantize_meta(const at::Tensor& x, const at::Tensor& range, int64_t l
   return at::empty_symint(x.sym_sizes(), x.options());
 }
 
-void observe(at::Tensor range, const at::Tensor& x, double smooth, at::ArrayRef<double> quantiles) {
+void observe(const at::Tensor& range, const at::Tensor& x, double smooth,
+             at::ArrayRef<double> quantiles) {
   optical_op::check_observe(range, x, smooth, quantiles);
   if (x.numel() == 0) return;
   composite::optical_move_(range, range, composite::optical_seen(x.detach(), quantiles), smooth);
 }
 
-void observe_meta(at::Tensor range, const at::Tensor& x, double smooth,
+void observe_meta(const at::Tensor& range, const at::Tensor& x, double smooth,
                   at::ArrayRef<double> quantiles) {
   optical_op::check_observe(range, x, smooth, quantiles);
 }
@@ -242,10 +243,10 @@ at::Tensor optical_quantize(const at::Tensor& x, const at::Tensor& range, int64_
                        noise.stream);
 }
 
-void optical_observe_(at::Tensor range, const at::Tensor& x, double smooth,
+void optical_observe_(const at::Tensor& range, const at::Tensor& x, double smooth,
                       at::ArrayRef<double> quantiles) {
   static const auto op = find_op<decltype(optical_observe_)>("refract::optical_observe_");
-  op.call(std::move(range), x, smooth, quantiles);
+  op.call(range, x, smooth, quantiles);
 }
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {

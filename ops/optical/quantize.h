@@ -27,7 +27,7 @@ at::Tensor optical_quantize(const at::Tensor& x, const at::Tensor& range, int64_
 
 // Sets or moves `range` by what it sees in x: minimum and maximum, or the two `quantiles` (linearly
 // interpolated) where there are two.
-void optical_observe_(at::Tensor range, const at::Tensor& x, double smooth,
+void optical_observe_(const at::Tensor& range, const at::Tensor& x, double smooth,
                       at::ArrayRef<double> quantiles);
 
 namespace composite {
@@ -41,7 +41,8 @@ at::Tensor optical_seen(const at::Tensor& x, at::ArrayRef<double> quantiles);
 // `range` where it is set, else `seen`; float [2].
 at::Tensor optical_effective(const at::Tensor& range, const at::Tensor& seen);
 // range = moved(from, seen, smooth).
-void optical_move_(at::Tensor range, const at::Tensor& from, const at::Tensor& seen, double smooth);
+void optical_move_(const at::Tensor& range, const at::Tensor& from, const at::Tensor& seen,
+                   double smooth);
 
 // Levels (whole numbers, in double for double and else in float) of x for a set range.
 at::Tensor optical_levels(const at::Tensor& x, const at::Tensor& range, int64_t levels,

@@ -64,7 +64,7 @@ at::Tensor quantize_cpu(const at::Tensor& x_in, const at::Tensor& range, int64_t
   return y;
 }
 
-void observe_cpu(at::Tensor range, const at::Tensor& x_in, double smooth,
+void observe_cpu(const at::Tensor& range, const at::Tensor& x_in, double smooth,
                  at::ArrayRef<double> quantiles) {
   optical_op::check_observe(range, x_in, smooth, quantiles);
   if (x_in.numel() == 0) return;

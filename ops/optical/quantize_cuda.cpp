@@ -60,7 +60,7 @@ at::Tensor quantize_cuda(const at::Tensor& x_in, const at::Tensor& range, int64_
   return y;
 }
 
-void observe_cuda(at::Tensor range, const at::Tensor& x_in, double smooth,
+void observe_cuda(const at::Tensor& range, const at::Tensor& x_in, double smooth,
                   at::ArrayRef<double> quantiles) {
   const char* op = "optical_observe_";
   optical_op::check_observe(range, x_in, smooth, quantiles);

@@ -53,6 +53,10 @@ double attention_multiplications(const DecoderShape& s) {
   return sum_of_layers(s.attention_multiplications, dense_attention_multiplications(s), s);
 }
 
+double head_multiplications(const DecoderShape& s) {
+  return static_cast<double>(s.hidden_size * s.vocab_size);
+}
+
 }  // namespace
 
 double dense_ffn_multiplications(const DecoderShape& shape) {
@@ -83,12 +87,17 @@ Flops forward_flops_per_token(const DecoderShape& shape, AttentionCount attentio
   multiplications.attention_projections = attention_multiplications(shape);
   multiplications.attention_products = layers * 2 * keys * width;
   multiplications.ffn = ffn_multiplications(shape);
-  multiplications.head = static_cast<double>(shape.hidden_size * shape.vocab_size);
+  multiplications.head = head_multiplications(shape);
   return multiplications * kFlopsPerMultiplication;
 }
 
 Flops training_flops_per_token(const DecoderShape& shape, AttentionCount attention) {
-  return forward_flops_per_token(shape, attention) * kTrainingFactor;
+  Flops frozen;
+  frozen.attention_projections = shape.attention_frozen_multiplications;
+  frozen.ffn = shape.ffn_frozen_multiplications;
+  if (shape.frozen_head) frozen.head = head_multiplications(shape);
+  return forward_flops_per_token(shape, attention) * kTrainingFactor +
+         frozen * -kFlopsPerMultiplication;
 }
 
 Flops guide_flops_per_token(const DecoderShape& shape) {

@@ -4,7 +4,8 @@
 // attention products, feed-forward, output head; not norms, softmax, activations, embeddings'
 // look-up or the optimizer. The attention products (Q K^T and A V) are counted in full, all T keys
 // for each query, although a causal kernel may skip half of them; the backward pass costs twice the
-// forward pass, and recomputation is not counted. This is the accounting of Wei et al. (NeurIPS
+// forward pass (once where a matrix is not trained: the gradient of its input alone), and
+// recomputation is not counted. This is the accounting of Wei et al. (NeurIPS
 // 2024, arXiv 2406.16450), whose published totals it reproduces, and of the usual model FLOPs
 // utilization (PaLM, arXiv 2204.02311, appendix B).
 #pragma once
@@ -34,6 +35,10 @@ struct DecoderShape {
   // What the dense guides of self-guided training multiply per token, of all layers together, in a
   // step that computes them: on top of the above.
   double ffn_guide_multiplications = 0, attention_guide_multiplications = 0;
+  // Of what the layers multiply per token, all of them together, the part by matrices that are not
+  // trained because adapters are; and whether the head's is one.
+  double ffn_frozen_multiplications = 0, attention_frozen_multiplications = 0;
+  bool frozen_head = false;
 };
 
 // What a dense feed-forward multiplies per token and layer: C F for each of its two or three
@@ -63,7 +68,8 @@ struct Flops {
 // missing dimensions or a list of feed-forwards that is not as long as the model is deep.
 Flops forward_flops_per_token(const DecoderShape& shape,
                               AttentionCount attention = AttentionCount::kFull);
-// Forward and backward pass: three times the forward pass.
+// Forward and backward pass: three times the forward pass, less the gradients of frozen matrices.
+// Every layer passes a gradient on, although none below the first adapter would have to.
 Flops training_flops_per_token(const DecoderShape& shape,
                                AttentionCount attention = AttentionCount::kFull);
 

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <charconv>
@@ -198,7 +199,13 @@ at::Tensor random_tokens(int64_t batch, int64_t length, int64_t vocabulary, uint
   return tokens;
 }
 
-std::vector<int64_t> parse_sizes(const std::string& text, const std::string& option) {
+at::Tensor random_input(int64_t tokens, int64_t width, const BenchDevice& bench) {
+  return at::randn({tokens, width}, at::TensorOptions().device(bench.device)).to(bench.dtype);
+}
+
+std::vector<int64_t> parse_sizes(std::string text, const std::string& option,
+                                 const std::string& otherwise) {
+  if (text.empty()) text = otherwise;
   std::vector<int64_t> sizes;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());

@@ -74,7 +74,12 @@ void check_model(BenchModel& bench, int64_t tokens);
 // int32 [batch, length] of random tokens below `vocabulary`, the same for a seed on every device.
 at::Tensor random_tokens(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed);
 
-// "16,512" of an option; fails (usage) for what is no list of numbers above 0.
-std::vector<int64_t> parse_sizes(const std::string& text, const std::string& option);
+// [tokens, width] of normal numbers on the device, in its type.
+at::Tensor random_input(int64_t tokens, int64_t width, const BenchDevice& bench);
+
+// "16,512" of an option, or `otherwise` where it was not given; fails (usage) for what is no list
+// of numbers above 0.
+std::vector<int64_t> parse_sizes(std::string text, const std::string& option,
+                                 const std::string& otherwise = "");
 
 }  // namespace refract

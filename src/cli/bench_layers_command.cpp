@@ -53,10 +53,6 @@ LayerTimes time_layers(BenchLayers& layers, const at::Tensor& input, const Bench
   return times;
 }
 
-at::Tensor random_input(int64_t tokens, int64_t width, const BenchDevice& bench) {
-  return at::randn({tokens, width}, at::TensorOptions().device(bench.device)).to(bench.dtype);
-}
-
 struct Case {
   KindChoice kind;
   std::vector<ProjectionSpec> groups;
@@ -132,10 +128,10 @@ class BenchMlpCommand : public Command {
   int run() override {
     const BenchDevice bench = open_bench_device(settings_);
     const bool cuda = bench.device.is_cuda();
-    const auto widths = parse_sizes(
-        widths_.empty() ? (cuda ? "768,1024,1536,2048,4096,6144" : "768") : widths_, "--widths");
-    const auto tokens = parse_sizes(
-        tokens_.empty() ? (cuda ? "16,256,2048,16384,32768" : "16,512") : tokens_, "--tokens");
+    const auto widths =
+        parse_sizes(widths_, "--widths", cuda ? "768,1024,1536,2048,4096,6144" : "768");
+    const auto tokens =
+        parse_sizes(tokens_, "--tokens", cuda ? "16,256,2048,16384,32768" : "16,512");
     BenchReport report("mlp", bench,
                        {"width", "tokens", "kind", "share", "forward_ms", "forward_gain",
                         "training_ms", "training_gain"});

@@ -2,10 +2,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "analysis/model_flops.h"
@@ -17,34 +15,14 @@
 #include "core/progress.h"
 #include "ops/common/cuda_runtime.h"
 #include "train/generation.h"
+#include "train/memory.h"
 #include "train/step.h"
 
 namespace refract {
 namespace {
 
-// Of the device's tensors, of the process on a CPU.
-double peak_memory(at::Device device) {
-  if (device.is_cuda() && cuda_runtime())
-    return static_cast<double>(cuda_runtime()->peak_memory_allocated());
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024;
-}
-
 void reset_peak(at::Device device) {
   if (device.is_cuda() && cuda_runtime()) cuda_runtime()->reset_peak();
-}
-
-void synchronize(at::Device device) {
-  if (device.is_cuda() && cuda_runtime()) cuda_runtime()->synchronize();
-}
-
-double seconds_of(at::Device device, const std::function<void()>& work) {
-  synchronize(device);
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  synchronize(device);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 double median(std::vector<double> values) {
@@ -80,18 +58,18 @@ class BenchTrainCommand : public Command {
 
 int BenchTrainCommand::run() {
   if (steps_ < 1) fail_usage("--steps {} must be positive", steps_);
-  const auto contexts =
-      contexts_.empty() ? std::vector<int64_t>() : parse_sizes(contexts_, "--contexts");
-  const int64_t most = contexts.empty() ? 0 : *std::max_element(contexts.begin(), contexts.end());
-  BenchModel bench = open_bench_model(source_, settings_, most);
+  const auto given = parse_sizes(contexts_, "--contexts", "1");
+  BenchModel bench =
+      open_bench_model(source_, settings_, *std::max_element(given.begin(), given.end()));
   BenchReport report("train", bench.device,
                      {"batch", "context", "step_ms", "tokens_per_s", "mfu", "memory_mib",
                       "prefill_ms", "prefill_tokens_per_s"});
+  const RunConfig& config = bench.config;
   for (const int64_t context :
-       contexts.empty() ? std::vector<int64_t>{bench.config.data.context} : contexts) {
+       parse_sizes(contexts_, "--contexts", std::to_string(config.data.context))) {
     check_model(bench, context);
-    for (const int64_t batch : batches_.empty() ? std::vector<int64_t>{bench.config.train.batch}
-                                                : parse_sizes(batches_, "--batches"))
+    for (const int64_t batch :
+         parse_sizes(batches_, "--batches", std::to_string(config.train.batch)))
       time_size(bench, batch, context, report);
   }
   report.print(settings_.json);
@@ -222,7 +200,6 @@ double BenchDecodeCommand::memory_of(BenchModel& bench, int64_t batch) const {
   Generation generation(*bench.model, batch, prompt_ + generate_, sampling(kSteps), true);
   generation.start(prompts(batch, prompt_ + generate_ - kSteps, bench));
   generation.run({});
-  synchronize(bench.device.device);
   return peak_memory(bench.device.device);
 }
 

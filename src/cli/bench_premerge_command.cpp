@@ -1,6 +1,5 @@
 // refract bench premerge: from how many tokens on are the factors faster than the merged matrix.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -48,9 +47,7 @@ int64_t BenchPremergeCommand::threshold(const PremergeGroup& group, const BenchM
   const at::Device device = bench.device.device;
   int64_t best = 0;
   for (int64_t tokens = 1; tokens <= most_; tokens *= 2) {
-    const at::Tensor x =
-        at::randn({tokens, group.shape.in_features}, at::TensorOptions().device(device))
-            .to(bench.device.dtype);
+    const at::Tensor x = random_input(tokens, group.shape.in_features, bench.device);
     ForwardContext context;
     context.weights_changed = false;
     const auto structured = [&] { return group.layer->structured().forward(context, x); };

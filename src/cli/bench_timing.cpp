@@ -14,11 +14,8 @@ namespace {
 constexpr int kWarmUp = 3, kLeastSamples = 3;
 constexpr double kSampleMs = 1;  // a sample lasts about this long, so that a clock's grain is small
 
-double host_ms(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - start;
-  return passed.count();
+void synchronize(at::Device device) {
+  if (device.is_cuda() && cuda_runtime()) cuda_runtime()->synchronize();
 }
 
 // Milliseconds of one sample: `runs` runs in a row.
@@ -68,10 +65,18 @@ Timing time_work(at::Device device, double seconds, const std::function<void()>&
   const CudaRuntime* cuda = device.is_cuda() ? cuda_runtime() : nullptr;
   if (cuda) return time_on_cuda(*cuda, seconds, work, capture);
   return collect(seconds, [&](int64_t runs) {
-    return host_ms([&] {
-      for (int64_t i = 0; i < runs; ++i) work();
-    });
+    return 1e3 * seconds_of(device, [&] {
+             for (int64_t i = 0; i < runs; ++i) work();
+           });
   });
+}
+
+double seconds_of(at::Device device, const std::function<void()>& work) {
+  synchronize(device);
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  synchronize(device);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 double relative_difference(const at::Tensor& a, const at::Tensor& b) {

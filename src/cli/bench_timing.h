@@ -19,6 +19,9 @@ struct Timing {
 Timing time_work(at::Device device, double seconds, const std::function<void()>& work,
                  bool capture = true);
 
+// Wall time of one run, the device's work included.
+double seconds_of(at::Device device, const std::function<void()>& work);
+
 // |a - b| / |b| in the Frobenius norm.
 double relative_difference(const at::Tensor& a, const at::Tensor& b);
 

@@ -44,9 +44,10 @@ void RunReporter::on_step(int64_t step) {
 }
 
 void RunReporter::on_log(const LogPoint& p) {
+  const double flops_per_token =
+      options_.flops_per_token + p.guided_share * options_.guide_flops_per_token;
   const double utilisation =
-      options_.peak_flops > 0 ? p.tokens_per_second * options_.flops_per_token / options_.peak_flops
-                              : 0;
+      options_.peak_flops > 0 ? p.tokens_per_second * flops_per_token / options_.peak_flops : 0;
   std::vector<Value> values = {{"loss", p.loss},
                                {"mean_loss", p.mean_loss},
                                {"perplexity", std::exp(p.mean_loss)},

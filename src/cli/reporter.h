@@ -21,8 +21,9 @@ class RunReporter : public Observer {
     std::filesystem::path folder;
     int64_t steps = 0;
     std::optional<int64_t> resumed_from;
-    double flops_per_token = 0;  // of training: forward and backward
-    double peak_flops = 0;       // of the device; 0: unknown, no utilisation is reported
+    double flops_per_token = 0;        // of training: forward and backward
+    double guide_flops_per_token = 0;  // on top of that in steps that compute the guides
+    double peak_flops = 0;             // of the device; 0: unknown, no utilisation is reported
     // Where set, it is told of every step and nothing is shown: for runs trained side by side.
     std::function<void(int64_t)> silent;
   };

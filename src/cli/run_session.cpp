@@ -68,8 +68,9 @@ RunReporter::Options reporter_options(const RunSession& session, at::Device devi
   options.folder = config.run.dir;
   options.steps =
       static_cast<int64_t>(cost_of_run(config, *session.model, session.steps).run.steps);
-  options.flops_per_token =
-      training_flops_per_token(shape_of(*session.model, config.data.context)).total();
+  const DecoderShape shape = shape_of(*session.model, config.data.context);
+  options.flops_per_token = training_flops_per_token(shape).total();
+  options.guide_flops_per_token = guide_flops_per_token(shape).total();
   options.peak_flops = peak_flops(device_name(device), arithmetic(config)).value_or(0);
   return options;
 }

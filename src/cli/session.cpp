@@ -20,13 +20,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A run's checkpoint holds the settings it was trained with.
+// A run's checkpoint holds the settings it was trained with, its transform rules among them.
 nlohmann::json saved_settings(const fs::path& folder) {
-  nlohmann::json tree = fs::exists(folder / "config.toml") ? read_toml(folder / "config.toml")
-                                                           : nlohmann::json::object();
-  if (fs::exists(folder / "transforms.toml"))
-    tree["transform"] = read_toml(folder / "transforms.toml").at("transform");
-  return tree;
+  const fs::path file = folder / "config.toml";
+  return fs::exists(file) ? read_toml(file) : nlohmann::json::object();
+}
+
+// Of these settings: the folder's config.json describes the model, those of its training stay where
+// they say how to run it.
+RunConfig config_of(const fs::path& folder, nlohmann::json saved,
+                    const std::vector<std::string>& overrides, const std::string& where) {
+  saved.erase("model");
+  saved.erase("init");
+  saved.erase("self_guided");  // a saved model has no guides
+  merge_overrides(saved, overrides);
+  const ModelConfig base = read_model_config(folder);
+  RunConfig config = make_run_config(saved, where, &base);
+  if (!sets_key(saved, "data.context")) config.data.context = config.model.max_position_embeddings;
+  return config;
 }
 
 // "model name : Intel(R) Xeon(R) ..." of the first processor.
@@ -131,25 +142,15 @@ PremergeSettings premerge_settings(const RunConfig& config, const fs::path& fold
 
 RunConfig folder_config(const fs::path& folder, const std::vector<std::string>& overrides,
                         const std::string& where) {
-  nlohmann::json tree = saved_settings(folder);
-  // The folder's config.json describes the model; the settings of its training stay where they say
-  // how to run it.
-  tree.erase("model");
-  tree.erase("init");
-  tree.erase("self_guided");  // a saved model has no guides
-  merge_overrides(tree, overrides);
-  const ModelConfig base = read_model_config(folder);
-  RunConfig config = make_run_config(tree, where, &base);
-  if (!sets_key(tree, "data.context")) config.data.context = config.model.max_position_embeddings;
-  return config;
+  return config_of(folder, saved_settings(folder), overrides, where);
 }
 
 LoadedModel load_model(const std::string& specification,
                        const std::vector<std::string>& overrides) {
   LoadedModel loaded;
   loaded.folder = resolve_model_path(specification);
-  loaded.config = folder_config(loaded.folder, overrides, specification);
   const nlohmann::json saved = saved_settings(loaded.folder);
+  loaded.config = config_of(loaded.folder, saved, overrides, specification);
   if (sets_key(saved, "init.from")) loaded.started_from = saved["init"]["from"].get<std::string>();
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);

@@ -41,7 +41,7 @@ Recipe open_resolved_recipe(const std::string& path, const std::vector<std::stri
 std::shared_ptr<const Tokenizer> folder_tokenizer(const std::filesystem::path& folder);
 
 // The settings that a folder's model was trained with, transform rules included, under the
-// overrides; of the model those of its config.json.
+// overrides; of the model those of its config.json. `where` names the folder in errors.
 RunConfig folder_config(const std::filesystem::path& folder,
                         const std::vector<std::string>& overrides, const std::string& where);
 

@@ -71,7 +71,7 @@ std::vector<fs::path> files_below(const fs::path& folder) {
       fs::recursive_directory_iterator(folder, fs::directory_options::follow_directory_symlink);
   for (const auto& entry : it) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(".")) {  // .git, .cache and the like
+    if (name.starts_with('.')) {  // .git, .cache and the like
       if (entry.is_directory()) it.disable_recursion_pending();
       continue;
     }

@@ -6,7 +6,12 @@
 namespace refract {
 namespace {
 
-using namespace stories;
+using stories::Dice;
+using stories::Plot;
+using stories::plots_a;
+using stories::plots_b;
+using stories::plots_c;
+using stories::Teller;
 
 constexpr int kLeastWords = 80, kMostWords = 250;
 constexpr uint64_t kMostAttempts = 64;

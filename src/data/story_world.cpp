@@ -78,7 +78,7 @@ uint32_t Dice::below(uint32_t n) {
 }
 
 Entity& Teller::fresh(char key) {
-  Entity& entity = entities_[static_cast<size_t>(key)];
+  Entity& entity = entities_[static_cast<unsigned char>(key)];
   entity = Entity{};
   return entity;
 }

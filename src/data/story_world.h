@@ -64,7 +64,7 @@ class Teller {
   void word(char key, std::string_view list);  // fixed for the whole story
   void set_word(char key, std::string text);
   void animals_only(bool yes) { animals_only_ = yes; }
-  const Entity& at(char key) const { return entities_[static_cast<size_t>(key)]; }
+  const Entity& at(char key) const { return entities_[static_cast<unsigned char>(key)]; }
   bool has_tag(char key, char tag) const {
     return at(key).tags.find(tag) != std::string_view::npos;
   }

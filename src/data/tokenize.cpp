@@ -48,7 +48,7 @@ class CorpusEncoder {
   }
 
   // `owner` keeps `text` alive; the text is valid UTF-8.
-  void add(Part& part, std::string_view text, std::shared_ptr<const void> owner) {
+  void add(Part& part, std::string_view text, const std::shared_ptr<const void>& owner) {
     if (text.empty()) return;
     bool first = true;
     size_t begin = 0;

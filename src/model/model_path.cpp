@@ -16,7 +16,7 @@ std::string environment(const char* name) {
 }
 
 fs::path hub_cache() {
-  if (const std::string cache = environment("HF_HUB_CACHE"); !cache.empty()) return cache;
+  if (std::string cache = environment("HF_HUB_CACHE"); !cache.empty()) return cache;
   if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
   if (const std::string cache = environment("XDG_CACHE_HOME"); !cache.empty()) {
     return fs::path(cache) / "huggingface" / "hub";
@@ -99,7 +99,7 @@ fs::path cached_model(const std::string& spec) {
 }  // namespace
 
 fs::path resolve_model_path(const std::string& spec) {
-  const fs::path path(spec);
+  fs::path path(spec);
   if (!spec.empty() && fs::is_directory(path)) {
     if (fs::exists(path / "config.json")) return path;
     if (fs::is_directory(path / "checkpoints")) return newest_checkpoint(path);

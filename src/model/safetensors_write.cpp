@@ -71,7 +71,7 @@ std::string header_of(const std::vector<TensorSource>& tensors, const Metadata& 
     offset += tensor.bytes();
   }
   if (header.back() == ',') header.pop_back();
-  header += "}";
+  header += '}';
   header.append((8 - header.size() % 8) % 8, ' ');
   const uint64_t length = header.size();
   std::string prefix(sizeof(length), '\0');

@@ -181,7 +181,8 @@ class HfTokenizer final : public Tokenizer {
       }
     }
     for (const char* name : {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"}) {
-      if ((end_of_text_ = id_of(name))) {
+      end_of_text_ = id_of(name);
+      if (end_of_text_) {
         end_of_text_name_ = name;
         return;
       }

@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,23 +10,15 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "train/generate.h"
+#include "train/memory.h"
 #include "train/schedule.h"
 #include "train/signals.h"
-#include "transforms/rules.h"
 
 namespace refract {
 namespace {
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double memory_in_use(const Decoder& model) {
-  if (model.device().is_cuda() && cuda_runtime())
-    return static_cast<double>(cuda_runtime()->peak_memory_allocated());
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
 }  // namespace
@@ -90,6 +81,7 @@ RunResult Trainer::run(std::optional<int64_t> until) {
   restart_clock();
   while (position_.step < end) {
     step_.run(position_.step, first_sequence(position_.step));
+    timed_guided_steps_ += step_.plan().guided(position_.step) ? 1 : 0;
     position_.step += 1;
     position_.sequences += config_.train.batch;
     if (position_.step == step_.plan().guided_steps()) step_.drop_guides();
@@ -122,7 +114,7 @@ bool Trainer::is_permanent() const {
 
 void Trainer::restart_clock() {
   clock_ = seconds_now();
-  timed_steps_ = 0;
+  timed_steps_ = timed_guided_steps_ = 0;
 }
 
 void Trainer::log_point() {
@@ -143,10 +135,12 @@ void Trainer::log_point() {
   point.loss = records.back().loss;
   point.grad_norm = records.back().grad_norm;
   point.learning_rate = learning_rate(config_, records.back().step, steps_);
-  point.step_ms = 1e3 * seconds / static_cast<double>(std::max<int64_t>(1, timed_steps_));
+  const auto timed = static_cast<double>(std::max<int64_t>(1, timed_steps_));
+  point.step_ms = 1e3 * seconds / timed;
+  point.guided_share = static_cast<double>(timed_guided_steps_) / timed;
   point.tokens_per_second =
       static_cast<double>(config_.train.batch * config_.data.context) * 1e3 / point.step_ms;
-  point.memory_bytes = memory_in_use(model_);
+  point.memory_bytes = peak_memory(model_.device());
   point.tokens = position_.sequences * config_.data.context;
   result_.loss = point.loss;
   observer_.on_log(point);
@@ -205,10 +199,6 @@ void Trainer::save() {
       model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
         if (data_.tokenizer) data_.tokenizer->save(folder);
         write_file_atomically(folder / "config.toml", to_toml(config_));
-        const Rules rules = Rules::parse(config_.transform, "the run's rules");
-        std::string text;
-        for (size_t i = 0; i < rules.all().size(); ++i) text += rules.to_toml(i);
-        if (!text.empty()) write_file_atomically(folder / "transforms.toml", text);
       });
   checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
   observer_.on_checkpoint(position_.step, path);

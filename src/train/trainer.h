@@ -23,6 +23,7 @@ struct LogPoint {
   double learning_rate = 0;  // of the last
   double step_ms = 0;        // mean wall time, without evaluation and checkpoints
   double tokens_per_second = 0;
+  double guided_share = 0;  // of the steps, those that computed the guides (self-guided training)
   double memory_bytes =
       0;  // peak of the device's allocator, or the process's resident memory on the CPU
   int64_t tokens = 0;  // trained on so far
@@ -94,8 +95,8 @@ class Trainer {
   int64_t steps_;  // in all
   TrainPosition position_;
   RunResult result_;
-  double clock_ = 0;         // when the steps that are being timed began
-  int64_t timed_steps_ = 0;  // since then
+  double clock_ = 0;                                  // when the steps that are being timed began
+  int64_t timed_steps_ = 0, timed_guided_steps_ = 0;  // since then
   int64_t saved_at_ = -1, evaluated_at_ = -1;
 };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "transforms/inner_kind.h"
 
 namespace refract {
 
@@ -59,6 +60,13 @@ at::Tensor Factor::value() const {
 bool Factor::computes_value() const {
   return std::all_of(layers_.begin(), layers_.end(),
                      [](const auto& layer) { return layer->computes_merged(); });
+}
+
+int64_t Factor::multiplications() const {
+  if (plain()) return shape_.blocks * shape_.out * shape_.in;
+  int64_t sum = 0;
+  for (const auto& layer : layers_) sum += multiplications_of(*layer, shape_.in, shape_.out);
+  return sum;
 }
 
 void Factor::set(const at::Tensor& blocks) {

@@ -33,6 +33,8 @@ class Factor {
   at::Tensor value() const;
   // Whether they are what forward() multiplies by (LinearLayer::computes_merged).
   bool computes_value() const;
+  // Of all blocks, per token.
+  int64_t multiplications() const;
   // Sets them from [B, m, k].
   void set(const at::Tensor& blocks);
   // Lets the layers of another kind start.

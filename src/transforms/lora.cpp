@@ -5,10 +5,10 @@
 
 #include <cmath>
 
-#include "core/error.h"
 #include "core/random.h"
 #include "model/dense.h"
 #include "ops/fused/dropout.h"
+#include "transforms/inner_kind.h"
 
 namespace refract {
 namespace {
@@ -17,14 +17,13 @@ struct LoraSettings {
   int64_t r = 8;
   double alpha = 16;
   double dropout = 0;
-  std::string over;  // JSON of a kind; empty: dense
 };
 
 class LoraLinear : public LinearLayer {
  public:
   LoraLinear(Build build, const LinearSpec& spec, const LoraSettings& settings,
              std::unique_ptr<LinearLayer> base)
-      : settings_(settings), base_(std::move(base)), arena_(build.arena), name_(spec.name) {
+      : settings_(settings), base_(std::move(base)), arena_(build.arena), spec_(spec) {
     const double std = 1 / std::sqrt(3.0 * static_cast<double>(spec.in_features));
     a_ = arena_.declare({spec.name + ".lora_A.weight",
                          {settings.r, spec.in_features},
@@ -38,8 +37,9 @@ class LoraLinear : public LinearLayer {
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
     at::Tensor input = x;
     if (context.training && settings_.dropout > 0) {
-      input = dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
-                      static_cast<int64_t>(stream_id("lora:" + name_)), element_clock(context, x));
+      input =
+          dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
+                  static_cast<int64_t>(stream_id("lora:" + spec_.name)), element_clock(context, x));
     }
     const at::Tensor inner = at::linear(input, arena_.leaf(a_)).mul(scale());
     return base_->forward(context, x).add(at::linear(inner, arena_.leaf(b_)));
@@ -53,6 +53,10 @@ class LoraLinear : public LinearLayer {
     if (!below.defined()) return below;
     return below.add(at::matmul(arena_.value(b_), arena_.value(a_)), scale());
   }
+  int64_t multiplications() const override {
+    const int64_t in = spec_.in_features, out = spec_.out_features;
+    return multiplications_of(*base_, in, out) + settings_.r * (in + out);
+  }
 
  private:
   double scale() const { return settings_.alpha / static_cast<double>(settings_.r); }
@@ -60,7 +64,7 @@ class LoraLinear : public LinearLayer {
   LoraSettings settings_;
   std::unique_ptr<LinearLayer> base_;
   ParameterArena& arena_;
-  std::string name_;
+  LinearSpec spec_;
   Parameter *a_, *b_;
 };
 
@@ -72,32 +76,23 @@ class Lora : public Kind {
                {.min = 0, .open_min = true});
     fields.add("dropout", settings_.dropout, "of the adapter's input, in training",
                {.min = 0, .max = 0.99});
-    fields.add_raw("over", settings_.over,
-                   "the kind of the frozen layer: a name, or a table with its parameters");
+    base_.describe(fields, "the kind of the frozen layer: a name, or a table with its parameters");
   }
-  void check(const std::string& where) const override { base(where); }
+  void check(const std::string& where) const override { base_.check(where); }
   bool transforms_linear() const override { return true; }
   void check_shape(const LinearSpec& spec) const override {
-    if (const auto below = base(spec.name)) below->check_shape(spec);
+    if (const Kind* below = base_.get()) below->check_shape(spec);
   }
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
-    const auto below = base(spec.name);
+    const Kind* below = base_.get();
     return std::make_unique<LoraLinear>(
         build, spec, settings_,
         below ? below->linear(build, spec) : std::make_unique<DenseLinear>(build, spec));
   }
 
  private:
-  // The kind below; null: dense.
-  std::unique_ptr<Kind> base(const std::string& where) const {
-    if (settings_.over.empty()) return nullptr;
-    auto below = make_kind(settings_.over, where + ", over");
-    if (!below->transforms_linear())
-      fail_usage("{}: over = {} is no kind of linear layer", where, settings_.over);
-    return below;
-  }
-
   LoraSettings settings_;
+  InnerKind base_;  // dense where none is named
 };
 
 }  // namespace

@@ -66,6 +66,7 @@ json lora_settings(const Rule& rule) {
 
 std::vector<Adapter> adapters_of(const Decoder& decoder, const Rules& rules) {
   const std::string family = family_of(decoder);
+  std::map<int, json> settings_of_rule;
   std::vector<Adapter> all;
   for (const std::string& module : module_names(decoder.config())) {
     const int rule = rules.find(module);
@@ -78,7 +79,8 @@ std::vector<Adapter> adapters_of(const Decoder& decoder, const Rules& rules) {
           "merged model (without --adapter)",
           module);
     }
-    const json settings = lora_settings(rules.all()[static_cast<size_t>(rule)]);
+    json& settings = settings_of_rule[rule];
+    if (settings.is_null()) settings = lora_settings(rules.all()[static_cast<size_t>(rule)]);
     all.push_back({module, theirs, behind_layer(theirs), settings["r"], settings["alpha"],
                    settings["dropout"]});
   }

@@ -75,7 +75,9 @@ class StructuredLinear : public LinearLayer {
         .contiguous();
   }
 
-  int64_t multiplications() const override { return form_.multiplications(); }
+  int64_t multiplications() const override {
+    return first_.multiplications() + second_.multiplications();
+  }
 
  private:
   LinearSpec factor_spec(const char* factor, const FactorShape& shape) const {
@@ -165,38 +167,22 @@ class StructuredProjections : public Projections {
 
 }  // namespace
 
-int64_t StructuredForm::multiplications() const {
-  return first.blocks * first.out * first.in + second.blocks * second.out * second.in;
-}
-
 void StructuredKind::describe_common(Fields& fields) {
   fields.add("init", init_,
              "starting values: of the SVD of a drawn dense weight, orthonormal factors, or normal "
              "ones with Xavier's or the dense layer's deviation",
              {"svd", "ortho", "xavier", "normal"});
-  fields.add_raw("over", over_,
+  over_.describe(fields,
                  "the kind that multiplies by each factor: a name, or a table with its parameters");
 }
 
-std::unique_ptr<Kind> StructuredKind::factor_kind(const std::string& where) const {
-  if (over_.empty()) return nullptr;
-  auto kind = make_kind(over_, where + ", over");
-  if (!kind->transforms_linear()) {
-    fail_usage("{}: over = {} is no kind of linear layer", where, over_);
-  }
-  return kind;
-}
-
-void StructuredKind::check(const std::string& where) const { factor_kind(where); }
-
 std::unique_ptr<LinearLayer> StructuredKind::linear(Build build, const LinearSpec& spec) const {
-  const auto over = factor_kind(spec.name);
-  return std::make_unique<StructuredLinear>(build, spec, form(spec), init_, over.get());
+  return std::make_unique<StructuredLinear>(build, spec, form(spec), init_, over_.get());
 }
 
 std::unique_ptr<Projections> StructuredKind::projections(Build build,
                                                          const ProjectionSpec& spec) const {
-  if (spec.members.size() != 1 || !over_.empty()) return nullptr;
+  if (spec.members.size() != 1 || over_.get()) return nullptr;
   const LinearSpec& member = spec.members[0];
   auto layer = std::make_unique<StructuredLinear>(build, member, form(member), init_, nullptr);
   enter(build, member, name_, layer.get());

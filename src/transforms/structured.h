@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "transforms/factor.h"
+#include "transforms/inner_kind.h"
 #include "transforms/kind.h"
 
 namespace refract {
@@ -19,9 +20,6 @@ struct StructuredForm {
   BlockLayout first_layout, second_layout;
   // The best factors [B, m, k] for a dense weight [out, in] (float64, CPU).
   std::function<std::pair<at::Tensor, at::Tensor>(const at::Tensor&)> project;
-
-  // Multiplications per token, which is also the number of parameters.
-  int64_t multiplications() const;
 };
 
 // What the kinds share: parameters "<name>.V.weight" of the first factor and "<name>.U.weight" of
@@ -34,7 +32,7 @@ class StructuredKind : public Kind {
   // A group of one layer with plain factors: bias and activation ride on its products where they
   // can.
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override;
-  void check(const std::string& where) const override;
+  void check(const std::string& where) const override { over_.check(where); }
   // The shape must have been checked.
   virtual StructuredForm form(const LinearSpec& spec) const = 0;
 
@@ -44,11 +42,9 @@ class StructuredKind : public Kind {
   void describe_common(Fields& fields);
 
  private:
-  std::unique_ptr<Kind> factor_kind(const std::string& where) const;  // null: plain factors
-
   std::string name_;
   std::string init_;
-  std::string over_;  // JSON of a kind; empty: plain factors
+  InnerKind over_;  // plain factors where none is named
 };
 
 // "2, 4 or 8": the divisors of n from `from` on that may stand for a number of blocks, for errors.

@@ -75,6 +75,22 @@ TEST(Flops, PartsOfTinyDecoderByHand) {
   EXPECT_EQ(count.total(), 2 * (288 + 480) + 2 * 400);
 }
 
+// A matrix that is not trained costs two products instead of three: its output and the gradient of
+// its input.
+TEST(Flops, FrozenMatricesHaveNoGradientOfTheirOwn) {
+  DecoderShape shape = gpt(8, 2, 2, 50, 5);
+  const Flops forward = forward_flops_per_token(shape);
+  shape.attention_frozen_multiplications = 2 * 4 * 8 * 8;
+  shape.ffn_frozen_multiplications = 2 * 8 * 32;  // one of a layer's two
+  shape.frozen_head = true;
+  const Flops training = training_flops_per_token(shape);
+  EXPECT_EQ(training.attention_projections, 2 * forward.attention_projections);
+  EXPECT_EQ(training.attention_products, 3 * forward.attention_products);
+  EXPECT_EQ(training.ffn, 2.5 * forward.ffn);
+  EXPECT_EQ(training.head, 2 * forward.head);
+  EXPECT_EQ(forward_flops_per_token(shape).total(), forward.total());
+}
+
 TEST(Flops, Gpt2HasItsKnownMatrixParameters) {
   // 124,439,808 parameters in all: the matrices and positions, plus 121,344 in biases and norms.
   const DecoderShape shape = gpt(768, 12, 12, 50257, 1024);

@@ -91,5 +91,48 @@ TEST(ModelFlops, TellsTheFeedForwardFromTheAttention) {
   EXPECT_EQ(dense.head, structured.head);
 }
 
+// An adapter multiplies beside its frozen layer, r (in + out) a token; all but adapters is frozen.
+TEST(ModelFlops, CountsAdaptersAndWhatTheyFreeze) {
+  ModelConfig config = preset("structured-s");
+  resolve(config, 0, 1024);
+  const double attention = 12.0 * 4 * 768 * 768, up = 12.0 * 768 * 3072,
+               head = 768.0 * static_cast<double>(config.vocab_size);
+  struct Case {
+    json over;
+    double frozen_up;
+  };
+  for (const Case& c : {Case{"optical", up},
+                        Case{{{"kind", "low_rank"}, {"rank", 64}}, 12.0 * 64 * (768 + 3072)}}) {
+    SCOPED_TRACE(c.over.dump());
+    const json rule = {{"match", ".*up_proj"}, {"kind", "lora"}, {"r", 8}, {"over", c.over}};
+    const auto model = build_model(config, json::array({rule}).dump(), "the test").decoder;
+    const DecoderShape shape = shape_of(*model, 1024);
+    const Flops forward = forward_flops_per_token(shape),
+                training = training_flops_per_token(shape);
+    const double adapters = 12.0 * 8 * (768 + 3072);
+    EXPECT_EQ(forward.attention_projections, 2 * attention);
+    EXPECT_EQ(forward.ffn, 2 * (c.frozen_up + adapters + up));  // down_proj is as large
+    EXPECT_EQ(forward.head, 2 * head);
+    EXPECT_EQ(training.attention_projections, 2 * forward.attention_projections);
+    EXPECT_EQ(training.attention_products, 3 * forward.attention_products);
+    EXPECT_EQ(training.ffn, 2 * (2 * (c.frozen_up + up) + 3 * adapters));
+    EXPECT_EQ(training.head, 2 * forward.head);
+  }
+}
+
+// The factors of a structured layer may be adapted in their turn.
+TEST(ModelFlops, CountsAdaptersOfFactors) {
+  ModelConfig config = preset("structured-s");
+  resolve(config, 0, 1024);
+  const json rule = {{"match", ".*up_proj"},
+                     {"kind", "low_rank"},
+                     {"rank", 64},
+                     {"over", {{"kind", "lora"}, {"r", 8}}}};
+  const auto model = build_model(config, json::array({rule}).dump(), "the test").decoder;
+  const double factors = 64.0 * (768 + 3072), adapters = 8.0 * (768 + 64 + 64 + 3072);
+  EXPECT_EQ(forward_flops_per_token(shape_of(*model, 1024)).ffn,
+            2 * 12 * (factors + adapters + 768.0 * 3072));
+}
+
 }  // namespace
 }  // namespace refract

@@ -11,9 +11,8 @@
 #include "data/tokenize.h"
 #include "data/tokens.h"
 
+namespace refract {
 namespace {
-
-using namespace refract;
 
 void print_tokens(int argc, char** argv) {
   const auto stream = open_shards({argv + 2, argv + argc});
@@ -47,16 +46,17 @@ void tokenize(int argc, char** argv) {
 }
 
 }  // namespace
+}  // namespace refract
 
 int main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   try {
     if (command == "read" && argc > 2) {
-      print_tokens(argc, argv);
+      refract::print_tokens(argc, argv);
     } else if (command == "stories" && argc == 4) {
-      print_stories(std::stoull(argv[2]), argv[3]);
+      refract::print_stories(std::stoull(argv[2]), argv[3]);
     } else if (command == "tokenize" && argc >= 6) {
-      tokenize(argc, argv);
+      refract::tokenize(argc, argv);
     } else {
       std::fputs("usage: data_probe read|stories|tokenize ...\n", stderr);
       return 2;

@@ -95,7 +95,7 @@ TEST(Source, RefusesWhatItCannotRead) {
   write_text(folder / "e/readme.md", "x");
   write_text(folder / "a.txt", "x");
   write_text(folder / "s.bin", "abcd");
-  const auto open = [](Strings paths) { return [paths] { open_source(paths); }; };
+  const auto open = [](const Strings& paths) { return [paths] { open_source(paths); }; };
   expect_error(open({folder.str("none.txt")}), {"none.txt", "no file or folder"});
   expect_error(open({folder.str("*.none")}), {"no file matches", "*.none"});
   expect_error(open({folder.str("t.csv")}), {"t.csv", ".jsonl"});

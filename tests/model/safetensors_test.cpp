@@ -71,14 +71,14 @@ TEST(SafetensorsTest, ConvertsOneTensorAtATime) {
   int alive = 0, most = 0;
   std::vector<TensorSource> sources;
   for (int i = 0; i < 5; ++i) {
-    sources.push_back(
-        {fmt::format("t{}", i), at::kBFloat16, {4}, [&, i] {
-           most = std::max(most, ++alive);
-           at::Tensor data = at::full({4}, i, at::kFloat);
-           const at::Tensor kept = data;  // counts itself down when the writer lets go of it
-           return at::from_blob(
-               data.data_ptr(), {4}, [&alive, kept](void*) { --alive; }, data.options());
-         }});
+    sources.push_back({fmt::format("t{}", i), at::kBFloat16, {4}, [&, i] {
+                         most = std::max(most, ++alive);
+                         at::Tensor data = at::full({4}, i, at::kFloat);
+                         // The copy counts itself down when the writer lets go of it.
+                         return at::from_blob(
+                             data.data_ptr(), {4}, [&alive, data](void*) { --alive; },
+                             data.options());
+                       }});
   }
   write_safetensors(scratch / "x", sources);
   EXPECT_EQ(most, 1);
@@ -93,83 +93,89 @@ struct Damage {
   std::vector<std::string> words;  // in the message
 };
 
-const Damage kDamages[] = {
-    {"not an object", "[1]", 0, {"does not start with '{'"}},
-    {"leading space", " {}", 0, {"does not start with '{'"}},
-    {"not JSON", "{\"a\":}", 0, {"not JSON"}},
-    {"text behind", "{}x", 0, {"not JSON"}},
-    {"overlap",
-     R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-     8,
-     {"'b'", "overlaps"}},
-    {"twice the same bytes",
-     R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
-     4,
-     {"'b'", "overlaps"}},
-    {"hole at the start",
-     R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-     8,
-     {"'a'", "4 unused bytes"}},
-    {"hole",
-     R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}})",
-     3,
-     {"'b'", "1 unused bytes"}},
-    {"bytes at the end",
-     R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-     2,
-     {"end at byte 1 of 2"}},
-    {"cut off",
-     R"({"a":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}})",
-     15,
-     {"'a'", "cut off"}},
-    {"wrong size",
-     R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})",
-     8,
-     {"'a'", "12 bytes", "hold 8"}},
-    {"backwards",
-     R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})",
-     4,
-     {"'a'", "data_offsets"}},
-    {"three offsets",
-     R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,4]}})",
-     4,
-     {"'a'", "data_offsets"}},
-    {"no offsets", R"({"a":{"dtype":"F32","shape":[1]}})", 4, {"'a'", "data_offsets"}},
-    {"negative offset",
-     R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})",
-     4,
-     {"'a'", "data_offsets"}},
-    {"negative shape",
-     R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})",
-     4,
-     {"'a'", "shape"}},
-    {"fractional shape",
-     R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})",
-     4,
-     {"'a'", "shape"}},
-    {"overflowing shape",
-     R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})",
-     0,
-     {"'a'", "impossible shape"}},
-    {"no shape", R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4, {"'a'", "shape"}},
-    {"no dtype", R"({"a":{"shape":[1],"data_offsets":[0,4]}})", 4, {"'a'", "dtype"}},
-    {"unknown dtype", R"({"a":{"dtype":"F4","shape":[1],"data_offsets":[0,4]}})", 4, {"'a'", "F4"}},
-    {"entry is a number", R"({"a":5})", 0, {"'a'", "not an object"}},
-    {"key twice",
-     R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
-     2,
-     {"'a' twice"}},
-    {"inner key twice",
-     R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-     1,
-     {"'dtype' twice"}},
-    {"metadata is a list", R"({"__metadata__":[]})", 0, {"__metadata__"}},
-    {"metadata holds a number", R"({"__metadata__":{"k":1}})", 0, {"__metadata__", "'k'"}},
-};
+const std::vector<Damage>& damages() {
+  static const std::vector<Damage> all = {
+      {"not an object", "[1]", 0, {"does not start with '{'"}},
+      {"leading space", " {}", 0, {"does not start with '{'"}},
+      {"not JSON", "{\"a\":}", 0, {"not JSON"}},
+      {"text behind", "{}x", 0, {"not JSON"}},
+      {"overlap",
+       R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       8,
+       {"'b'", "overlaps"}},
+      {"twice the same bytes",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+       4,
+       {"'b'", "overlaps"}},
+      {"hole at the start",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+       8,
+       {"'a'", "4 unused bytes"}},
+      {"hole",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}})",
+       3,
+       {"'b'", "1 unused bytes"}},
+      {"bytes at the end",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+       2,
+       {"end at byte 1 of 2"}},
+      {"cut off",
+       R"({"a":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}})",
+       15,
+       {"'a'", "cut off"}},
+      {"wrong size",
+       R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})",
+       8,
+       {"'a'", "12 bytes", "hold 8"}},
+      {"backwards",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})",
+       4,
+       {"'a'", "data_offsets"}},
+      {"three offsets",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,4]}})",
+       4,
+       {"'a'", "data_offsets"}},
+      {"no offsets", R"({"a":{"dtype":"F32","shape":[1]}})", 4, {"'a'", "data_offsets"}},
+      {"negative offset",
+       R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})",
+       4,
+       {"'a'", "data_offsets"}},
+      {"negative shape",
+       R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})",
+       4,
+       {"'a'", "shape"}},
+      {"fractional shape",
+       R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})",
+       4,
+       {"'a'", "shape"}},
+      {"overflowing shape",
+       R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})",
+       0,
+       {"'a'", "impossible shape"}},
+      {"no shape", R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4, {"'a'", "shape"}},
+      {"no dtype", R"({"a":{"shape":[1],"data_offsets":[0,4]}})", 4, {"'a'", "dtype"}},
+      {"unknown dtype",
+       R"({"a":{"dtype":"F4","shape":[1],"data_offsets":[0,4]}})",
+       4,
+       {"'a'", "F4"}},
+      {"entry is a number", R"({"a":5})", 0, {"'a'", "not an object"}},
+      {"key twice",
+       R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+       2,
+       {"'a' twice"}},
+      {"inner key twice",
+       R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+       1,
+       {"'dtype' twice"}},
+      {"metadata is a list", R"({"__metadata__":[]})", 0, {"__metadata__"}},
+      {"metadata holds a number", R"({"__metadata__":{"k":1}})", 0, {"__metadata__", "'k'"}},
+  };
+  return all;
+}
 
 TEST(SafetensorsTest, EveryViolationNamesFileAndTensor) {
   Scratch scratch;
-  for (const Damage& damage : kDamages) {
+  for (const Damage& damage : damages()) {
     write_raw(scratch / "bad.safetensors", damage.header, damage.data_bytes, damage.header.size());
     const std::string message =
         error_of([&] { SafetensorsFile file(scratch / "bad.safetensors"); });

@@ -37,7 +37,7 @@ Tensors run_composite(Kind kind, const Tensors& in) {
 }
 
 // `leading` dimensions and width F; values spread far into both tails.
-Tensors inputs(Kind kind, std::vector<int64_t> leading, int64_t width, bool bias,
+Tensors inputs(Kind kind, const std::vector<int64_t>& leading, int64_t width, bool bias,
                at::ScalarType dtype) {
   auto out_shape = leading, in_shape = leading;
   const int64_t wide = kind == Kind::kSwiglu ? 2 * width : width;

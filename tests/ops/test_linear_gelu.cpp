@@ -14,7 +14,7 @@ using testing::normal;
 using testing::Tensors;
 
 // x, weight, bias, grad; weights so that GELU is met where it bends.
-Tensors inputs(std::vector<int64_t> leading, int64_t in, int64_t out, bool bias,
+Tensors inputs(const std::vector<int64_t>& leading, int64_t in, int64_t out, bool bias,
                at::ScalarType dtype) {
   auto x = leading, y = leading;
   x.push_back(in);

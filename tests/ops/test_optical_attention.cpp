@@ -1,83 +1,24 @@
+// Optical attention: the CPU against the composite form, CUDA against the CPU.
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/softmax.h>
-#include <ATen/ops/tensor.h>
-#include <torch/csrc/autograd/autograd.h>
 
-#include <limits>
-
-#include "ops/common/philox.h"
-#include "ops/compare.h"
-#include "ops/optical/attention.h"
 #include "ops/optical/attention_dispatch.h"
-#include "ops/optical/quantize.h"
 #include "ops/optical/quantizer.h"
+#include "ops/optical_attention_inputs.h"
 
 namespace refract {
 namespace {
 
+using testing::clock_of;
 using testing::identical;
 using testing::name_of;
 using testing::normal;
+using testing::set_ranges;
+using testing::settings_of;
 using testing::Tensors;
-
-struct Case {
-  int64_t batch, queries, keys, heads, kv_heads, width;
-  std::string name() const {
-    std::string text;
-    for (const int64_t n : {batch, queries, keys, heads, kv_heads, width}) {
-      text += std::to_string(n) + " ";
-    }
-    return text;
-  }
-};
-
-struct Inputs {
-  at::Tensor q, k, v, grad;
-  Inputs(const Case& c, at::ScalarType dtype)
-      : q(normal({c.batch, c.queries, c.heads, c.width}, dtype)),
-        k(normal({c.batch, c.keys, c.kv_heads, c.width}, dtype)),
-        v(normal({c.batch, c.keys, c.kv_heads, c.width}, dtype)),
-        grad(normal({c.batch, c.queries, c.heads, c.width}, dtype)) {}
-  void to_cuda() {
-    for (at::Tensor* t : {&q, &k, &v, &grad}) *t = t->to(at::kCUDA);
-  }
-};
-
-// Seeding makes torch look for CUDA, which must not come before our library is opened.
-void seed(uint64_t number) {
-  testing::cuda_unavailable();
-  at::manual_seed(number);
-}
-
-at::Tensor clock_of(int64_t step, int64_t first) {
-  return at::tensor({step, first}, at::TensorOptions().dtype(at::kLong));
-}
-
-OpticalAttentionSettings settings_of(int64_t width) {
-  OpticalAttentionSettings s;
-  s.scale = 1.0 / std::sqrt(static_cast<double>(width));
-  s.noise = true;
-  s.train = true;
-  s.clock = clock_of((int64_t{3} << 32) + 1, 5);
-  s.seed = 17;
-  s.streams = {-4, 9};
-  return s;
-}
-
-at::Tensor unset_ranges() {
-  const double inf = std::numeric_limits<double>::infinity();
-  return at::tensor({inf, -inf}, at::kFloat).expand({5, 2}).contiguous();
-}
-// Narrow enough that every quantizer clips something.
-at::Tensor set_ranges(int64_t width) {
-  const double s = 1.5 * std::sqrt(static_cast<double>(width));
-  return at::tensor({-2.0, 2.5, -2.5, 2.0, -s, 1.2 * s, -2.0, 2.2, -0.6, 0.5}, at::kFloat)
-      .view({5, 2});
-}
+using testing::unset_ranges;
+using Case = testing::AttentionCase;
+using Inputs = testing::AttentionInputs;
 
 struct Outcome {
   at::Tensor out, normalizer, used, ranges;
@@ -175,7 +116,7 @@ const Case kCases[] = {{1, 1, 1, 1, 1, 8},      {2, 5, 5, 2, 1, 16},   {2, 67, 6
                        {1, 1, 33, 2, 1, 32},    {1, 80, 200, 2, 1, 12}};
 
 TEST(OpticalAttention, CpuAgreesWithComposite) {
-  seed(1);
+  at::manual_seed(1);
   for (const Case& c : kCases) {
     for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
       const Inputs x(c, dtype);
@@ -192,7 +133,7 @@ TEST(OpticalAttention, CpuAgreesWithComposite) {
 }
 
 TEST(OpticalAttention, StridedInputsAreRead) {
-  seed(2);
+  at::manual_seed(2);
   const Case c{2, 33, 33, 4, 2, 16};
   const at::Tensor joint = normal({2, 33, 8, 16}, at::kFloat);
   Inputs x(c, at::kFloat);
@@ -209,234 +150,8 @@ TEST(OpticalAttention, StridedInputsAreRead) {
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(identical(a.grads[i], b.grads[i])) << i;
 }
 
-at::Tensor hidden_keys(int64_t queries, int64_t keys) {
-  return at::ones({queries, keys}, at::kBool).triu(keys - queries + 1);
-}
-
-// The same from the public products and the softmax, differentiated by autograd.
-at::Tensor composed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    const at::Tensor& ranges, const OpticalAttentionSettings& s) {
-  OpticalSettings product = s;
-  product.train = false;
-  const auto heads = [](const at::Tensor& x) { return x.transpose(1, 2).contiguous(); };
-  const at::Tensor scores = optical_matmul(heads(q), heads(k).transpose(2, 3), ranges[0].clone(),
-                                           ranges[1].clone(), ranges[2].clone(), product);
-  const at::Tensor p =
-      at::softmax(scores.mul(s.scale).masked_fill(hidden_keys(q.size(1), k.size(1)),
-                                                  -std::numeric_limits<double>::infinity()),
-                  -1);
-  return optical_matmul(p, heads(v), at::tensor({0.0, 1.0}, at::kFloat), ranges[3].clone(),
-                        ranges[4].clone(), product)
-      .transpose(1, 2);
-}
-
-TEST(OpticalAttention, IsComposedOfOpticalProducts) {
-  seed(3);
-  for (const Case& c : {Case{2, 7, 7, 2, 2, 8}, Case{1, 5, 12, 3, 3, 16}}) {
-    for (const double shared : {0.0, 0.298}) {
-      Inputs x(c, at::kDouble);
-      for (at::Tensor* t : {&x.q, &x.k, &x.v}) t->requires_grad_(true);
-      const at::Tensor ranges = set_ranges(c.width);
-      OpticalAttentionSettings s = settings_of(c.width);
-      s.noise = false;
-      s.train = false;
-      s.shared_noise = shared;
-      const Tensors inputs{x.q, x.k, x.v};
-      const at::Tensor mine = optical_attention(x.q, x.k, x.v, ranges.clone(), s);
-      const at::Tensor theirs = composed(x.q, x.k, x.v, ranges, s);
-      testing::expect_close(mine, theirs, c.name());
-      const auto a = torch::autograd::grad({mine}, inputs, {x.grad});
-      const auto b = torch::autograd::grad({theirs}, inputs, {x.grad});
-      for (size_t i = 0; i < 3; ++i) {
-        testing::expect_close(a[i], b[i], c.name() + "gradient " + std::to_string(i));
-      }
-    }
-  }
-}
-
-// With so many levels that quantization vanishes, the gradient is dense attention's.
-TEST(OpticalAttention, GradientsTendToDenseOnes) {
-  seed(4);
-  Inputs x({2, 9, 9, 4, 4, 8}, at::kDouble);
-  for (at::Tensor* t : {&x.q, &x.k, &x.v}) t->requires_grad_(true);
-  OpticalAttentionSettings s = settings_of(8);
-  s.noise = false;
-  s.levels = 65536;
-  s.lut_min = 0;
-  const Tensors inputs{x.q, x.k, x.v};
-  const at::Tensor mine = optical_attention(x.q, x.k, x.v, unset_ranges(), s);
-  const at::Tensor scores =
-      at::matmul(x.q.transpose(1, 2), x.k.transpose(1, 2).transpose(2, 3)).mul(s.scale);
-  const at::Tensor dense =
-      at::matmul(
-          at::softmax(
-              scores.masked_fill(hidden_keys(9, 9), -std::numeric_limits<double>::infinity()), -1),
-          x.v.transpose(1, 2))
-          .transpose(1, 2);
-  EXPECT_LE(mine.sub(dense).abs().max().item<double>(), 3e-4);
-  const auto a = torch::autograd::grad({mine}, inputs, {x.grad});
-  const auto b = torch::autograd::grad({dense}, inputs, {x.grad});
-  for (size_t i = 0; i < 3; ++i) {
-    EXPECT_LE(a[i].sub(b[i]).abs().max().item<double>(), 2e-3) << i;
-  }
-}
-
-TEST(OpticalAttention, HiddenScoresEnterNoRange) {
-  seed(5);
-  for (const auto dtype : {at::kFloat, at::kDouble}) {
-    const Case c{1, 6, 6, 1, 1, 4};
-    Inputs x(c, dtype);
-    x.k.select(1, 5).mul_(50);  // seen by the last query alone
-    x.q.select(1, 5).mul_(0.01);
-    OpticalAttentionSettings s = settings_of(4);
-    s.lut_min = 0;  // its two values alone are rounded as codes
-    at::Tensor ranges = unset_ranges();
-    optical_attention(x.q, x.k, x.v, ranges, s);
-    const at::Tensor q = optical_quantize(x.q, ranges[0], 256, 0.0, {}).squeeze(2).squeeze(0);
-    const at::Tensor k = optical_quantize(x.k, ranges[1], 256, s.lut_min, {}).squeeze(2).squeeze(0);
-    const at::Tensor scores = at::matmul(q, k.t());
-    const at::Tensor seen = scores.masked_select(hidden_keys(6, 6).logical_not());
-    EXPECT_NEAR(ranges[2][0].item<double>(), seen.min().item<double>(), 1e-4);
-    EXPECT_NEAR(ranges[2][1].item<double>(), seen.max().item<double>(), 1e-4);
-    EXPECT_GT(scores.abs().max().item<double>(), 2 * seen.abs().max().item<double>())
-        << "the hidden scores were to be larger";
-  }
-}
-
-TEST(OpticalAttention, QuantilesOfWhatIsSeen) {
-  seed(6);
-  const Inputs x({2, 20, 20, 2, 1, 8}, at::kFloat);
-  OpticalAttentionSettings s = settings_of(8);
-  s.quantiles = {0.25, 0.75};
-  at::Tensor ranges = unset_ranges();
-  optical_attention(x.q, x.k, x.v, ranges, s);
-  for (const auto& [role, data] : {std::pair(0, x.q), std::pair(1, x.k), std::pair(3, x.v)}) {
-    EXPECT_NEAR(data.le(ranges[role][0]).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
-    EXPECT_NEAR(data.ge(ranges[role][1]).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
-  }
-  const auto head = [](const at::Tensor& t) { return t.transpose(1, 2); };
-  const at::Tensor q = optical_quantize(x.q, ranges[0], 256, 0.0, {});
-  const at::Tensor k = optical_quantize(x.k, ranges[1], 256, s.lut_min, {});
-  const at::Tensor seen =
-      at::matmul(head(q), head(k).transpose(2, 3)).masked_select(hidden_keys(20, 20).logical_not());
-  EXPECT_NEAR(seen.le(ranges[2][0]).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
-  EXPECT_NEAR(seen.ge(ranges[2][1]).to(at::kDouble).mean().item<double>(), 0.25, 0.01);
-}
-
-TEST(OpticalAttention, RangesMoveInTrainingOnly) {
-  seed(7);
-  const Inputs x({1, 12, 12, 2, 1, 8}, at::kFloat);
-  OpticalAttentionSettings s = settings_of(8);
-  s.train = false;
-  at::Tensor ranges = unset_ranges();
-  const at::Tensor first = optical_attention(x.q, x.k, x.v, ranges, s);
-  EXPECT_TRUE(identical(ranges, unset_ranges()));
-  s.train = true;
-  EXPECT_TRUE(identical(first, optical_attention(x.q, x.k, x.v, ranges, s)))
-      << "an unset range is the data's own";
-  const at::Tensor once = ranges.clone();
-  EXPECT_FLOAT_EQ(once[0][0].item<float>(), x.q.min().item<float>());
-  EXPECT_FLOAT_EQ(once[3][1].item<float>(), x.v.max().item<float>());
-  optical_attention(x.q.mul(2), x.k, x.v, ranges, s);
-  EXPECT_FLOAT_EQ(ranges[0][0].item<float>(),
-                  0.9f * once[0][0].item<float>() + (1.0f - 0.9f) * 2 * x.q.min().item<float>());
-  EXPECT_FLOAT_EQ(ranges[1][0].item<float>(), once[1][0].item<float>());
-  s.train = false;
-  const at::Tensor kept = ranges.clone();
-  optical_attention(x.q.mul(3), x.k, x.v, ranges, s);
-  EXPECT_TRUE(identical(kept, ranges));
-}
-
-TEST(OpticalAttention, TheFutureHasNoEffect) {
-  seed(8);
-  Inputs x({2, 40, 40, 4, 2, 16}, at::kFloat);
-  OpticalAttentionSettings s = settings_of(16);
-  s.train = false;
-  const at::Tensor before = optical_attention(x.q, x.k, x.v, set_ranges(16), s);
-  x.k.narrow(1, 23, 17).normal_();
-  x.v.narrow(1, 23, 17).normal_();
-  const at::Tensor after = optical_attention(x.q, x.k, x.v, set_ranges(16), s);
-  EXPECT_TRUE(identical(before.narrow(1, 0, 23), after.narrow(1, 0, 23)));
-  EXPECT_FALSE(identical(before.narrow(1, 23, 17), after.narrow(1, 23, 17)));
-}
-
-TEST(OpticalAttention, DecodingDrawsWhatTheSequenceDraws) {
-  seed(9);
-  const Inputs x({2, 21, 21, 4, 2, 16}, at::kFloat);
-  OpticalAttentionSettings s = settings_of(16);
-  s.train = false;
-  const at::Tensor whole = optical_attention(x.q, x.k, x.v, set_ranges(16), s);
-  for (const int64_t begin : {0, 7, 8, 20}) {
-    const int64_t count = std::min<int64_t>(21 - begin, 3), keys = begin + count;
-    const at::Tensor part = optical_attention(x.q.narrow(1, begin, count), x.k.narrow(1, 0, keys),
-                                              x.v.narrow(1, 0, keys), set_ranges(16), s);
-    EXPECT_TRUE(identical(part, whole.narrow(1, begin, count))) << begin;
-  }
-}
-
-TEST(OpticalAttention, PartsOfABatchDrawWhatTheWholeDraws) {
-  seed(10);
-  const Inputs x({4, 18, 18, 2, 1, 8}, at::kFloat);
-  OpticalAttentionSettings s = settings_of(8);
-  s.train = false;
-  const at::Tensor whole = optical_attention(x.q, x.k, x.v, set_ranges(8), s);
-  const auto part = [&](int64_t step, int64_t first) {
-    s.clock = clock_of(step, first);
-    return optical_attention(x.q.narrow(0, 2, 2), x.k.narrow(0, 2, 2), x.v.narrow(0, 2, 2),
-                             set_ranges(8), s);
-  };
-  const int64_t step = (int64_t{3} << 32) + 1;
-  EXPECT_TRUE(identical(part(step, 7), whole.narrow(0, 2, 2)));
-  EXPECT_FALSE(identical(part(step, 8), whole.narrow(0, 2, 2)));
-  EXPECT_FALSE(identical(part(step + 1, 7), whole.narrow(0, 2, 2)));
-}
-
-TEST(OpticalAttention, SharedHeadsAreRepeatedHeads) {
-  seed(11);
-  const Inputs x({2, 19, 19, 6, 2, 8}, at::kFloat);
-  const OpticalAttentionSettings s = settings_of(8);
-  const auto repeat = [](const at::Tensor& t) { return t.repeat_interleave(3, 2); };
-  EXPECT_TRUE(identical(optical_attention(x.q, x.k, x.v, unset_ranges(), s),
-                        optical_attention(x.q, repeat(x.k), repeat(x.v), unset_ranges(), s)));
-}
-
-TEST(OpticalAttention, NoiseIsPhiloxs) {
-  for (const int64_t queries : {1, 4, 5}) {
-    const int64_t keys = 37;
-    const at::Tensor q = at::ones({2, queries, 3, 6}), k = at::ones({2, keys, 1, 6});
-    OpticalAttentionSettings s = settings_of(6);
-    const uint64_t step = (uint64_t{3} << 32) + 1;
-    const at::Tensor scores = composite::optical_attention_score_xi(q, k, s);
-    const at::Tensor out = composite::optical_attention_output_xi(q, k, s);
-    ASSERT_EQ(scores.sizes(), at::IntArrayRef({2, 3, queries, keys}));
-    ASSERT_EQ(out.sizes(), q.sizes());
-    for (uint64_t b = 0; b < 2; ++b) {
-      for (uint64_t h = 0; h < 3; ++h) {
-        for (int64_t row = 0; row < queries; ++row) {
-          const auto i = static_cast<uint64_t>(row + keys - queries);
-          for (uint64_t j = 0; j < 37; ++j) {
-            const uint64_t block =
-                ((((b + 5) * 3 + h) << 19 | i / 2) << 19) + 4 * (j / 16) + j % 8 / 2;
-            const PhiloxBlock drawn =
-                philox(philox_key(17, static_cast<uint64_t>(-4)), step, block);
-            const uint32_t word = drawn.word[2 * (i % 2) + j % 2];
-            const uint32_t half = j % 16 < 8 ? word & 0xffff : word >> 16;
-            EXPECT_FLOAT_EQ(scores[b][h][row][static_cast<int64_t>(j)].item<float>(),
-                            (static_cast<float>(half) + 0.5f) / 65536 - 0.5f);
-          }
-          for (uint64_t d = 0; d < 6; ++d) {
-            const uint64_t index = (((b + 5) << 20 | i) * 3 + h) * 6 + d;
-            EXPECT_FLOAT_EQ(out[b][row][h][d].item<float>(),
-                            philox_uniform(philox_word(philox_key(17, 9), step, index)) - 0.5f);
-          }
-        }
-      }
-    }
-  }
-}
-
 TEST(OpticalAttention, DoesNotDependOnThreads) {
-  seed(12);
+  at::manual_seed(12);
   const Inputs x({2, 70, 70, 4, 2, 32}, at::kFloat);
   const OpticalAttentionSettings s = settings_of(32);
   const int threads = at::get_num_threads();
@@ -451,7 +166,7 @@ TEST(OpticalAttention, DoesNotDependOnThreads) {
 }
 
 TEST(OpticalAttention, MaseSwitches) {
-  seed(13);
+  at::manual_seed(13);
   const Inputs x({1, 24, 24, 2, 2, 16}, at::kFloat);
   const OpticalAttentionSettings s = settings_of(16);
   const Outcome right = run_op(x, unset_ranges(), s);
@@ -480,7 +195,7 @@ TEST(OpticalAttention, MaseSwitches) {
     EXPECT_LT(free.ranges[role][0].item<float>(), narrow[role][0].item<float>()) << role;
     EXPECT_GT(free.ranges[role][1].item<float>(), narrow[role][1].item<float>()) << role;
   }
-  for (auto settings : {scaled, clipped}) {
+  for (const auto& settings : {scaled, clipped}) {
     const Outcome a = run_op(x, narrow, settings), b = run_composite(x, narrow, settings);
     testing::expect_close(a.ranges.narrow(0, 0, 4), b.ranges.narrow(0, 0, 4), "ranges", 4);
   }
@@ -511,7 +226,7 @@ const Case kCudaCases[] = {
 
 TEST(OpticalAttention, CudaAgreesWithCpu) {
   REFRACT_CUDA_OR_SKIP();
-  seed(14);
+  at::manual_seed(14);
   for (const Case& c : kCudaCases) {
     for (const auto dtype : {at::kHalf, at::kBFloat16, at::kFloat}) {
       const Inputs x(c, dtype);
@@ -534,7 +249,7 @@ TEST(OpticalAttention, CudaAgreesWithCpu) {
 
 TEST(OpticalAttention, CudaIsDeterministic) {
   REFRACT_CUDA_OR_SKIP();
-  seed(15);
+  at::manual_seed(15);
   Inputs x({4, 512, 512, 6, 2, 64}, at::kBFloat16);
   x.to_cuda();
   OpticalAttentionSettings s = settings_of(64);
@@ -548,7 +263,7 @@ TEST(OpticalAttention, CudaIsDeterministic) {
 
 TEST(OpticalAttention, CudaMaseSwitches) {
   REFRACT_CUDA_OR_SKIP();
-  seed(16);
+  at::manual_seed(16);
   const Inputs x({1, 96, 96, 2, 2, 64}, at::kBFloat16);
   Inputs on_device = x;
   on_device.to_cuda();

@@ -22,7 +22,6 @@ using testing::clock_of;
 using testing::identical;
 using testing::name_of;
 using testing::normal;
-using testing::range_of;
 using testing::unset;
 
 const at::ScalarType kKernelTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};

@@ -163,7 +163,7 @@ TEST(Optimizer, CudaGlobalNorm) {
   norms(at::kCUDA);
 }
 
-using StepControl = void (*)(at::Tensor, const at::Tensor&, const at::Tensor&, double,
+using StepControl = void (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
                              const at::Tensor&);
 
 void control(at::Device device, StepControl f) {

@@ -36,8 +36,11 @@ RunConfig guided_config(const std::string& name, const std::string& mode = "fixe
 
 class LossKeeper : public Observer {
  public:
-  void on_log(const LogPoint& point) override { losses.push_back(point.loss); }
-  std::vector<double> losses;
+  void on_log(const LogPoint& point) override {
+    losses.push_back(point.loss);
+    guided_shares.push_back(point.guided_share);
+  }
+  std::vector<double> losses, guided_shares;
 };
 
 TEST(SelfGuidedPlan, SharesFallFromOneToZero) {
@@ -114,6 +117,26 @@ TEST(SelfGuided, FixedFlopRepeatsTheDataOfItsFirstSteps) {
   for (size_t step = 0; step < 6; ++step) {
     EXPECT_NEAR(keeper.losses[12 + step], keeper.losses[step], 1e-5);
     EXPECT_GT(std::abs(keeper.losses[12 + step] - keeper.losses[6 + step]), 1e-4);
+  }
+}
+
+// What a step costs depends on it, and with that the utilization of the device.
+TEST(SelfGuided, LogPointsSayWhichShareOfTheirStepsWasGuided) {
+  RunConfig config = guided_config("share");
+  config.train.steps = 24;  // 12 of them in the guided phase
+  config.self_guided.reduce_flop = true;
+  config.log.every = 4;
+  LossKeeper keeper;
+  TinyRun run(config, &keeper);
+  run.trainer->run();
+  const SelfGuidedPlan plan(config, 24);
+  EXPECT_LT(plan.count_guided(), 12);
+  ASSERT_EQ(keeper.guided_shares.size(), 9u);
+  for (int64_t point = 0; point < 9; ++point) {
+    int64_t guided = 0;
+    for (int64_t step = 4 * point; step < 4 * point + 4; ++step)
+      guided += plan.guided(step) ? 1 : 0;
+    EXPECT_EQ(keeper.guided_shares[static_cast<size_t>(point)], static_cast<double>(guided) / 4);
   }
 }
 
