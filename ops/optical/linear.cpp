@@ -1,10 +1,10 @@
 // Schema, composite form and autograd of optical_linear.
+#include "ops/fused/linear.h"
+
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/stack.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -127,8 +127,6 @@ struct LinearCall {
   }
 };
 
-at::Tensor rows(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}); }
-
 struct Linear : torch::autograd::Function<Linear> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, const LinearCall& call) {
@@ -139,14 +137,12 @@ struct Linear : torch::autograd::Function<Linear> {
   // The dense layer's.
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &grad = grads[0];
-    variable_list out(4);
-    if (ctx->needs_input_grad(0)) out[0] = at::matmul(grad, weight);
-    if (ctx->needs_input_grad(1)) out[1] = at::mm(rows(grad).t(), rows(x));
-    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)) {
-      out[2] = rows(grad).sum(0);
-    }
-    return out;
+    const bool need_x = ctx->needs_input_grad(0), need_weight = ctx->needs_input_grad(1),
+               need_bias = ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2);
+    auto [x, weight, bias] =
+        linear_backward(grads[0], saved[0], saved[1], need_x, need_weight, need_bias);
+    return {need_x ? x : at::Tensor(), need_weight ? weight : at::Tensor(),
+            need_bias ? bias : at::Tensor(), at::Tensor()};
   }
 };
 

@@ -2,11 +2,11 @@
 // one pass over its result quantizes, adds noise and bias, and collects the range.
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include "ops/common/simd.h"
+#include "ops/fused/linear.h"
 #include "ops/optical/dispatch.h"
 #include "ops/optical/loops.h"
 #include "ops/optical/parallel.h"
@@ -160,7 +160,7 @@ at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight,
   input.lut_min = 0;
   const int64_t rows = x_in.numel() / inner;
   const OpticalOperand x = encode_cpu(x_in, x_range, rows, input);
-  const at::Tensor product = at::mm(x.codes.view({rows, inner}), encoded.codes.t());
+  const at::Tensor product = fused_linear(x.codes.view({rows, inner}), encoded.codes);
   const at::Tensor bias = bias_in.has_value() ? bias_in->contiguous() : at::Tensor();
   optical::dispatch_kernel_type(x_in.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -235,7 +235,7 @@ optical_op::EncodeResult encode_op(const at::Tensor& x, at::TensorList ranges,
   return optical_op::result_of(encode_cpu(x, ranges, splits, REFRACT_OPTICAL_SETTINGS_PACK));
 }
 
-at::Tensor linear_op(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
+at::Tensor linear_kernel(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
                      const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
                      at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
                      bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
@@ -253,7 +253,7 @@ at::Tensor matmul_op(const at::Tensor& a, const at::Tensor& b, const at::Tensor&
 
 TORCH_LIBRARY_IMPL(refract, CPU, m) {
   m.impl("optical_encode", encode_op);
-  m.impl("optical_linear_forward", linear_op);
+  m.impl("optical_linear_forward", linear_kernel);
   m.impl("optical_matmul_forward", matmul_op);
 }
 

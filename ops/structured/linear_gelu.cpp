@@ -4,7 +4,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -12,6 +11,7 @@
 #include "ops/common/call.h"
 #include "ops/common/check.h"
 #include "ops/fused/activation.h"
+#include "ops/fused/linear.h"
 
 namespace refract {
 namespace linear_gelu_op {
@@ -66,8 +66,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor flat(const at::Tensor& x) { return x.flatten(0, -2); }
-
 struct LinearGelu : torch::autograd::Function<LinearGelu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
@@ -84,10 +82,10 @@ struct LinearGelu : torch::autograd::Function<LinearGelu> {
     // h has its bias already; one of zeros asks for the column sums.
     const auto zero = bias ? std::optional(at::zeros({weight.size(0)}, h.options())) : std::nullopt;
     const auto [grad_h, sums] = bias_gelu_backward(grads[0], h, zero, /*tanh_form=*/true);
-    at::Tensor grad_x, grad_weight;
-    if (ctx->needs_input_grad(0)) grad_x = at::matmul(grad_h, weight);
-    if (ctx->needs_input_grad(1)) grad_weight = at::matmul(flat(grad_h).t(), flat(x));
-    return {grad_x, grad_weight, bias ? sums : at::Tensor()};
+    const bool need_x = ctx->needs_input_grad(0), need_weight = ctx->needs_input_grad(1);
+    const LinearGradients grad = linear_backward(grad_h, x, weight, need_x, need_weight, false);
+    return {need_x ? std::get<0>(grad) : at::Tensor(),
+            need_weight ? std::get<1>(grad) : at::Tensor(), bias ? sums : at::Tensor()};
   }
 };
 

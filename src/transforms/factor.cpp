@@ -1,12 +1,12 @@
 #include "transforms/factor.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
 
 #include "core/error.h"
+#include "ops/fused/linear.h"
 #include "transforms/inner_kind.h"
 
 namespace refract {
@@ -31,7 +31,7 @@ Factor::Factor(Build build, const LinearSpec& spec, FactorShape shape, const Kin
 
 at::Tensor Factor::forward(const ForwardContext& context, const at::Tensor& x, BlockLayout layout) {
   if (plain()) {
-    return shape_.blocks == 1 ? at::linear(x, leaf()) : block_linear(x, leaf(), layout);
+    return shape_.blocks == 1 ? fused_linear(x, leaf()) : block_linear(x, leaf(), layout);
   }
   if (shape_.blocks == 1) return layers_[0]->forward(context, x);
   const int64_t B = shape_.blocks, last = x.dim() - 1;

@@ -1,9 +1,9 @@
 #include "transforms/guided.h"
 
 #include <ATen/ops/lerp.h>
-#include <ATen/ops/linear.h>
 
 #include "core/error.h"
+#include "ops/fused/linear.h"
 
 namespace refract {
 namespace {
@@ -20,7 +20,7 @@ class GuidedLinear : public LinearLayer {
     at::Tensor y = inner_->forward(context, x);
     if (!context.guide.defined() || !arena_.has_guides()) return y;
     // lerp is exact at both ends: with a = 1 the output is the guide's, bit for bit.
-    return at::lerp(y, at::linear(x, arena_.leaf(guide_)), context.guide.to(y.scalar_type()));
+    return at::lerp(y, fused_linear(x, arena_.leaf(guide_)), context.guide.to(y.scalar_type()));
   }
 
   void initialize(uint64_t seed) override {

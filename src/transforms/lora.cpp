@@ -1,6 +1,5 @@
 #include "transforms/lora.h"
 
-#include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 
 #include <cmath>
@@ -8,6 +7,7 @@
 #include "core/random.h"
 #include "model/dense.h"
 #include "ops/fused/dropout.h"
+#include "ops/fused/linear.h"
 #include "transforms/inner_kind.h"
 
 namespace refract {
@@ -41,8 +41,8 @@ class LoraLinear : public LinearLayer {
           dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
                   static_cast<int64_t>(stream_id("lora:" + spec_.name)), element_clock(context, x));
     }
-    const at::Tensor inner = at::linear(input, arena_.leaf(a_)).mul(scale());
-    return base_->forward(context, x).add(at::linear(inner, arena_.leaf(b_)));
+    const at::Tensor inner = fused_linear(input, arena_.leaf(a_)).mul(scale());
+    return base_->forward(context, x).add(fused_linear(inner, arena_.leaf(b_)));
   }
 
   void initialize(uint64_t seed) override { base_->initialize(seed); }

@@ -1,7 +1,6 @@
 #include "transforms/premerge.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 #include "core/error.h"
 #include "core/toml.h"
 #include "model/dense.h"
+#include "ops/fused/linear.h"
 
 namespace refract {
 namespace {
@@ -156,8 +156,8 @@ at::Tensor PremergedProjections::forward_merged(const at::Tensor& x) {
     fail("'{}' has no merged matrix; set decode.premerge = \"off\"", spec_.members.front().name);
   }
   if (spec_.activation == Activation::kNone)
-    return at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
-  return apply_epilogue(at::linear(x, weight_), bias_, spec_.activation);
+    return fused_linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+  return apply_epilogue(fused_linear(x, weight_), bias_, spec_.activation);
 }
 
 at::Tensor PremergedProjections::forward(const ForwardContext& context, const at::Tensor& x) {

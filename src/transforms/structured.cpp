@@ -1,7 +1,6 @@
 #include "transforms/structured.h"
 
 #include <ATen/ops/eye.h>
-#include <ATen/ops/linear.h>
 
 #include <cmath>
 #include <set>
@@ -9,6 +8,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "model/dense.h"
+#include "ops/fused/linear.h"
 #include "ops/structured/linear_gelu.h"
 #include "ops/structured/row_gelu.h"
 #include "transforms/factorise.h"
@@ -135,11 +135,12 @@ class StructuredProjections : public Projections {
     const at::Tensor weight = layer_->second().leaf();
     switch (activation_) {
       case Activation::kNone:
-        return at::linear(inner, weight, bias);
+        return fused_linear(inner, weight, bias);
       case Activation::kGeluTanh:
         return linear_gelu(inner, weight, bias);
       default:
-        return apply_epilogue(at::linear(inner, weight), bias.value_or(at::Tensor()), activation_);
+        return apply_epilogue(fused_linear(inner, weight), bias.value_or(at::Tensor()),
+                              activation_);
     }
   }
 
