@@ -3,6 +3,7 @@
 // that start at an odd token (a Philox patch would be cut). Compute capability 9.0 has kernels of
 // its own.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
