@@ -54,18 +54,20 @@ at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& 
 }
 
 ForwardResult forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                      at::Tensor ranges, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
+                      at::Tensor ranges, bool with_mean, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   static const auto op = find_op<decltype(forward)>("refract::optical_attention_forward");
   const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  return op.call(q, k, v, std::move(ranges), REFRACT_ATTENTION_SETTINGS_UNPACK(settings));
+  return op.call(q, k, v, std::move(ranges), with_mean,
+                 REFRACT_ATTENTION_SETTINGS_UNPACK(settings));
 }
 
 BackwardResult backward(const at::Tensor& grad_out, const at::Tensor& q, const at::Tensor& k,
                         const at::Tensor& v, const at::Tensor& out, const at::Tensor& normalizer,
-                        const at::Tensor& used, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
+                        const at::Tensor& used, const at::Tensor& mean,
+                        REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   static const auto op = find_op<decltype(backward)>("refract::optical_attention_backward");
   const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  return op.call(grad_out, q, k, v, out, normalizer, used,
+  return op.call(grad_out, q, k, v, out, normalizer, used, mean,
                  REFRACT_ATTENTION_SETTINGS_UNPACK(settings));
 }
 
@@ -81,9 +83,9 @@ struct Attention : torch::autograd::Function<Attention> {
                             const at::Tensor& v, const at::Tensor& ranges,
                             const OpticalAttentionSettings& s) {
     at::AutoDispatchBelowADInplaceOrView below;
-    auto [out, normalizer, used] =
-        attention_op::forward(q, k, v, ranges, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
-    ctx->save_for_backward({q, k, v, out, normalizer, used, s.clock.value_or(at::Tensor())});
+    auto [out, normalizer, used, mean] =
+        attention_op::forward(q, k, v, ranges, true, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+    ctx->save_for_backward({q, k, v, out, normalizer, used, mean, s.clock.value_or(at::Tensor())});
     auto& data = ctx->saved_data;
     data["scale"] = s.scale;
     data["levels"] = s.levels;
@@ -107,10 +109,10 @@ struct Attention : torch::autograd::Function<Attention> {
     s.shared_noise = data["shared_noise"].toOptional<double>();
     s.seed = data["seed"].toInt();
     s.streams = data["streams"].toIntVector();
-    s.clock = optional_of(saved[6]);
+    s.clock = optional_of(saved[7]);
     auto [q, k, v] =
         attention_op::backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5],
-                               REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+                               saved[6], REFRACT_ATTENTION_SETTINGS_UNPACK(s));
     return {q, k, v, at::Tensor(), at::Tensor()};
   }
 };
@@ -118,7 +120,7 @@ struct Attention : torch::autograd::Function<Attention> {
 at::Tensor attention_plain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            at::Tensor ranges, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  return std::get<0>(attention_op::forward(q, k, v, std::move(ranges),
+  return std::get<0>(attention_op::forward(q, k, v, std::move(ranges), false,
                                            REFRACT_ATTENTION_SETTINGS_UNPACK(settings)));
 }
 
@@ -127,21 +129,23 @@ at::Tensor attention_autograd(const at::Tensor& q, const at::Tensor& k, const at
   const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
   if (any_gradient(q, k, v)) return Attention::apply(q, k, v, ranges, settings);
   at::AutoDispatchBelowADInplaceOrView below;
-  return std::get<0>(attention_op::forward(q, k, v, std::move(ranges),
+  return std::get<0>(attention_op::forward(q, k, v, std::move(ranges), false,
                                            REFRACT_ATTENTION_SETTINGS_UNPACK(settings)));
 }
 
 attention_op::ForwardResult forward_composite(const at::Tensor& q, const at::Tensor& k,
                                               const at::Tensor& v, at::Tensor ranges,
+                                              bool with_mean,
                                               REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   return attention_op::result_of(composite::optical_attention_forward(
-      q, k, v, std::move(ranges), REFRACT_ATTENTION_SETTINGS_PACK));
+                                     q, k, v, std::move(ranges), REFRACT_ATTENTION_SETTINGS_PACK),
+                                 attention_op::mean_like(q, with_mean));
 }
 
 attention_op::BackwardResult backward_composite(const at::Tensor& grad_out, const at::Tensor& q,
                                                 const at::Tensor& k, const at::Tensor& v,
                                                 const at::Tensor&, const at::Tensor&,
-                                                const at::Tensor& used,
+                                                const at::Tensor& used, const at::Tensor&,
                                                 REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   return attention_op::result_of(composite::optical_attention_backward(
       grad_out, q, k, v, used, REFRACT_ATTENTION_SETTINGS_PACK));
@@ -151,19 +155,21 @@ attention_op::BackwardResult backward_composite(const at::Tensor& grad_out, cons
 // forms.
 // NOLINTBEGIN(performance-unnecessary-value-param)
 attention_op::ForwardResult forward_meta(const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v, at::Tensor ranges,
+                                         const at::Tensor& v, at::Tensor ranges, bool with_mean,
                                          REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   attention_op::check(q, k, v, ranges, REFRACT_ATTENTION_SETTINGS_PACK);
   const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return {at::empty_symint(q.sym_sizes(), q.options()),
           at::empty_symint({q.sym_size(0), q.sym_size(2), q.sym_size(1)}, q.options().dtype(wide)),
-          at::empty_symint(ranges.sym_sizes(), ranges.options())};
+          at::empty_symint(ranges.sym_sizes(), ranges.options()),
+          attention_op::mean_like(q, with_mean)};
 }
 // NOLINTEND(performance-unnecessary-value-param)
 
 attention_op::BackwardResult backward_meta(const at::Tensor&, const at::Tensor& q,
                                            const at::Tensor& k, const at::Tensor& v,
                                            const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                           const at::Tensor&,
                                            REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   static_cast<void>(REFRACT_ATTENTION_SETTINGS_PACK);
   return {at::empty_symint(q.sym_sizes(), q.options()),
@@ -184,11 +190,12 @@ TORCH_LIBRARY_FRAGMENT(refract, m) {
       "optical_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges,"
       " " REFRACT_ATTENTION_SETTINGS_SCHEMA ") -> Tensor");
   m.def(
-      "optical_attention_forward(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges,"
-      " " REFRACT_ATTENTION_SETTINGS_SCHEMA ") -> (Tensor out, Tensor normalizer, Tensor used)");
+      "optical_attention_forward(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges, bool with_mean,"
+      " " REFRACT_ATTENTION_SETTINGS_SCHEMA
+      ") -> (Tensor out, Tensor normalizer, Tensor used, Tensor mean)");
   m.def(
       "optical_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out,"
-      " Tensor normalizer, Tensor used, " REFRACT_ATTENTION_SETTINGS_SCHEMA
+      " Tensor normalizer, Tensor used, Tensor mean, " REFRACT_ATTENTION_SETTINGS_SCHEMA
       ") -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 }
 

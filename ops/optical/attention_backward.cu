@@ -112,11 +112,6 @@ __device__ __forceinline__ void write_rows(const float (&acc)[D / 8][4], float f
   }
 }
 
-template <class T>
-__device__ __forceinline__ const T* head_of(const AttentionTensor& t, int batch, int head) {
-  return static_cast<const T*>(t.data) + batch * t.batch + head * t.head;
-}
-
 // own_delta[i] = dO . out of the block's row i, as two threads' halves.
 template <class T, int D>
 __device__ __forceinline__ void guess_delta(const OpticalAttentionArgs& a,

@@ -163,12 +163,12 @@ struct RowSums {
   float most[2] = {0.0f, 0.0f};  // no level is below 0
   float sum[2] = {0.0f, 0.0f};
 
-  template <bool kMasked>
-  __device__ __forceinline__ void include(const float (&levels)[kGroup / 8][4], float log2, int row,
-                                          int key, int lane, int offset) {
+  template <bool kMasked, int N>
+  __device__ __forceinline__ void include(const float (&levels)[N][4], float log2, int row, int key,
+                                          int lane, int offset) {
     float now[2] = {most[0], most[1]};
 #pragma unroll
-    for (int n = 0; n < kGroup / 8; ++n) {
+    for (int n = 0; n < N; ++n) {
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         if (!kMasked || visible(row, key + 8 * n, lane, offset, c)) {
@@ -183,7 +183,7 @@ struct RowSums {
     }
     const float shift[2] = {-now[0] * log2, -now[1] * log2};
 #pragma unroll
-    for (int n = 0; n < kGroup / 8; ++n) {
+    for (int n = 0; n < N; ++n) {
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         if (!kMasked || visible(row, key + 8 * n, lane, offset, c)) {

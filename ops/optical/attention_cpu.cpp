@@ -172,12 +172,13 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
 }
 
 attention_op::ForwardResult forward_cpu(const at::Tensor& q, const at::Tensor& k,
-                                        const at::Tensor& v, at::Tensor ranges,
+                                        const at::Tensor& v, at::Tensor ranges, bool with_mean,
                                         REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
+  const at::Tensor mean = attention_op::mean_like(q, with_mean);
   if (!has_kernel(q, s)) {
     return attention_op::result_of(
-        composite::optical_attention_forward(q, k, v, std::move(ranges), s));
+        composite::optical_attention_forward(q, k, v, std::move(ranges), s), mean);
   }
   attention_op::check(q, k, v, ranges, s);
   Range seen[kRoles], before[kRoles];
@@ -222,13 +223,13 @@ attention_op::ForwardResult forward_cpu(const at::Tensor& q, const at::Tensor& k
     }
     set_range(ranges, role, optical::moved(before[role], r, static_cast<float>(s.smooth)));
   }
-  return {out, f.normalizer.view({q.size(0), q.size(2), q.size(1)}), used};
+  return {out, f.normalizer.view({q.size(0), q.size(2), q.size(1)}), used, mean};
 }
 
 attention_op::BackwardResult backward_cpu(const at::Tensor& grad_out, const at::Tensor& q,
                                           const at::Tensor& k, const at::Tensor& v,
                                           const at::Tensor& out, const at::Tensor& normalizer,
-                                          const at::Tensor& used,
+                                          const at::Tensor& used, const at::Tensor&,
                                           REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
   const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
   if (!has_kernel(q, s)) {

@@ -1,5 +1,7 @@
 // The flat argument list of the optical attention ops' schemas.
 #pragma once
+#include <ATen/ops/empty.h>
+
 #include "ops/optical/attention.h"
 #include "ops/optical/dispatch.h"
 
@@ -14,18 +16,24 @@
 
 namespace refract::attention_op {
 
-using ForwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+// out, normalizer, used and mean, sum_j P v before any quantization: filled only by the kernels
+// whose backward pass reads it, [B, T, H, D] where it was asked, else [0].
+using ForwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using BackwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-inline ForwardResult result_of(const OpticalAttentionResult& r) {
-  return {r.out, r.normalizer, r.used};
+inline at::Tensor mean_like(const at::Tensor& q, bool with_mean) {
+  return with_mean ? at::empty_symint(q.sym_sizes(), q.options()) : at::empty({0}, q.options());
+}
+inline ForwardResult result_of(const OpticalAttentionResult& r, const at::Tensor& mean) {
+  return {r.out, r.normalizer, r.used, mean};
 }
 inline BackwardResult result_of(const OpticalAttentionGradients& g) { return {g.q, g.k, g.v}; }
 
-// The ops below autograd.
+// The ops below autograd. with_mean: a backward pass may follow.
 ForwardResult forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                      at::Tensor ranges, REFRACT_ATTENTION_SETTINGS_PARAMETERS);
+                      at::Tensor ranges, bool with_mean, REFRACT_ATTENTION_SETTINGS_PARAMETERS);
 BackwardResult backward(const at::Tensor& grad_out, const at::Tensor& q, const at::Tensor& k,
                         const at::Tensor& v, const at::Tensor& out, const at::Tensor& normalizer,
-                        const at::Tensor& used, REFRACT_ATTENTION_SETTINGS_PARAMETERS);
+                        const at::Tensor& used, const at::Tensor& mean,
+                        REFRACT_ATTENTION_SETTINGS_PARAMETERS);
 
 }  // namespace refract::attention_op

@@ -3,95 +3,13 @@
 // noisy quantized scores; a second computes the same scores, draws the same noise again, quantizes
 // the probabilities and multiplies the values.
 #include "ops/optical/attention_block.cuh"
+#include "ops/optical/attention_output.cuh"
 
 namespace refract::attention {
 namespace {
 
 // Which of the call's ranges a launch measures; kAll also writes the results.
 enum class Pass { kScoreRange, kOutputRange, kAll };
-
-// The noise of the output is drawn in blocks of four neighbours along D. A pair of threads holds
-// such four of two rows: each draws one row's block, and they exchange halves.
-__device__ __forceinline__ void output_noise(const OpticalAttentionArgs& a, uint64_t row_block,
-                                             uint64_t next_row, int n, int lane, float (&xi)[4]) {
-  const bool odd = (lane & 1) != 0;
-  const uint64_t block =
-      row_block + (odd ? next_row : 0) + static_cast<uint64_t>(2 * n + (lane % 4) / 2);
-  const PhiloxBlock mine = philox(a.output_key, static_cast<uint64_t>(a.clock[0]), block);
-  const uint32_t got0 = __shfl_xor_sync(0xffffffffu, odd ? mine.word[0] : mine.word[2], 1);
-  const uint32_t got1 = __shfl_xor_sync(0xffffffffu, odd ? mine.word[1] : mine.word[3], 1);
-  const uint32_t words[4] = {odd ? got0 : mine.word[0], odd ? got1 : mine.word[1],
-                             odd ? mine.word[2] : got0, odd ? mine.word[3] : got1};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) xi[i] = a.one_noise ? a.shared_noise : optical::noise_of(words[i]);
-}
-
-// An output before its quantization is unit * (sum of probability levels times value codes) +
-// residual * (sum of probability levels).
-struct OutputForm {
-  float unit, residual;
-};
-__device__ __forceinline__ OutputForm output_form(const Constants& c) {
-  const float top = c.quantizer[kValue].top;
-  return {c.unit[kValue] / top, c.coder[kValue].residual / top};
-}
-
-// acc: sums of probability levels times value codes; p: sums of probability levels.
-template <class T, int D>
-__device__ __forceinline__ void write_output(const Block<D>& b, float (&acc)[D / 8][4],
-                                             const float (&p)[2]) {
-  const OpticalAttentionArgs& a = b.a;
-  const optical::Quantizer oq = b.shared.constants.quantizer[kOutput];
-  const auto [unit, residual] = output_form(b.shared.constants);
-  const float add[2] = {p[0] * residual, p[1] * residual};
-  const int row = b.row();
-  const uint64_t sequence = static_cast<uint64_t>(a.clock[1]) + static_cast<uint64_t>(b.batch);
-  const uint64_t position = (sequence << 20) + static_cast<uint64_t>(row + b.offset);
-  const uint64_t row_block =
-      (position * static_cast<uint64_t>(a.heads) + static_cast<uint64_t>(b.head)) * (D / 4);
-  const uint64_t next_row = static_cast<uint64_t>(a.heads) * (D / 4);
-  T* out = static_cast<T*>(a.out);
-#pragma unroll
-  for (int n = 0; n < D / 8; ++n) {
-    float xi[4];
-    output_noise(a, row_block, next_row, n, b.lane, xi);
-    float y[4];
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const float x = fmaf(acc[n][c], unit, add[c / 2]);
-      y[c] = optical::plain_value(oq, optical::noisy_level(oq, x, xi[c]));
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (row + r >= a.queries) continue;
-      const int64_t at =
-          ((static_cast<int64_t>(b.batch) * a.queries + row + r) * a.heads + b.head) * D + 8 * n +
-          2 * (b.lane % 4);
-      *reinterpret_cast<uint32_t*>(out + at) = mma::pack<T>(y[2 * r], y[2 * r + 1]);
-    }
-  }
-}
-
-template <int D>
-__device__ __forceinline__ optical::Range output_seen(const Block<D>& b,
-                                                      const float (&acc)[D / 8][4],
-                                                      const float (&p)[2]) {
-  const auto [unit, residual] = output_form(b.shared.constants);
-  optical::Range range = optical::unset_range();
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    if (b.row() + r >= b.a.queries) continue;
-#pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-#pragma unroll
-      for (int c = 2 * r; c < 2 * r + 2; ++c) {
-        const float x = fmaf(acc[n][c], unit, p[r] * residual);
-        range = {fminf(range.lo, x), fmaxf(range.hi, x)};
-      }
-    }
-  }
-  return warp_range(range);
-}
 
 // What a call quantizes with must not move while it runs: a range that was not set is measured by
 // its own pass alone.
@@ -218,9 +136,9 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 4 : 2)
       }
     });
     const float p_sum[2] = {sums_of_p[0], sums_of_p[2]};
-    const optical::Range out_seen = output_seen(b, acc, p_sum);
+    const optical::Range out_seen = output_seen<D>(b, acc, p_sum);
     if (lane == 0 && measures<kPass>(a, kOutput)) see(a, kOutput, out_seen);
-    if constexpr (kPass == Pass::kAll) write_output<T>(b, acc, p_sum);
+    if constexpr (kPass == Pass::kAll) write_output<T, D>(b, acc, p_sum);
   }
 }
 
@@ -241,7 +159,7 @@ cudaError_t launch(const OpticalAttentionArgs& a, cudaStream_t stream) {
 namespace refract {
 
 cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype, bool ranges_set,
-                                     cudaStream_t stream) {
+                                     bool all, cudaStream_t stream) {
   using attention::Pass;
   return attention::dispatch_width(a.head_dim, [&](auto width) {
     constexpr int D = decltype(width)::value;
@@ -252,6 +170,7 @@ cudaError_t launch_attention_forward(const OpticalAttentionArgs& a, Dtype dtype,
       }
       if (error != cudaSuccess) return error;
     }
+    if (!all) return cudaSuccess;
     return attention::dispatch_half(dtype, [&](auto element) {
       return attention::launch<decltype(element), D, Pass::kAll>(a, stream);
     });

@@ -9,6 +9,11 @@ namespace refract::attention {
 
 enum Role { kQuery, kKey, kScore, kValue, kOutput, kRoles };
 
+template <class T>
+__device__ __forceinline__ const T* head_of(const AttentionTensor& t, int batch, int head) {
+  return static_cast<const T*>(t.data) + batch * t.batch + head * t.head;
+}
+
 // Order of floats as unsigned integers, so that atomics find a minimum and a maximum: whatever the
 // order of arrival, the same result.
 __device__ __forceinline__ uint32_t ordered(float x) {

@@ -41,9 +41,10 @@ Outcome run_composite(const Inputs& x, const at::Tensor& ranges,
 Outcome run_op(const Inputs& x, const at::Tensor& ranges, const OpticalAttentionSettings& s) {
   Outcome r;
   r.ranges = ranges.clone();
-  std::tie(r.out, r.normalizer, r.used) =
-      attention_op::forward(x.q, x.k, x.v, r.ranges, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
-  auto [q, k, v] = attention_op::backward(x.grad, x.q, x.k, x.v, r.out, r.normalizer, r.used,
+  at::Tensor mean;
+  std::tie(r.out, r.normalizer, r.used, mean) =
+      attention_op::forward(x.q, x.k, x.v, r.ranges, true, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+  auto [q, k, v] = attention_op::backward(x.grad, x.q, x.k, x.v, r.out, r.normalizer, r.used, mean,
                                           REFRACT_ATTENTION_SETTINGS_UNPACK(s));
   r.grads = {q, k, v};
   return r;
@@ -245,6 +246,23 @@ TEST(OpticalAttention, CudaAgreesWithCpu) {
       }
     }
   }
+}
+
+// Scores that span more than 2^200: no sum of exponentials fits without its row's maximum.
+TEST(OpticalAttention, CudaSumsWideScores) {
+  REFRACT_CUDA_OR_SKIP();
+  seed(17);
+  const Inputs x({1, 96, 96, 2, 2, 64}, at::kBFloat16);
+  Inputs on_device = x;
+  on_device.to_cuda();
+  OpticalAttentionSettings s = settings_of(64);
+  s.scale = 10;
+  OpticalAttentionSettings device_settings = s;
+  device_settings.clock = s.clock->to(at::kCUDA);
+  const at::Tensor ranges = set_ranges(64);
+  const Outcome cuda = run_op(on_device, ranges.to(at::kCUDA), device_settings);
+  expect_same_levels(cuda, run_op(x, ranges, s), "wide scores", 1e-3);
+  for (const at::Tensor& grad : cuda.grads) EXPECT_TRUE(grad.isfinite().all().item<bool>());
 }
 
 TEST(OpticalAttention, CudaIsDeterministic) {

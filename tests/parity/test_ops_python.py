@@ -105,12 +105,13 @@ def op_samples():
         ),
         "optical_attention_forward": (
             ops.optical_attention_forward.default,
-            tuple(normal(2, 5, 4, 8, grad=False) for _ in range(3)) + (torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
+            tuple(normal(2, 5, 4, 8, grad=False) for _ in range(3))
+            + (torch.tensor([[-2.0, 2.0]]).repeat(5, 1), False, 0.4),
         ),
         "optical_attention_backward": (
             ops.optical_attention_backward.default,
             tuple(normal(2, 5, 4, 8, grad=False) for _ in range(5))
-            + (normal(2, 4, 5, grad=False), torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4),
+            + (normal(2, 4, 5, grad=False), torch.tensor([[-2.0, 2.0]]).repeat(5, 1), torch.empty(0), 0.4),
         ),
         "dropout": (ops.dropout.default, (normal(4, 8), 0.3, 1, 2, CLOCK)),
         "block_linear": (ops.block_linear.default, (normal(2, 3, 8), normal(4, 5, 2))),
