@@ -1,6 +1,7 @@
-// x W^T + b with its gradients, one node in the graph of autograd. On a CPU fp32 products are made by
-// kernels of ours (ops/common/gemm_cpu.h): for a few hundred rows a BLAS library spends longer on
-// packing and on its checks than on the product, and on some processors it uses half of the vectors.
+// x W^T + b with its gradients, one node in the graph of autograd. On a CPU fp32 products are made
+// by kernels of ours (ops/common/gemm_cpu.h): for a few hundred rows a BLAS library spends longer
+// on packing and on its checks than on the product, and on some processors it uses half of the
+// vectors.
 #pragma once
 #include <ATen/core/Tensor.h>
 

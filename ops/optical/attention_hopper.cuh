@@ -1,6 +1,6 @@
 // What optical attention's kernels for compute capability 9.0 share. They have head width 64 and at
 // most 256 levels, blocks of one warpgroup, and multiply tiles of 64 rows with wgmma. What they
-// read was laid out for them by attention_operands_hopper.cu: *records* of tiles as they lie in
+// read was laid out for them by attention_operands_sm90a.cu: *records* of tiles as they lie in
 // shared memory (mma::Tile<64>), so that a tile is one copy. Rows past the end are zeros.
 #pragma once
 #include "ops/optical/attention_tile.cuh"

@@ -236,9 +236,9 @@ optical_op::EncodeResult encode_op(const at::Tensor& x, at::TensorList ranges,
 }
 
 at::Tensor linear_kernel(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                     const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
-                     at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
-                     bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
+                         const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
+                         at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
+                         bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
   return linear_cpu(x, weight, optical_op::operand_of(encoded), bias, x_range, w_ranges, out_ranges,
                     splits, move_weights, REFRACT_OPTICAL_SETTINGS_PACK);
 }

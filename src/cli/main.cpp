@@ -22,8 +22,8 @@ void limit_spinning(char** argv) {
   if (::setenv("GOMP_SPINCOUNT", kRounds, 0) == 0) ::execv("/proc/self/exe", argv);
 }
 
-// Activations are freed and asked for again in every step. By default glibc gives large ones back to
-// the system at once, and the next step pays for every page anew.
+// Activations are freed and asked for again in every step. By default glibc gives large ones back
+// to the system at once, and the next step pays for every page anew.
 void keep_freed_memory() {
   ::mallopt(M_MMAP_MAX, 0);
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());

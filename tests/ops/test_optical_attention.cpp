@@ -251,7 +251,7 @@ TEST(OpticalAttention, CudaAgreesWithCpu) {
 // Scores that span more than 2^200: no sum of exponentials fits without its row's maximum.
 TEST(OpticalAttention, CudaSumsWideScores) {
   REFRACT_CUDA_OR_SKIP();
-  seed(17);
+  at::manual_seed(17);
   const Inputs x({1, 96, 96, 2, 2, 64}, at::kBFloat16);
   Inputs on_device = x;
   on_device.to_cuda();
