@@ -10,7 +10,7 @@ test:       ## set up, build everything, run all C++ and Python tests
 	@scripts/test
 build:      ## set up and build the program: ./refract
 	@scripts/bootstrap && scripts/build refract && ln -sfn build/release/bin/refract refract
-lint:       ## clang-format, include directions, clang-tidy
+lint:       ## scripts, include directions, clang-format, clang-tidy
 	@scripts/lint
 format:     ## rewrite our C++ with clang-format
 	@scripts/lint --fix format

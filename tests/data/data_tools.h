@@ -60,7 +60,7 @@ void write_llmc(const std::filesystem::path& path, int32_t magic, int32_t versio
 
 // The call fails with a message of one line that holds every part.
 template <class Call>
-void expect_error(Call call, std::initializer_list<std::string> parts) {
+void expect_error(const Call& call, std::initializer_list<std::string> parts) {
   try {
     call();
     ADD_FAILURE() << "no error";
