@@ -22,7 +22,7 @@ class AlignCommand : public Command {
     return "Bring a model's units, heads and channels into another's order; its function stays";
   }
   std::string example() const override {
-    return "refract align runs/demo/checkpoints/step-00000400 runs/demo --out runs/aligned   "
+    return "refract align runs/demo/checkpoints/step-00001500 runs/demo --out runs/aligned   "
            "(after "
            "make demo)";
   }

@@ -38,7 +38,7 @@ class InterpolateCommand : public Command {
     return "Loss along the straight path between two models, and the barrier on it";
   }
   std::string example() const override {
-    return "refract interpolate runs/demo/checkpoints/step-00000400 runs/demo --batches 20   "
+    return "refract interpolate runs/demo/checkpoints/step-00001500 runs/demo --batches 20   "
            "(after "
            "make demo)";
   }
