@@ -8,8 +8,6 @@
 namespace refract::gemm {
 namespace {
 
-constexpr int64_t kPanel = 32;  // columns: a tile of AVX-512, two of AVX2
-
 struct Args {
   int64_t m, n, k;
   simd::Strided<float> a;

@@ -8,6 +8,7 @@
 namespace refract::gemm {
 
 constexpr int64_t kWhole = 16;  // floats of the widest vector
+constexpr int64_t kPanel = 32;  // columns worked on at a time: a tile of AVX-512, two of AVX2
 
 inline int64_t rounded_up(int64_t columns) { return (columns + kWhole - 1) / kWhole * kWhole; }
 

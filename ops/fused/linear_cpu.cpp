@@ -14,7 +14,6 @@
 namespace refract {
 namespace {
 
-constexpr int64_t kPanel = 32;                // columns of a task: a tile of AVX-512, two of AVX2
 constexpr int64_t kRowBlock = 256;            // rows that a panel of the weight is transposed for
 constexpr int64_t kGradRows = 32;             // rows of grad_x or of grad_weight in a task
 constexpr int64_t kFewestRows = 32;           // below this the weight is hardly read more than once
@@ -31,12 +30,12 @@ int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 // A block of rows and a panel of columns.
 void forward(const Args& a, int64_t task) {
-  const int64_t panels = blocks(a.outer, kPanel);
-  const int64_t row = task / panels * kRowBlock, column = task % panels * kPanel;
-  gemm::multiply_transposed(std::min(kRowBlock, a.rows - row), std::min(kPanel, a.outer - column),
-                            a.inner, {a.x + row * a.inner, a.inner, 1}, a.weight + column * a.inner,
-                            a.inner, a.y + row * a.outer + column, a.outer,
-                            a.bias != nullptr ? a.bias + column : nullptr);
+  const int64_t panels = blocks(a.outer, gemm::kPanel);
+  const int64_t row = task / panels * kRowBlock, column = task % panels * gemm::kPanel;
+  gemm::multiply_transposed(
+      std::min(kRowBlock, a.rows - row), std::min(gemm::kPanel, a.outer - column), a.inner,
+      {a.x + row * a.inner, a.inner, 1}, a.weight + column * a.inner, a.inner,
+      a.y + row * a.outer + column, a.outer, a.bias != nullptr ? a.bias + column : nullptr);
 }
 
 void grad_x_rows(const Args& a, int64_t row) {
@@ -104,7 +103,7 @@ at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight_in,
   Args args = arguments(x, weight);
   args.bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   args.y = y.mutable_data_ptr<float>();
-  const int64_t tasks = blocks(args.rows, kRowBlock) * blocks(args.outer, kPanel);
+  const int64_t tasks = blocks(args.rows, kRowBlock) * blocks(args.outer, gemm::kPanel);
   at::parallel_for(0, tasks, grain(args, tasks), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) forward(args, task);
   });
