@@ -54,6 +54,16 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap* map, uint6
       : "memory");
 }
 
+// The box of a map of make_spread_rows_map() at (column, 32 * block).
+__device__ __forceinline__ void copy_spread_rows(void* to, const CUtensorMap* map,
+                                                 uint64_t* barrier, int column, int block) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, %3, %3, %4}], [%5];" ::"r"(shared_address(to)),
+      "l"(map), "r"(column), "r"(0), "r"(block), "r"(shared_address(barrier))
+      : "memory");
+}
+
 __device__ __forceinline__ void wgmma_begin() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
