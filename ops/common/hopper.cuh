@@ -54,14 +54,50 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap* map, uint6
       : "memory");
 }
 
-// The box of a map of make_spread_rows_map() at (column, 32 * block).
+// The box of a map of make_spread_rows_map() at (column, 32 * block), to the same place of each
+// block of the cluster whose bit is set; each one's barrier counts the bytes.
 __device__ __forceinline__ void copy_spread_rows(void* to, const CUtensorMap* map,
-                                                 uint64_t* barrier, int column, int block) {
+                                                 uint64_t* barrier, int column, int block,
+                                                 int blocks_mask) {
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      " [%0], [%1, {%2, %3, %3, %3, %4}], [%5];" ::"r"(shared_address(to)),
-      "l"(map), "r"(column), "r"(0), "r"(block), "r"(shared_address(barrier))
+      ".multicast::cluster [%0], [%1, {%2, %3, %3, %3, %4}], [%5], %6;" ::"r"(shared_address(to)),
+      "l"(map), "r"(column), "r"(0), "r"(block), "r"(shared_address(barrier)),
+      "h"(static_cast<uint16_t>(blocks_mask))
       : "memory");
+}
+
+// ---- Clusters
+
+__device__ __forceinline__ uint32_t cluster_rank() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+// All threads of all blocks of the cluster; orders no memory but what fence_barrier_init() does.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                   : "memory");
+}
+// At the same barrier of the cluster's block `rank`. Without a release at cluster scope, which
+// would wait for all of the thread's stores: for those who have only read.
+__device__ __forceinline__ void arrive_at(uint64_t* barrier, uint32_t rank) {
+  asm volatile(
+      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
+// A warpgroup's registers, from what the launch gave each thread: fewer, or more once others have
+// given theirs.
+template <int kRegisters>
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
 __device__ __forceinline__ void wgmma_begin() {

@@ -1,7 +1,8 @@
 // An optical linear layer's product of codes with its noise, quantization, bias and range, without
-// the product in memory. One warp of a block brings in tiles of both operands by the copy engine,
-// two warpgroups of 64 rows each multiply them and finish what they hold in registers, while the
-// other block of the multiprocessor multiplies.
+// the product in memory. Blocks stay and go from tile to tile. One warp of a block brings in tiles
+// of both operands by the copy engine; two warpgroups take turns: while one multiplies its tile on
+// the tensor cores, the other finishes what it holds in registers. The two blocks of a cluster have
+// the same columns, and each brings in half of the weight's tile for both.
 #include <climits>
 
 #include "ops/common/hopper.cuh"
@@ -15,94 +16,153 @@ namespace {
 using optical::Range;
 
 constexpr int kChunk = 64;  // of the reduced dimension: a swizzled row of shared memory
-constexpr int kGroups = 2, kRows = 64 * kGroups, kColumns = 128;  // of a tile
-constexpr int kConsumers = 128 * kGroups, kBlockThreads = kConsumers + 32;
-constexpr int kStages = 3, kBlocks = 2;  // of the ring; per multiprocessor
+constexpr int kRows = 128, kColumns = 128;  // of a tile
+constexpr int kGroups = 2;                  // of consumers, a tile each
+constexpr int kConsumers = 128 * kGroups, kBlockThreads = kConsumers + 128;
+constexpr int kCluster = 2;  // blocks
+constexpr int kStages = 6;   // of the ring
 constexpr int kRowsBytes = kRows * kChunk * 2, kWeightBytes = kColumns * kChunk * 2;
 constexpr int kStageBytes = kRowsBytes + kWeightBytes;
-constexpr int kBand = 16;   // tiles of rows that are gone through together, for the L2 cache
+constexpr int kRingBytes = kStages * kStageBytes;
+constexpr int kBand = 8;    // pairs of row tiles that are gone through together, for the L2 cache
 constexpr int kVector = 8;  // columns that a thread holds side by side, and that share noise
+// Named barriers of the hardware.
+constexpr int kGroupBarrier = 1, kTurnBarrier = kGroupBarrier + kGroups,
+              kConsumersBarrier = kTurnBarrier + kGroups;
 static_assert(kConsumers == optical::kThreads, "move_ranges() is theirs");
 
 struct Grid {
-  int chunks, row_tiles, column_tiles;
+  int chunks, row_pairs, column_tiles;
 };
 
-// What all threads of a block need for its outputs.
+// What a column adds to its values, and what its results start from.
+struct Columns {
+  alignas(16) float term[kColumns], base[kColumns];
+};
+
 struct Shared {
   uint64_t full[kStages], empty[kStages];
-  optical::Quantizer quantizer;
-  optical::Mix mix;
-  // What a column adds to its values, and what its results start from.
-  alignas(16) float term[kColumns], base[kColumns];
-  Range seen[optical::kWarps];
+  optical::Quantizer quantizer[kOpticalMembers];
+  optical::Mix mix[kOpticalMembers];
+  Columns columns[kGroups];
+  Range seen[kOpticalMembers][optical::kWarps];
   bool last;
 };
 
 struct Tile {
   int row, column, member;  // of all rows and columns
   int column_end;           // of the member
-  int64_t part;             // of `seen`
 
-  __device__ __forceinline__ Tile(const OpticalMembers& m, const Grid& g) {
-    const int band = static_cast<int>(blockIdx.x) / (kBand * g.column_tiles);
-    const int in_band = static_cast<int>(blockIdx.x) % (kBand * g.column_tiles);
-    const int left = g.row_tiles - band * kBand, rows = left < kBand ? left : kBand;
-    const int row_tile = band * kBand + in_band % rows, column_tile = in_band / rows;
-    int tile = column_tile, tiles;
+  __device__ __forceinline__ Tile(const OpticalMembers& m, const Grid& g, int index) {
+    const int band = index / (kBand * g.column_tiles), in_band = index % (kBand * g.column_tiles);
+    const int left = g.row_pairs - band * kBand, pairs = left < kBand ? left : kBand;
+    int tile = in_band / pairs, tiles;
     member = 0;
     while (tile >= (tiles = static_cast<int>(optical::tiles_of<kColumns>(m, member)))) {
       tile -= tiles;
       ++member;
     }
-    row = row_tile * kRows;
+    row = ((band * kBand + in_band % pairs) * kCluster + static_cast<int>(hopper::cluster_rank())) *
+          kRows;
     column = static_cast<int>(m.begin[member]) + tile * kColumns;
     column_end = static_cast<int>(m.begin[member + 1]);
-    part = static_cast<int64_t>(column_tile) * g.row_tiles + row_tile;
   }
 };
 
-__device__ __forceinline__ void sync_consumers() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
+__device__ __forceinline__ void sync_threads(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+// The warpgroups multiply in turn, so that each finds the ring's barriers in the lap that it
+// expects and has the tensor cores to itself.
+__device__ __forceinline__ void wait_for_turn(int group) {
+  sync_threads(kTurnBarrier + group, kConsumers);
+}
+__device__ __forceinline__ void give_turn(int group) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(kTurnBarrier + group), "n"(kConsumers) : "memory");
+}
+
+// Where in the ring one is; the parity flips with every lap.
+struct Place {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  __device__ __forceinline__ void skip(int stages) {
+    stage += stages % kStages;
+    parity ^= static_cast<uint32_t>(stages / kStages) & 1;
+    if (stage >= kStages) {
+      stage -= kStages;
+      parity ^= 1;
+    }
+  }
+};
+
 __device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap* weight,
-                                        const Tile& tile, int chunks, char* ring, Shared& shared) {
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    const int stage = chunk % kStages;
-    const uint32_t lap = static_cast<uint32_t>(chunk / kStages) & 1;
-    char* at = ring + stage * kStageBytes;
-    hopper::wait(&shared.empty[stage], lap ^ 1);
-    hopper::arrive_expecting(&shared.full[stage], kStageBytes);
-    hopper::copy_box(at, x, &shared.full[stage], chunk * kChunk, tile.row, 0);
-    hopper::copy_spread_rows(at + kRowsBytes, weight, &shared.full[stage], chunk * kChunk,
-                             tile.column / 32);
+                                        const OpticalMembers& members, const Grid& grid, char* ring,
+                                        Shared& shared) {
+  const int rank = static_cast<int>(hopper::cluster_rank());
+  const int clusters = static_cast<int>(gridDim.x) / kCluster;
+  Place place;
+  for (int i = static_cast<int>(blockIdx.x) / kCluster; i < grid.row_pairs * grid.column_tiles;
+       i += clusters) {
+    const Tile tile(members, grid, i);
+    for (int chunk = 0; chunk < grid.chunks; ++chunk) {
+      char* at = ring + place.stage * kStageBytes;
+      uint64_t* full = &shared.full[place.stage];
+      hopper::wait(&shared.empty[place.stage], place.parity ^ 1);
+      hopper::arrive_expecting(full, kStageBytes);
+      hopper::copy_box(at, x, full, chunk * kChunk, tile.row, 0);
+      hopper::copy_spread_rows(at + kRowsBytes + rank * (kWeightBytes / kCluster), weight, full,
+                               chunk * kChunk, tile.column / 32 + rank * (kColumns / 32 / kCluster),
+                               (1 << kCluster) - 1);
+      place.next();
+    }
   }
 }
 
-// d = this warpgroup's 64 rows times all columns.
-__device__ __forceinline__ void multiply(float (&d)[kColumns / 2], int group, int chunks,
-                                         const char* ring, Shared& shared) {
+// A stage is free again once the warpgroups of both blocks have read it.
+__device__ __forceinline__ void release(Shared& shared, int stage) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (lane < kCluster) hopper::arrive_at(&shared.empty[stage], static_cast<uint32_t>(lane));
+}
+
+using Sums = float[2][kColumns / 2];  // of 2 x 64 rows
+
+// then(): called once all products are on their way.
+template <class F>
+__device__ __forceinline__ void multiply(Sums& d, int chunks, const char* ring, Shared& shared,
+                                         Place& place, F then) {
+  int held = 0;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    const int stage = chunk % kStages;
-    hopper::wait(&shared.full[stage], static_cast<uint32_t>(chunk / kStages) & 1);
-    const char* at = ring + stage * kStageBytes;
-    const uint64_t a = hopper::operand<128>(at + group * (64 * kChunk * 2)),
+    hopper::wait(&shared.full[place.stage], place.parity);
+    const char* at = ring + place.stage * kStageBytes;
+    const uint64_t a = hopper::operand<128>(at), a2 = hopper::operand<128>(at + 64 * kChunk * 2),
                    b = hopper::operand<128>(at + kRowsBytes);
     hopper::wgmma_begin();
 #pragma unroll
     for (int i = 0; i < kChunk / 16; ++i) {  // 16 columns are 32 bytes
-      hopper::wgmma<__half, kColumns>(d, a + 2 * i, b + 2 * i, chunk > 0 || i > 0);
+      hopper::wgmma<__half, kColumns>(d[0], a + 2 * i, b + 2 * i, chunk > 0 || i > 0);
+      hopper::wgmma<__half, kColumns>(d[1], a2 + 2 * i, b + 2 * i, chunk > 0 || i > 0);
     }
     hopper::wgmma_commit();
     hopper::wgmma_wait<1>();
-    if (chunk > 0 && threadIdx.x % 32 == 0) hopper::arrive(&shared.empty[(chunk - 1) % kStages]);
+    if (chunk > 0) release(shared, held);
+    held = place.stage;
+    place.next();
   }
+  then();
   hopper::wgmma_wait<0>();
-  hopper::keep(d);
+  hopper::keep(d[0]);
+  hopper::keep(d[1]);
+  release(shared, held);
 }
 
-// Where a thread's outputs lie in the noise stream and in memory: its rows are `row` and row + 8.
+// Where a thread's outputs lie in the noise stream and in memory: rows `row` + 64 m + 8 half.
 template <class T>
 struct Outputs {
   const OpticalOutputArgs& a;
@@ -112,7 +172,7 @@ struct Outputs {
 
   __device__ __forceinline__ Outputs(const OpticalOutputArgs& args, const Tile& tile)
       : a(args),
-        row(tile.row + static_cast<int>(threadIdx.x) / 32 * 16 +
+        row(tile.row + static_cast<int>(threadIdx.x) % 128 / 32 * 16 +
             static_cast<int>(threadIdx.x) % 32 / 4),
         column(tile.column + static_cast<int>(threadIdx.x) % 4 * kVector),
         column_end(tile.column_end),
@@ -123,94 +183,168 @@ struct Outputs {
     first = now.slice * static_cast<uint64_t>(a.rows / a.slices * width) +
             static_cast<uint64_t>(column - a.members.begin[member]);
   }
-  __device__ __forceinline__ bool holds(int half) const { return row + 8 * half < a.rows; }
-  __device__ __forceinline__ float row_sum(int half) const {
-    return holds(half) ? a.row_sums[row + 8 * half] : 0.0f;
+  // NaN for a row that is not there, so that its values enter no range.
+  __device__ __forceinline__ float row_sum(int r) const {
+    return row + r < a.rows ? a.row_sums[row + r] : NAN;
   }
-  __device__ __forceinline__ PhiloxBlock draw(int half, int offset) const {
-    const uint64_t index = first + static_cast<uint64_t>((row + 8 * half) * width + offset);
-    return philox(a.key[member], step, index >> 3);
+  __device__ __forceinline__ PhiloxBlock draw(PhiloxKey key, int r, int offset) const {
+    const uint64_t index = first + static_cast<uint64_t>((row + r) * width + offset);
+    return philox(key, step, index >> 3);
   }
-  __device__ __forceinline__ T* at(int half, int offset) const {
-    return static_cast<T*>(a.y) + static_cast<int64_t>(row + 8 * half) * a.columns + column +
-           offset;
+  __device__ __forceinline__ void store(int r, int offset, const Vec<T, kVector>& v) const {
+    if (row + r >= a.rows || column + offset >= column_end) return;
+    store_vec(static_cast<T*>(a.y) + static_cast<int64_t>(row + r) * a.columns + column + offset,
+              v);
   }
 };
 
+// What the outputs of a tile's member have in common.
+struct Common {
+  float gain, share, offset, top, step, noise;
+  PhiloxKey key;
+};
+
 // Eight outputs side by side, from their products. Clamping is the multiply-add's own saturation,
-// which makes 0 of a NaN: `base` carries that of a column, the caller that of a row.
+// which makes 0 of a NaN: a column's `base` and a row's `step` carry it.
 template <class T, bool kDraws>
 __device__ __forceinline__ Vec<T, kVector> finish(const float (&product)[kVector], float row_term,
-                                                  const Shared& shared, int column,
-                                                  const PhiloxBlock& drawn, float noise,
-                                                  Range& seen) {
-  const optical::Quantizer& q = shared.quantizer;
-  const float share = q.scale / q.top, offset = -q.lo * share;
+                                                  float step, const Common& c,
+                                                  const float (&term)[kVector],
+                                                  const float (&base)[kVector],
+                                                  const PhiloxBlock& drawn, Range& seen) {
   Vec<T, kVector> out;
 #pragma unroll
   for (int j = 0; j < kVector; ++j) {
-    const float value = __fmaf_rn(shared.mix.gain, product[j], row_term + shared.term[column + j]);
+    const float value = __fmaf_rn(c.gain, product[j], row_term + term[j]);
     seen = optical::include(seen, value);
-    const float xi = kDraws ? optical::noise_of_half(drawn.word[j / 2], j % 2 != 0) : noise;
-    const float place = __saturatef(__fmaf_rn(value, share, offset));
-    const float level = optical::round_even(__fmaf_rn(place, q.top, xi));
-    out.at[j] = from_float<T>(__fmaf_rn(level, q.step, shared.base[column + j]));
+    const float xi = kDraws ? optical::noise_of_half(drawn.word[j / 2], j % 2 != 0) : c.noise;
+    const float place = __saturatef(__fmaf_rn(value, c.share, c.offset));
+    const float level = optical::round_even(__fmaf_rn(place, c.top, xi));
+    out.at[j] = from_float<T>(__fmaf_rn(level, step, base[j]));
   }
   return out;
 }
 
-template <class T, bool kDraws>
-__device__ __forceinline__ Range write_outputs(const Outputs<T>& outputs, const Shared& shared,
-                                               const float (&d)[kColumns / 2],
-                                               const float (&row_sum)[2]) {
-  Range seen = optical::unset_range();
+__device__ __forceinline__ void load_eight(float (&to)[kVector], const float* from) {
 #pragma unroll
-  for (int i = 0; i < kColumns / 32; ++i) {
-    if (outputs.column + 32 * i >= outputs.column_end) break;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (!outputs.holds(half)) continue;
-      float product[kVector];
-#pragma unroll
-      for (int j = 0; j < kVector; ++j) product[j] = d[16 * i + j / 2 * 4 + 2 * half + j % 2];
-      const float row_term = shared.mix.row_gain * row_sum[half];
-      PhiloxBlock drawn{};
-      if (kDraws) drawn = outputs.draw(half, 32 * i);
-      const int column = static_cast<int>(threadIdx.x) % 4 * kVector + 32 * i;
-      auto out =
-          finish<T, kDraws>(product, row_term, shared, column, drawn, outputs.a.shared, seen);
-      if (!(fabsf(row_term) < INFINITY)) {
-#pragma unroll
-        for (int j = 0; j < kVector; ++j) out.at[j] = from_float<T>(NAN);
-      }
-      store_vec(outputs.at(half, 32 * i), out);
-    }
+  for (int j = 0; j < kVector; j += 4) {
+    const float4 v = *reinterpret_cast<const float4*>(from + j);
+    to[j] = v.x;
+    to[j + 1] = v.y;
+    to[j + 2] = v.z;
+    to[j + 3] = v.w;
   }
-  return seen;
 }
 
-// What a block saw goes to its part; the last block moves the ranges.
-__device__ __forceinline__ void tell(const OpticalOutputArgs& a, const Tile& tile, const Grid& grid,
-                                     Range seen, float* parts, Shared& shared) {
+template <class T, bool kDraws>
+__device__ __forceinline__ void write_outputs(const Outputs<T>& outputs, const Common& c,
+                                              const Columns& columns, const Sums& d,
+                                              const float (&row_term)[4], Range& seen) {
+  const int own = static_cast<int>(threadIdx.x) % 4 * kVector;
+#pragma unroll
+  for (int i = 0; i < kColumns / 32; ++i) {
+    float term[kVector], base[kVector];
+    load_eight(term, columns.term + own + 32 * i);
+    load_eight(base, columns.base + own + 32 * i);
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      PhiloxBlock drawn[2] = {};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (kDraws) drawn[half] = outputs.draw(c.key, 64 * m + 8 * half, 32 * i);
+      }
+      Vec<T, kVector> out[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float product[kVector];
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) product[j] = d[m][16 * i + j / 2 * 4 + 2 * half + j % 2];
+        const float add = row_term[2 * m + half];
+        out[half] = finish<T, kDraws>(product, add, __fmaf_rn(add, 0.0f, c.step), c, term, base,
+                                      drawn[half], seen);
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) outputs.store(64 * m + 8 * half, 32 * i, out[half]);
+    }
+  }
+}
+
+// Keeps what a warp saw of a member.
+__device__ __forceinline__ void keep_seen(Shared& shared, int member, Range seen) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
     seen = optical::merge(seen, {__shfl_xor_sync(kFullWarp, seen.lo, offset),
                                  __shfl_xor_sync(kFullWarp, seen.hi, offset)});
   }
-  if (threadIdx.x % 32 == 0) shared.seen[threadIdx.x / 32] = seen;
-  sync_consumers();
-  if (threadIdx.x == 0) {
-#pragma unroll
-    for (int w = 1; w < optical::kWarps; ++w) seen = optical::merge(seen, shared.seen[w]);
-    optical::store_range(parts + 2 * tile.part, seen);
-    shared.last = optical::is_last(a.ticket, gridDim.x);
-  }
-  sync_consumers();
-  if (shared.last) optical::move_ranges<kColumns>(a, nullptr, parts, grid.row_tiles);
+  Range& kept = shared.seen[member][threadIdx.x / 32];
+  if (threadIdx.x % 32 == 0) kept = optical::merge(kept, seen);
 }
 
 template <class T, bool kDraws>
-__global__ void __launch_bounds__(kBlockThreads, kBlocks)
+__device__ __forceinline__ void consume(const OpticalOutputArgs& a, const Grid& grid,
+                                        const char* ring, Shared& shared) {
+  const int group = static_cast<int>(threadIdx.x) / 128, own = static_cast<int>(threadIdx.x) % 128;
+  const int clusters = static_cast<int>(gridDim.x) / kCluster;
+  const int tiles = grid.row_pairs * grid.column_tiles;
+  Place place;
+  if (group > 0) give_turn(0);
+  int i = static_cast<int>(blockIdx.x) / kCluster + group * clusters;
+  place.skip(group * grid.chunks);
+  for (; i < tiles; i += kGroups * clusters) {
+    const Tile tile(a.members, grid, i);
+    const Outputs<T> outputs(a, tile);
+    const bool has = tile.column + own < tile.column_end;
+    const float column_sum = has ? a.column_sums[tile.column + own] : NAN;
+    const float bias = has && a.bias != nullptr
+                           ? to_float(static_cast<const T*>(a.bias)[tile.column + own])
+                           : 0.0f;
+    float row_term[4];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) row_term[r] = outputs.row_sum(64 * (r / 2) + 8 * (r % 2));
+    Sums d;
+    wait_for_turn(group);
+    multiply(d, grid.chunks, ring, shared, place, [&] {
+      if (i + clusters < tiles) give_turn(1 - group);
+    });
+    place.skip((kGroups - 1) * grid.chunks);
+    const optical::Mix& mix = shared.mix[tile.member];
+    const optical::Quantizer& q = shared.quantizer[tile.member];
+    const float term = optical::add(optical::mul(mix.column_gain, column_sum), mix.constant);
+    shared.columns[group].term[own] = term;
+    shared.columns[group].base[own] = __fmaf_rn(term, 0.0f, q.lo + bias);
+#pragma unroll
+    for (int r = 0; r < 4; ++r) row_term[r] *= mix.row_gain;
+    const float share = q.scale / q.top;
+    const Common common{mix.gain, share,    -q.lo * share,     q.top,
+                        q.step,   a.shared, a.key[tile.member]};
+    sync_threads(kGroupBarrier + group, 128);
+    Range seen = optical::unset_range();
+    write_outputs<T, kDraws>(outputs, common, shared.columns[group], d, row_term, seen);
+    if (a.train) keep_seen(shared, tile.member, seen);
+    sync_threads(kGroupBarrier + group, 128);  // before the next tile's columns
+  }
+}
+
+// What a block saw goes to its parts; the last block moves the ranges.
+__device__ __forceinline__ void tell(const OpticalOutputArgs& a, float* parts, Shared& shared) {
+  sync_threads(kConsumersBarrier, kConsumers);
+  if (threadIdx.x < a.members.count) {
+    Range seen = optical::unset_range();
+#pragma unroll
+    for (const Range& r : shared.seen[threadIdx.x]) seen = optical::merge(seen, r);
+    optical::store_range(parts + 2 * (threadIdx.x * gridDim.x + blockIdx.x), seen);
+  }
+  __syncwarp();
+  if (threadIdx.x == 0) shared.last = optical::is_last(a.ticket, gridDim.x);
+  sync_threads(kConsumersBarrier, kConsumers);
+  if (!shared.last) return;
+  optical::move_ranges(a, nullptr, parts, [](int member) {
+    return optical::Parts{static_cast<int64_t>(member) * gridDim.x, gridDim.x};
+  });
+}
+
+template <class T, bool kDraws>
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads, 1)
     linear_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,
                   const __grid_constant__ OpticalOutputArgs a, float* parts, Grid grid) {
   extern __shared__ __align__(1024) char ring[];
@@ -218,50 +352,53 @@ __global__ void __launch_bounds__(kBlockThreads, kBlocks)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       hopper::init_barrier(&shared.full[i], 1);
-      hopper::init_barrier(&shared.empty[i], 4 * kGroups);
+      hopper::init_barrier(&shared.empty[i], 4 * kCluster);
     }
     hopper::fence_barrier_init();
   }
-  const Tile tile(a.members, grid);
+  if (threadIdx.x < kOpticalMembers * optical::kWarps) {
+    shared.seen[threadIdx.x / optical::kWarps][threadIdx.x % optical::kWarps] =
+        optical::unset_range();
+  }
   optical::wait_for_earlier();
+  if (threadIdx.x < a.members.count) {
+    shared.quantizer[threadIdx.x] =
+        optical::quantizer(optical::load_range(a.members.range[threadIdx.x]), a.levels, 0.0f);
+    shared.mix[threadIdx.x] = optical::mix_of(a, static_cast<int>(threadIdx.x));
+  }
   __syncthreads();
+  hopper::cluster_sync();
   if (threadIdx.x >= kConsumers) {
-    if (threadIdx.x % 32 == 0) produce(&x, &weight, tile, grid.chunks, ring, shared);
-    return;
+    hopper::give_registers<40>();
+    if (threadIdx.x == kConsumers) produce(&x, &weight, a.members, grid, ring, shared);
+    __syncwarp();  // the barrier below is for whole warps
+  } else {
+    hopper::take_registers<232>();
+    consume<T, kDraws>(a, grid, ring, shared);
+    if (a.train) tell(a, parts, shared);
   }
-  if (threadIdx.x == 0) {
-    shared.quantizer =
-        optical::quantizer(optical::load_range(a.members.range[tile.member]), a.levels, 0.0f);
-  }
-  if (threadIdx.x == 32) shared.mix = optical::mix_of(a, tile.member);
-  const Outputs<T> outputs(a, tile);
-  const int own = tile.column + static_cast<int>(threadIdx.x);
-  const bool has = threadIdx.x < kColumns && own < tile.column_end;
-  const float column_sum = has ? a.column_sums[own] : 0.0f;
-  const float bias = has && a.bias != nullptr ? to_float(static_cast<const T*>(a.bias)[own]) : 0.0f;
-  const float row_sum[2] = {outputs.row_sum(0), outputs.row_sum(1)};
-  float d[kColumns / 2];
-  multiply(d, static_cast<int>(threadIdx.x) / 128, grid.chunks, ring, shared);
-  sync_consumers();
-  if (threadIdx.x < kColumns) {
-    const float term =
-        optical::add(optical::mul(shared.mix.column_gain, column_sum), shared.mix.constant);
-    shared.term[threadIdx.x] = term;
-    shared.base[threadIdx.x] = __fmaf_rn(term, 0.0f, shared.quantizer.lo + bias);
-  }
-  sync_consumers();
-  const Range seen = write_outputs<T, kDraws>(outputs, shared, d, row_sum);
-  if (a.train) tell(a, tile, grid, seen, parts, shared);
+  hopper::cluster_sync();  // no block may go while the other one signals to it
 }
 
 Grid grid_of(const OpticalLinearArgs& args) {
   const OpticalOutputArgs& a = args.output;
   Grid g{static_cast<int>((a.inner + kChunk - 1) / kChunk),
-         static_cast<int>((a.rows + kRows - 1) / kRows), 0};
+         static_cast<int>((a.rows + kRows * kCluster - 1) / (kRows * kCluster)), 0};
   for (int m = 0; m < a.members.count; ++m) {
     g.column_tiles += static_cast<int>(optical::tiles_of<kColumns>(a.members, m));
   }
   return g;
+}
+
+// As many blocks as the device holds, or as there are tiles.
+int blocks_of(const Grid& grid) {
+  int device = 0, chip = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&chip, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    return kCluster;
+  }
+  const int tiles = grid.row_pairs * grid.column_tiles, most = chip / kCluster;
+  return kCluster * (tiles < most ? tiles : most);
 }
 
 template <class T, bool kDraws>
@@ -270,18 +407,18 @@ cudaError_t launch(const OpticalLinearArgs& args, float* seen, cudaStream_t stre
   CUtensorMap x, weight;
   if (!make_tensor_map(&x, Dtype::kFloat16, {args.x_codes, a.inner, a.rows, 1, a.rows * a.inner},
                        kRows, kChunk) ||
-      !make_spread_rows_map(&weight, args.w_codes, a.inner, a.columns, kColumns)) {
+      !make_spread_rows_map(&weight, args.w_codes, a.inner, a.columns, kColumns / kCluster)) {
     return cudaErrorInvalidValue;
   }
   const auto kernel = linear_kernel<T, kDraws>;
-  constexpr int kBytes = kStages * kStageBytes;
-  if (auto e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) {
+  if (auto e =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingBytes)) {
     return e;
   }
   const Grid grid = grid_of(args);
-  const dim3 blocks(static_cast<unsigned>(grid.row_tiles * grid.column_tiles));
-  return optical::launch_overlapped(kernel, {blocks, kBlockThreads, kBytes}, stream, x, weight, a,
-                                    seen, grid);
+  const dim3 blocks(static_cast<unsigned>(blocks_of(grid)));
+  return optical::launch_overlapped(kernel, {blocks, kBlockThreads, kRingBytes}, stream, x, weight,
+                                    a, seen, grid);
 }
 
 }  // namespace
@@ -297,8 +434,7 @@ bool can_fuse_optical_linear(const OpticalLinearArgs& args, Dtype dtype) {
 }
 
 int64_t optical_linear_parts(const OpticalLinearArgs& a) {
-  const Grid grid = grid_of(a);
-  return int64_t{2} * grid.row_tiles * grid.column_tiles;
+  return int64_t{2} * a.output.members.count * blocks_of(grid_of(a));
 }
 
 cudaError_t launch_optical_linear(const OpticalLinearArgs& a, float* seen, Dtype dtype,

@@ -78,8 +78,11 @@ __device__ __forceinline__ Place place_of(const OpticalOutputArgs& a, int chunks
   return p;
 }
 
+// A member's parts of `seen` or `unset`: [tiles, gridDim.x] of the members before it, then its own.
 __device__ __forceinline__ int64_t first_part(const OpticalOutputArgs& a, int member) {
-  return optical::first_part<kTile>(a.members, member, gridDim.x);
+  int64_t tiles = 0;
+  for (int m = 0; m < member; ++m) tiles += tiles_of(a.members, m);
+  return tiles * gridDim.x;
 }
 __device__ __forceinline__ int64_t part_of(const OpticalOutputArgs& a, int member) {
   return first_part(a, member) + static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -276,7 +279,10 @@ __global__ void __launch_bounds__(kThreads, 4)
     last = optical::is_last(a.ticket, blocks);
   }
   __syncthreads();
-  if (last) optical::move_ranges<kTile>(a, unset, seen, gridDim.x);
+  if (!last) return;
+  optical::move_ranges(a, unset, seen, [&](int member) {
+    return optical::Parts{first_part(a, member), tiles_of(a.members, member) * gridDim.x};
+  });
 }
 
 // For unset ranges: what the output will be quantized from.

@@ -218,6 +218,18 @@ TEST(OpticalLinear, CudaAgreesWithTheCpuOnManyRows) {
   }
 }
 
+// More tiles than the device holds at once, so that blocks go from one to the next.
+TEST(OpticalLinear, CudaAgreesWithTheCpuOnManyTiles) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const int64_t inner : {64, 136, 512}) {
+    Group group(at::kBFloat16, inner, {1024, 32, 480}, true);
+    compare_calls(
+        group.to(at::kBFloat16, at::kCUDA), group, normal({4, 1000, inner}, at::kBFloat16),
+        at::kCUDA, [](Group& g, const at::Tensor& input) { return g(input); },
+        "K " + std::to_string(inner), share_of(at::kFloat, at::kCUDA));
+  }
+}
+
 TEST(OpticalLinear, WhatIsNoNumberStaysInItsRowOrColumn) {
   for (const bool cuda : {false, true}) {
     if (cuda && !testing::cuda_unavailable().empty() && !testing::cuda_required()) continue;
@@ -395,27 +407,34 @@ TEST(OpticalLinear, NoRowsMoveNothing) {
 }
 
 // A training call inside a graph asks nothing of the host, and its replays move the ranges.
+// A captured call against eager ones: both give the same bits, so a call's are reproducible too.
+void compare_captured(std::vector<int64_t> splits, int64_t tokens) {
+  const CudaRuntime& cuda = *cuda_runtime();
+  Group group = Group(at::kBFloat16, 64, std::move(splits), false).to(at::kBFloat16, at::kCUDA);
+  const at::Tensor x = normal({4, tokens, 64}, at::kBFloat16).to(at::kCUDA);
+  for (int i = 0; i < 3; ++i) group(x);
+  group.settings.ranges_set = true;
+  group(x);
+  Group eager = group.to(at::kBFloat16, at::kCUDA);
+  at::Tensor y;
+  auto graph = cuda.capture([&] { y = group(x); });
+  for (int i = 0; i < 3; ++i) {
+    x.mul_(1.3);
+    group.settings.clock->select(0, 0).fill_(i);
+    eager.settings.clock->select(0, 0).fill_(i);
+    graph->replay();
+    EXPECT_TRUE(identical(y.cpu(), eager(x).cpu())) << i;
+    EXPECT_TRUE(identical(group.out_ranges[1].cpu(), eager.out_ranges[1].cpu())) << i;
+    EXPECT_TRUE(identical(group.w_ranges[0].cpu(), eager.w_ranges[0].cpu())) << i;
+  }
+}
+
 TEST(OpticalLinear, IsCapturedInAGraph) {
   REFRACT_CUDA_OR_SKIP();
   std::thread([] {
-    const CudaRuntime& cuda = *cuda_runtime();
-    cuda.use_side_stream();
-    Group group = Group(at::kBFloat16, 64, {24, 40}, false).to(at::kBFloat16, at::kCUDA);
-    const at::Tensor x = normal({4, 8, 64}, at::kBFloat16).to(at::kCUDA);
-    for (int i = 0; i < 3; ++i) group(x);
-    group.settings.ranges_set = true;
-    Group eager = group.to(at::kBFloat16, at::kCUDA);
-    at::Tensor y;
-    auto graph = cuda.capture([&] { y = group(x); });
-    for (int i = 0; i < 3; ++i) {
-      x.mul_(1.3);
-      group.settings.clock->select(0, 0).fill_(i);
-      eager.settings.clock->select(0, 0).fill_(i);
-      graph->replay();
-      EXPECT_TRUE(identical(y.cpu(), eager(x).cpu())) << i;
-      EXPECT_TRUE(identical(group.out_ranges[1].cpu(), eager.out_ranges[1].cpu())) << i;
-      EXPECT_TRUE(identical(group.w_ranges[0].cpu(), eager.w_ranges[0].cpu())) << i;
-    }
+    cuda_runtime()->use_side_stream();
+    compare_captured({24, 40}, 8);
+    compare_captured({1024, 288}, 1024);  // several tiles a block
   }).join();
 }
 
