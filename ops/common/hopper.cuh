@@ -32,15 +32,28 @@ __device__ __forceinline__ void arrive_expecting(uint64_t* barrier, int bytes) {
       "r"(bytes)
       : "memory");
 }
-__device__ __forceinline__ void wait(uint64_t* barrier, uint32_t parity) {
+__device__ __forceinline__ void wait_at(uint32_t barrier_address, uint32_t parity) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again;\n"
-      "}" ::"r"(shared_address(barrier)),
+      "}" ::"r"(barrier_address),
       "r"(parity)
+      : "memory");
+}
+__device__ __forceinline__ void wait(uint64_t* barrier, uint32_t parity) {
+  wait_at(shared_address(barrier), parity);
+}
+
+// `bytes` neighbouring bytes to shared memory; addresses and size are multiples of 16.
+__device__ __forceinline__ void copy_bytes(void* to, const void* from, int bytes,
+                                           uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
 }
 
@@ -79,14 +92,16 @@ __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
                    : "memory");
 }
-// At the same barrier of the cluster's block `rank`. Without a release at cluster scope, which
-// would wait for all of the thread's stores: for those who have only read.
-__device__ __forceinline__ void arrive_at(uint64_t* barrier, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(barrier)),
-      "r"(rank)
-      : "memory");
+// The address of the same place in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ uint32_t address_at(const void* p, uint32_t rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
+  return address;
+}
+// At a barrier of another block, by address_at(). Without a release at cluster scope, which would
+// wait for all of the thread's stores: for those who have only read.
+__device__ __forceinline__ void arrive_at(uint32_t barrier_address) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier_address) : "memory");
 }
 
 // A warpgroup's registers, from what the launch gave each thread: fewer, or more once others have

@@ -44,6 +44,7 @@ struct Shared {
   uint64_t full[kStages], empty[kStages];
   optical::Quantizer quantizer[kOpticalMembers];
   optical::Mix mix[kOpticalMembers];
+  PhiloxKey key[kOpticalMembers];
   Columns columns[kGroups];
   Range seen[kOpticalMembers][optical::kWarps];
   bool last;
@@ -125,24 +126,39 @@ __device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap*
   }
 }
 
-// A stage is free again once the warpgroups of both blocks have read it.
-__device__ __forceinline__ void release(Shared& shared, int stage) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (lane < kCluster) hopper::arrive_at(&shared.empty[stage], static_cast<uint32_t>(lane));
-}
-
 using Sums = float[2][kColumns / 2];  // of 2 x 64 rows
+
+// What a consumer needs of the ring, as the instructions take it: the loop has few cycles for
+// anything but products, since the other warpgroup takes its share of the issue slots.
+struct Ring {
+  uint32_t full, empty;  // addresses of the first stage's barriers; `empty` this lane's block's
+  uint64_t upper, lower, columns;  // operands of the first stage
+  bool releases;                   // a lane that tells one of the blocks that a stage is free
+
+  __device__ __forceinline__ Ring(const char* ring, Shared& shared) {
+    const uint32_t lane = threadIdx.x % 32;
+    releases = lane < kCluster;
+    full = hopper::shared_address(shared.full);
+    empty = hopper::address_at(shared.empty, releases ? lane : 0);
+    upper = hopper::operand<128>(ring);
+    lower = hopper::operand<128>(ring + 64 * kChunk * 2);
+    columns = hopper::operand<128>(ring + kRowsBytes);
+  }
+  // A stage is free again once the warpgroups of both blocks have read it.
+  __device__ __forceinline__ void release(int stage) const {
+    if (releases) hopper::arrive_at(empty + 8 * static_cast<uint32_t>(stage));
+  }
+};
 
 // then(): called once all products are on their way.
 template <class F>
-__device__ __forceinline__ void multiply(Sums& d, int chunks, const char* ring, Shared& shared,
-                                         Place& place, F then) {
+__device__ __forceinline__ void multiply(Sums& d, int chunks, const Ring& ring, Place& place,
+                                         F then) {
   int held = 0;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    hopper::wait(&shared.full[place.stage], place.parity);
-    const char* at = ring + place.stage * kStageBytes;
-    const uint64_t a = hopper::operand<128>(at), a2 = hopper::operand<128>(at + 64 * kChunk * 2),
-                   b = hopper::operand<128>(at + kRowsBytes);
+    hopper::wait_at(ring.full + 8 * static_cast<uint32_t>(place.stage), place.parity);
+    const auto at = static_cast<uint64_t>(place.stage * (kStageBytes / 16));
+    const uint64_t a = ring.upper + at, a2 = ring.lower + at, b = ring.columns + at;
     hopper::wgmma_begin();
 #pragma unroll
     for (int i = 0; i < kChunk / 16; ++i) {  // 16 columns are 32 bytes
@@ -151,7 +167,7 @@ __device__ __forceinline__ void multiply(Sums& d, int chunks, const char* ring, 
     }
     hopper::wgmma_commit();
     hopper::wgmma_wait<1>();
-    if (chunk > 0) release(shared, held);
+    if (chunk > 0) ring.release(held);
     held = place.stage;
     place.next();
   }
@@ -159,49 +175,46 @@ __device__ __forceinline__ void multiply(Sums& d, int chunks, const char* ring, 
   hopper::wgmma_wait<0>();
   hopper::keep(d[0]);
   hopper::keep(d[1]);
-  release(shared, held);
+  ring.release(held);
 }
 
-// Where a thread's outputs lie in the noise stream and in memory: rows `row` + 64 m + 8 half.
+constexpr int kHeld = 4;  // rows of a tile that a thread has parts of
+// The r-th of them.
+__device__ __forceinline__ constexpr int row_offset(int r) { return r / 2 * 64 + r % 2 * 8; }
+
+// Where a thread's outputs lie: in its rows, eight columns of each 32.
 template <class T>
 struct Outputs {
-  const OpticalOutputArgs& a;
-  int row, column, column_end, member;
-  uint64_t first, step;
-  int64_t width;
+  T* at[kHeld];           // in memory
+  uint64_t block[kHeld];  // of noise
+  bool there[kHeld];
+  int columns;  // of the member, from the thread's first on
 
-  __device__ __forceinline__ Outputs(const OpticalOutputArgs& args, const Tile& tile)
-      : a(args),
-        row(tile.row + static_cast<int>(threadIdx.x) % 128 / 32 * 16 +
-            static_cast<int>(threadIdx.x) % 32 / 4),
-        column(tile.column + static_cast<int>(threadIdx.x) % 4 * kVector),
-        column_end(tile.column_end),
-        member(tile.member),
-        width(tile.column_end - args.members.begin[tile.member]) {
-    const optical::Now now = optical::now_of(a.clock);
-    step = now.step;
-    first = now.slice * static_cast<uint64_t>(a.rows / a.slices * width) +
-            static_cast<uint64_t>(column - a.members.begin[member]);
+  __device__ __forceinline__ Outputs(const OpticalOutputArgs& a, const Tile& tile, int row,
+                                     uint64_t slice) {
+    const int column = tile.column + static_cast<int>(threadIdx.x) % 4 * kVector;
+    const int64_t begin = a.members.begin[tile.member], width = tile.column_end - begin;
+    const auto first = static_cast<int64_t>(slice) * (a.rows / a.slices);  // row of the batch
+    columns = tile.column_end - column;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int64_t r = row + row_offset(i);
+      at[i] = static_cast<T*>(a.y) + r * a.columns + column;
+      block[i] = static_cast<uint64_t>((first + r) * width + column - begin) >> 3;
+      there[i] = r < a.rows;
+    }
   }
-  // NaN for a row that is not there, so that its values enter no range.
-  __device__ __forceinline__ float row_sum(int r) const {
-    return row + r < a.rows ? a.row_sums[row + r] : NAN;
-  }
-  __device__ __forceinline__ PhiloxBlock draw(PhiloxKey key, int r, int offset) const {
-    const uint64_t index = first + static_cast<uint64_t>((row + r) * width + offset);
-    return philox(key, step, index >> 3);
-  }
-  __device__ __forceinline__ void store(int r, int offset, const Vec<T, kVector>& v) const {
-    if (row + r >= a.rows || column + offset >= column_end) return;
-    store_vec(static_cast<T*>(a.y) + static_cast<int64_t>(row + r) * a.columns + column + offset,
-              v);
+  __device__ __forceinline__ void store(int i, int offset, const Vec<T, kVector>& v) const {
+    if (there[i] && offset < columns) store_vec(at[i] + offset, v);
   }
 };
 
 // What the outputs of a tile's member have in common.
 struct Common {
   float gain, share, offset, top, step, noise;
-  PhiloxKey key;
+  uint32_t noise_base;
+  const PhiloxKey* key;  // in shared memory
+  uint64_t now;
 };
 
 // Eight outputs side by side, from their products. Clamping is the multiply-add's own saturation,
@@ -217,7 +230,9 @@ __device__ __forceinline__ Vec<T, kVector> finish(const float (&product)[kVector
   for (int j = 0; j < kVector; ++j) {
     const float value = __fmaf_rn(c.gain, product[j], row_term + term[j]);
     seen = optical::include(seen, value);
-    const float xi = kDraws ? optical::noise_of_half(drawn.word[j / 2], j % 2 != 0) : c.noise;
+    const float f =
+        __uint_as_float(__byte_perm(drawn.word[j / 2], c.noise_base, j % 2 ? 0x7632 : 0x7610));
+    const float xi = kDraws ? __fmaf_rn(f, 1.0f / 65536.0f, -128.5f) : c.noise;
     const float place = __saturatef(__fmaf_rn(value, c.share, c.offset));
     const float level = optical::round_even(__fmaf_rn(place, c.top, xi));
     out.at[j] = from_float<T>(__fmaf_rn(level, step, base[j]));
@@ -236,35 +251,48 @@ __device__ __forceinline__ void load_eight(float (&to)[kVector], const float* fr
   }
 }
 
+__device__ __forceinline__ PhiloxKey load_key(const PhiloxKey* p) {
+  PhiloxKey key;
+  asm volatile("ld.volatile.shared.v2.u32 {%0, %1}, [%2];"
+               : "=r"(key.lo), "=r"(key.hi)
+               : "r"(hopper::shared_address(p))
+               : "memory");
+  return key;
+}
+
 template <class T, bool kDraws>
 __device__ __forceinline__ void write_outputs(const Outputs<T>& outputs, const Common& c,
-                                              const Columns& columns, const Sums& d,
-                                              const float (&row_term)[4], Range& seen) {
+                                              const Columns& columns, Sums& d,
+                                              const float (&row_term)[kHeld], Range& seen) {
   const int own = static_cast<int>(threadIdx.x) % 4 * kVector;
-#pragma unroll
+  // A loop, with the sums moved through the registers that its body reads: unrolled, the code would
+  // be larger than the cache of instructions.
+#pragma unroll 1
   for (int i = 0; i < kColumns / 32; ++i) {
     float term[kVector], base[kVector];
     load_eight(term, columns.term + own + 32 * i);
     load_eight(base, columns.base + own + 32 * i);
+    PhiloxBlock drawn[kHeld] = {};
+    // Read anew, or the compiler keeps the keys of all rounds and what follows from them, for which
+    // there are not enough registers.
+    const PhiloxKey key = load_key(c.key);
+#pragma unroll
+    for (int r = 0; r < kHeld; ++r) {
+      if (kDraws) drawn[r] = philox(key, c.now, outputs.block[r] + 4 * i);
+    }
+#pragma unroll
+    for (int r = 0; r < kHeld; ++r) {
+      float product[kVector];
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) product[j] = d[r / 2][j / 2 * 4 + r % 2 * 2 + j % 2];
+      outputs.store(r, 32 * i,
+                    finish<T, kDraws>(product, row_term[r], __fmaf_rn(row_term[r], 0.0f, c.step), c,
+                                      term, base, drawn[r], seen));
+    }
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      PhiloxBlock drawn[2] = {};
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        if (kDraws) drawn[half] = outputs.draw(c.key, 64 * m + 8 * half, 32 * i);
-      }
-      Vec<T, kVector> out[2];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float product[kVector];
-#pragma unroll
-        for (int j = 0; j < kVector; ++j) product[j] = d[m][16 * i + j / 2 * 4 + 2 * half + j % 2];
-        const float add = row_term[2 * m + half];
-        out[half] = finish<T, kDraws>(product, add, __fmaf_rn(add, 0.0f, c.step), c, term, base,
-                                      drawn[half], seen);
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) outputs.store(64 * m + 8 * half, 32 * i, out[half]);
+      for (int j = 0; j < kColumns / 2 - 16; ++j) d[m][j] = d[m][j + 16];
     }
   }
 }
@@ -283,27 +311,34 @@ __device__ __forceinline__ void keep_seen(Shared& shared, int member, Range seen
 template <class T, bool kDraws>
 __device__ __forceinline__ void consume(const OpticalOutputArgs& a, const Grid& grid,
                                         const char* ring, Shared& shared) {
-  const int group = static_cast<int>(threadIdx.x) / 128, own = static_cast<int>(threadIdx.x) % 128;
+  // From one lane, so that what follows from it is known to be the same in a whole warp.
+  const int group = __shfl_sync(kFullWarp, static_cast<int>(threadIdx.x) / 128, 0);
+  const int own = static_cast<int>(threadIdx.x) % 128;
+  const Ring own_ring(ring, shared);
   const int clusters = static_cast<int>(gridDim.x) / kCluster;
   const int tiles = grid.row_pairs * grid.column_tiles;
+  const optical::Now now = optical::now_of(a.clock);
   Place place;
   if (group > 0) give_turn(0);
   int i = static_cast<int>(blockIdx.x) / kCluster + group * clusters;
   place.skip(group * grid.chunks);
   for (; i < tiles; i += kGroups * clusters) {
     const Tile tile(a.members, grid, i);
-    const Outputs<T> outputs(a, tile);
     const bool has = tile.column + own < tile.column_end;
     const float column_sum = has ? a.column_sums[tile.column + own] : NAN;
     const float bias = has && a.bias != nullptr
                            ? to_float(static_cast<const T*>(a.bias)[tile.column + own])
                            : 0.0f;
-    float row_term[4];
+    const int row = tile.row + own / 32 * 16 + own % 32 / 4;
+    float row_term[kHeld];
 #pragma unroll
-    for (int r = 0; r < 4; ++r) row_term[r] = outputs.row_sum(64 * (r / 2) + 8 * (r % 2));
+    for (int r = 0; r < kHeld; ++r) {
+      // NaN for a row that is not there, so that its values enter no range.
+      row_term[r] = row + row_offset(r) < a.rows ? a.row_sums[row + row_offset(r)] : NAN;
+    }
     Sums d;
     wait_for_turn(group);
-    multiply(d, grid.chunks, ring, shared, place, [&] {
+    multiply(d, grid.chunks, own_ring, place, [&] {
       if (i + clusters < tiles) give_turn(1 - group);
     });
     place.skip((kGroups - 1) * grid.chunks);
@@ -313,12 +348,16 @@ __device__ __forceinline__ void consume(const OpticalOutputArgs& a, const Grid& 
     shared.columns[group].term[own] = term;
     shared.columns[group].base[own] = __fmaf_rn(term, 0.0f, q.lo + bias);
 #pragma unroll
-    for (int r = 0; r < 4; ++r) row_term[r] *= mix.row_gain;
+    for (int r = 0; r < kHeld; ++r) row_term[r] *= mix.row_gain;
     const float share = q.scale / q.top;
-    const Common common{mix.gain, share,    -q.lo * share,     q.top,
-                        q.step,   a.shared, a.key[tile.member]};
+    uint32_t noise_base = 0x4B000000u;
+    asm volatile("" : "+r"(noise_base));
+    const Common common{mix.gain, share,    -q.lo * share, q.top,
+                        q.step,   a.shared, noise_base,    &shared.key[tile.member],
+                        now.step};
     sync_threads(kGroupBarrier + group, 128);
     Range seen = optical::unset_range();
+    const Outputs<T> outputs(a, tile, row, now.slice);
     write_outputs<T, kDraws>(outputs, common, shared.columns[group], d, row_term, seen);
     if (a.train) keep_seen(shared, tile.member, seen);
     sync_threads(kGroupBarrier + group, 128);  // before the next tile's columns
@@ -365,6 +404,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads
     shared.quantizer[threadIdx.x] =
         optical::quantizer(optical::load_range(a.members.range[threadIdx.x]), a.levels, 0.0f);
     shared.mix[threadIdx.x] = optical::mix_of(a, static_cast<int>(threadIdx.x));
+    shared.key[threadIdx.x] = a.key[threadIdx.x];
   }
   __syncthreads();
   hopper::cluster_sync();
