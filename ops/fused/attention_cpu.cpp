@@ -8,16 +8,15 @@
 #include <vector>
 
 #include "ops/common/dispatch.h"
+#include "ops/common/math.h"
 #include "ops/common/simd.h"
 #include "ops/common/tile.h"
 #include "ops/fused/attention.h"
-#include "ops/fused/softmax_row.h"
 
 namespace refract {
 namespace {
 
 using simd::narrow;
-using simd::softmax_row;
 using simd::widen;
 
 constexpr int64_t kPad = 16;  // elements: a whole number of vectors of any instruction set and type
@@ -84,6 +83,30 @@ REFRACT_INLINE void store(const Args<T>& a, const Accumulate<T>* from, int64_t r
   for (int64_t t = 0; t < rows; ++t) {
     for (int64_t d = 0; d < a.head_dim; ++d) to[t * ld + d] = narrow<T>(from[t * a.dim_p + d]);
   }
+}
+
+// s [width] -> softmax of scale * s over its first n elements; the others become zero.
+template <class A, int L>
+REFRACT_INLINE void softmax_row(A* s, int64_t n, int64_t width, A scale) {
+  A top[L], total[L];
+  for (int i = 0; i < L; ++i) top[i] = s[0], total[i] = 0;
+  for (int64_t j = 0; j < width; j += L) {
+    for (int i = 0; i < L; ++i) top[i] = (j + i < n && s[j + i] > top[i]) ? s[j + i] : top[i];
+  }
+  A highest = top[0];
+  for (int i = 1; i < L; ++i) highest = top[i] > highest ? top[i] : highest;
+  for (int64_t j = 0; j < width; j += L) {
+    for (int i = 0; i < L; ++i) {
+      const A e = simd::exp((s[j + i] - highest) * scale);
+      s[j + i] = j + i < n ? e : A(0);
+      total[i] += s[j + i];
+    }
+  }
+  for (int step = L / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) total[i] += total[i + step];
+  }
+  const A inverse = A(1) / total[0];
+  for (int64_t j = 0; j < width; ++j) s[j] *= inverse;
 }
 
 // ds = p (ds - sum(p ds)) scale: the gradient by the scores from the one by the probabilities.

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "ops/common/dispatch.h"
+#include "ops/common/math.h"
 #include "ops/common/simd.h"
 #include "ops/common/tile.h"
 #include "ops/fused/prefix_attention.h"
-#include "ops/fused/softmax_row.h"
 
 namespace refract {
 namespace {
@@ -29,29 +29,36 @@ struct Args {
   T* out;                 // [A, nodes, heads head_dim]
   const int64_t* depths;  // [nodes]
   int64_t nodes, heads, kv_heads, head_dim;
-  int64_t levels_p, dim_p;  // padded
+  int64_t levels_p, dim_p;  // padded, levels with room for a vector behind the last one
   Accumulate<T> scale;
   Accumulate<T>* scratch;  // of the calling task
 };
 
-// Of one model. Between keys, values and probabilities of all heads lie enough others that a vector
-// is not read while the narrow stores to it are still on their way.
+// Of one model. Every step is done for all heads before the next begins, so that a vector is not
+// read while narrower stores to it are still on their way.
 template <class A>
 struct Scratch {
-  A *k_t, *v;    // of the path, per key/value head: [head_dim, levels_p], [levels_p, dim_p]
-  A *q, *p, *y;  // of a tile's rows: [rows, head_dim], per head [rows, levels_p], [rows, dim_p]
+  A *k_t, *v;  // of the path, per key/value head: [head_dim, levels_p], [levels_p, dim_p]
+  A *q, *y;    // of a head's rows: [rows, head_dim], [rows, dim_p]
+  A *s, *p;    // scores [heads rows, levels_p]; probabilities, transposed: [levels_p, rows_p]
+  A* limits;   // [rows_p]: how many keys a row sees
+  int64_t rows_p;
   template <class T>
   static int64_t size(const Args<T>& a) {
-    return a.kv_heads * (a.head_dim * a.levels_p + a.levels_p * a.dim_p) +
-           kMostRows * (2 * a.dim_p + a.heads * a.levels_p);
+    const int64_t rows_p = padded(a.heads * kMostRows);
+    return a.kv_heads * (a.head_dim * a.levels_p + a.levels_p * a.dim_p) + 2 * kMostRows * a.dim_p +
+           2 * rows_p * a.levels_p + rows_p;
   }
   template <class T>
-  explicit REFRACT_INLINE Scratch(const Args<T>& a)
-      : k_t(a.scratch),
-        v(k_t + a.kv_heads * a.head_dim * a.levels_p),
-        q(v + a.kv_heads * a.levels_p * a.dim_p),
-        p(q + kMostRows * a.dim_p),
-        y(p + kMostRows * a.heads * a.levels_p) {}
+  explicit REFRACT_INLINE Scratch(const Args<T>& a) : rows_p(padded(a.heads * kMostRows)) {
+    A* next = a.scratch;
+    const auto take = [&](int64_t n) { return next += n, next - n; };
+    k_t = take(a.kv_heads * a.head_dim * a.levels_p);
+    v = take(a.kv_heads * a.levels_p * a.dim_p);
+    q = take(kMostRows * a.dim_p), y = take(kMostRows * a.dim_p);
+    s = take(rows_p * a.levels_p), p = take(rows_p * a.levels_p);
+    limits = take(rows_p);
+  }
 };
 
 // Nodes that go one deeper each: the rows of a tile.
@@ -70,19 +77,53 @@ REFRACT_INLINE Run run_from(const Args<T>& a, int64_t first) {
 }
 
 // The run's keys and values become the end of the path.
-template <class T, class A>
+template <class I, class T, class A>
 REFRACT_INLINE void extend_path(const Args<T>& a, const Scratch<A>& s, const T* joint,
                                 const Run& run) {
   const int64_t width = (a.heads + 2 * a.kv_heads) * a.head_dim;
   for (int64_t h = 0; h < a.kv_heads; ++h) {
+    const T* k = joint + run.first * width + (a.heads + h) * a.head_dim;
+    const T* v = k + a.kv_heads * a.head_dim;
     A* k_t = s.k_t + h * a.head_dim * a.levels_p + run.depth;
     A* values = s.v + (h * a.levels_p + run.depth) * a.dim_p;
-    for (int64_t r = 0; r < run.count; ++r) {
-      const T* k = joint + (run.first + r) * width + (a.heads + h) * a.head_dim;
-      const T* v = k + a.kv_heads * a.head_dim;
-      for (int64_t d = 0; d < a.head_dim; ++d) k_t[d * a.levels_p + r] = widen(k[d]);
-      for (int64_t d = 0; d < a.head_dim; ++d) values[r * a.dim_p + d] = widen(v[d]);
+    if constexpr (std::is_same_v<T, A>) {
+      simd::transpose<A, I>(k, width, run.count, a.head_dim, k_t, a.levels_p);
+    } else {
+      for (int64_t r = 0; r < run.count; ++r) {
+        for (int64_t d = 0; d < a.head_dim; ++d) k_t[d * a.levels_p + r] = widen(k[r * width + d]);
+      }
     }
+    for (int64_t r = 0; r < run.count; ++r) {
+      for (int64_t d = 0; d < a.head_dim; ++d) values[r * a.dim_p + d] = widen(v[r * width + d]);
+    }
+  }
+}
+
+// Scores of `rows` rows to probabilities, over the first `length` keys. Rows lie in lanes, so that
+// nothing is summed across a vector; what a row does not see becomes zero.
+template <class I, class A>
+REFRACT_INLINE void softmax(const Scratch<A>& s, int64_t rows, int64_t length, int64_t levels_p,
+                            A scale) {
+  using V = typename simd::VectorOf<A, I>::Type;
+  constexpr int L = simd::kLanesOf<A, I>;
+  simd::transpose<A, I>(s.s, levels_p, rows, (length + L - 1) / L * L, s.p, s.rows_p);
+  for (int64_t lane = 0; lane < rows; lane += L) {
+    const auto row = [&](int64_t j) { return reinterpret_cast<V*>(s.p + j * s.rows_p + lane); };
+    const V limit = *reinterpret_cast<const V*>(s.limits + lane);
+    V top = *row(0), total = {};
+    for (int64_t j = 1; j < length; ++j) {
+      const V x = static_cast<A>(j) < limit ? *row(j) : top;
+      top = x > top ? x : top;
+    }
+    for (int64_t j = 0; j < length; ++j) {
+      A e[L];
+      *reinterpret_cast<V*>(e) = (*row(j) - top) * scale;
+      for (int i = 0; i < L; ++i) e[i] = simd::exp(e[i]);
+      *row(j) = static_cast<A>(j) < limit ? *reinterpret_cast<const V*>(e) : V{};
+      total += *row(j);
+    }
+    const V inverse = A(1) / total;
+    for (int64_t j = 0; j < length; ++j) *row(j) *= inverse;
   }
 }
 
@@ -103,35 +144,40 @@ REFRACT_INLINE simd::Strided<A> queries(const Args<T>& a, const Scratch<A>& s, c
 }
 
 template <class I, class T>
-REFRACT_INLINE void forward_body(const Args<T>& a, int64_t begin, int64_t end) {
+REFRACT_INLINE void attend(const Args<T>& a, const Scratch<Accumulate<T>>& s, const T* joint,
+                           T* out, const Run& run) {
   using A = Accumulate<T>;
   constexpr int L = simd::kLanesOf<A, I>;
-  const Scratch<A> s(a);
-  const int64_t group = a.heads / a.kv_heads, out_width = a.heads * a.head_dim;
+  const int64_t m = run.count, length = run.depth + m, vectors = (length + L - 1) / L,
+                group = a.heads / a.kv_heads, out_width = a.heads * a.head_dim;
+  for (int64_t h = 0; h < a.heads; ++h) {
+    simd::product<A, I>(m, vectors, a.head_dim, queries(a, s, joint, run, h),
+                        s.k_t + h / group * a.head_dim * a.levels_p, a.levels_p,
+                        s.s + h * m * a.levels_p, a.levels_p);
+    for (int64_t r = 0; r < m; ++r) s.limits[h * m + r] = static_cast<A>(run.depth + r + 1);
+  }
+  softmax<I>(s, a.heads * m, length, a.levels_p, a.scale);
+  for (int64_t h = 0; h < a.heads; ++h) {
+    simd::product<A, I>(m, a.dim_p / L, length, {s.p + h * m, 1, s.rows_p},
+                        s.v + h / group * a.levels_p * a.dim_p, a.dim_p, s.y, a.dim_p);
+    for (int64_t r = 0; r < m; ++r) {
+      T* row = out + (run.first + r) * out_width + h * a.head_dim;
+      for (int64_t d = 0; d < a.head_dim; ++d) row[d] = narrow<T>(s.y[r * a.dim_p + d]);
+    }
+  }
+}
+
+template <class I, class T>
+REFRACT_INLINE void forward_body(const Args<T>& a, int64_t begin, int64_t end) {
+  const Scratch<Accumulate<T>> s(a);
   for (int64_t model = begin; model < end; ++model) {
     const T* joint = a.qkv + model * a.nodes * (a.heads + 2 * a.kv_heads) * a.head_dim;
-    T* out = a.out + model * a.nodes * out_width;
+    T* out = a.out + model * a.nodes * a.heads * a.head_dim;
     for (int64_t i = 0; i < a.nodes;) {
       const Run run = run_from<I>(a, i);
-      const int64_t m = run.count, length = run.depth + m, vectors = (length + L - 1) / L;
-      extend_path(a, s, joint, run);
-      for (int64_t h = 0; h < a.heads; ++h) {
-        simd::product<A, I>(m, vectors, a.head_dim, queries(a, s, joint, run, h),
-                            s.k_t + h / group * a.head_dim * a.levels_p, a.levels_p,
-                            s.p + h * m * a.levels_p, a.levels_p);
-      }
-      for (int64_t r = 0; r < a.heads * m; ++r) {
-        simd::softmax_row<A, L>(s.p + r * a.levels_p, run.depth + r % m + 1, vectors * L, a.scale);
-      }
-      for (int64_t h = 0; h < a.heads; ++h) {
-        simd::product<A, I>(m, a.dim_p / L, length, {s.p + h * m * a.levels_p, a.levels_p, 1},
-                            s.v + h / group * a.levels_p * a.dim_p, a.dim_p, s.y, a.dim_p);
-        for (int64_t r = 0; r < m; ++r) {
-          T* row = out + (i + r) * out_width + h * a.head_dim;
-          for (int64_t d = 0; d < a.head_dim; ++d) row[d] = narrow<T>(s.y[r * a.dim_p + d]);
-        }
-      }
-      i += m;
+      extend_path<I>(a, s, joint, run);
+      attend<I>(a, s, joint, out, run);
+      i += run.count;
     }
   }
 }
@@ -170,7 +216,7 @@ at::Tensor prefix_attention_cpu(const at::Tensor& qkv_in, const at::Tensor& dept
                        num_heads,
                        num_kv_heads,
                        head_dim,
-                       padded(levels),
+                       padded(levels) + kPad,
                        padded(head_dim),
                        static_cast<A>(scale),
                        nullptr};
