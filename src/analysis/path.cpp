@@ -25,7 +25,7 @@ constexpr int64_t kCheckTokensCpu = 8192, kCheckTokensCuda = 32768;
 constexpr int64_t kNodesPerTree = 1024;
 // Trees pay up to that share of distinct prefixes; streams above that length are not sorted
 // unasked.
-constexpr double kWorthSharing = 0.9;
+constexpr double kWorthSharing = 0.95;
 constexpr int64_t kMostTokensSorted = int64_t{1} << 24;
 // Attention's kernels take the batch as a grid dimension of 16 bits.
 constexpr int64_t kMostSequences = 32768;
