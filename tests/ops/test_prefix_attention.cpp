@@ -1,6 +1,5 @@
 #include <ATen/ops/empty.h>
-
-#include <random>
+#include <ATen/ops/randint.h>
 
 #include "ops/compare.h"
 #include "ops/cuda_guard.h"
@@ -29,12 +28,13 @@ at::Tensor joint(const Case& c, at::ScalarType dtype) {
 
 // A preorder that mostly goes down, and back up to anywhere.
 at::Tensor random_depths(const Case& c) {
-  std::mt19937 random(3);
+  const at::Tensor draws = at::randint(1 << 20, {2, c.nodes}, at::kLong);
   at::Tensor depths = at::empty({c.nodes}, at::kLong);
   int64_t before = -1;
   for (int64_t i = 0; i < c.nodes; ++i) {
     const auto deepest = std::min(before + 1, c.levels - 1);
-    before = random() % 4 != 0 ? deepest : static_cast<int64_t>(random() % (deepest + 1));
+    const bool down = draws[0][i].item<int64_t>() % 4 != 0;
+    before = down ? deepest : draws[1][i].item<int64_t>() % (deepest + 1);
     depths.mutable_data_ptr<int64_t>()[i] = before;
   }
   return depths;
