@@ -86,10 +86,9 @@ PathResult path_from_json(const json& in) {
   result.geometry.norm_b = number(in.at("norm_b"));
   result.geometry.distance = number(in.at("distance"));
   // The cosine is made from it again, to the last bit.
-  result.geometry.dot =
-      in.contains("dot")
-          ? number(in.at("dot"))
-          : number(in.at("cosine")) * result.geometry.norm_a * result.geometry.norm_b;
+  result.geometry.dot = in.contains("dot") ? number(in.at("dot"))
+                                           : number(in.at("cosine")) * result.geometry.norm_a *
+                                                 result.geometry.norm_b;
   for (const auto& [name, split] : in.at("splits").items()) {
     PathSplit read{name, {}};
     for (size_t i = 0; i < result.alphas.size(); ++i) {
