@@ -1,81 +1,27 @@
 // An optical linear layer's product of codes with its noise, quantization, bias and range, without
-// the product in memory. Blocks stay and go from tile to tile. One warp of a block brings in tiles
-// of both operands by the copy engine; two warpgroups take turns: while one multiplies its tile on
-// the tensor cores, the other finishes what it holds in registers. The two blocks of a cluster have
-// the same columns, and each brings in half of the weight's tile for both.
+// the product in memory. Blocks stay and go from tile to tile, and their warpgroups have roles: one
+// thread brings in tiles of both operands by the copy engine; two warpgroups take turns at the
+// tensor cores, and while one multiplies its tile the other finishes what it holds in registers;
+// the fourth draws the noise that they add. The two blocks of a cluster have the same columns, and
+// each brings in half of the weight's tile for both.
 #include <climits>
 
-#include "ops/common/hopper.cuh"
 #include "ops/common/tensor_map.h"
-#include "ops/optical/linear_kernel.h"
-#include "ops/optical/product_output.cuh"
+#include "ops/optical/linear_output.cuh"
 
 namespace refract {
+namespace optical::linear {
 namespace {
 
-using optical::Range;
-
-constexpr int kChunk = 64;  // of the reduced dimension: a swizzled row of shared memory
-constexpr int kRows = 128, kColumns = 128;  // of a tile
-constexpr int kGroups = 2;                  // of consumers, a tile each
-constexpr int kConsumers = 128 * kGroups, kBlockThreads = kConsumers + 128;
-constexpr int kCluster = 2;  // blocks
-constexpr int kStages = 6;   // of the ring
-constexpr int kRowsBytes = kRows * kChunk * 2, kWeightBytes = kColumns * kChunk * 2;
-constexpr int kStageBytes = kRowsBytes + kWeightBytes;
-constexpr int kRingBytes = kStages * kStageBytes;
-constexpr int kBand = 8;    // pairs of row tiles that are gone through together, for the L2 cache
-constexpr int kVector = 8;  // columns that a thread holds side by side, and that share noise
 // Named barriers of the hardware.
 constexpr int kGroupBarrier = 1, kTurnBarrier = kGroupBarrier + kGroups,
               kConsumersBarrier = kTurnBarrier + kGroups;
-static_assert(kConsumers == optical::kThreads, "move_ranges() is theirs");
-
-struct Grid {
-  int chunks, row_pairs, column_tiles;
-};
-
-// What a column adds to its values, and what its results start from.
-struct Columns {
-  alignas(16) float term[kColumns], base[kColumns];
-};
-
-struct Shared {
-  uint64_t full[kStages], empty[kStages];
-  optical::Quantizer quantizer[kOpticalMembers];
-  optical::Mix mix[kOpticalMembers];
-  PhiloxKey key[kOpticalMembers];
-  Columns columns[kGroups];
-  Range seen[kOpticalMembers][optical::kWarps];
-  bool last;
-};
-
-struct Tile {
-  int row, column, member;  // of all rows and columns
-  int column_end;           // of the member
-
-  __device__ __forceinline__ Tile(const OpticalMembers& m, const Grid& g, int index) {
-    const int band = index / (kBand * g.column_tiles), in_band = index % (kBand * g.column_tiles);
-    const int left = g.row_pairs - band * kBand, pairs = left < kBand ? left : kBand;
-    int tile = in_band / pairs, tiles;
-    member = 0;
-    while (tile >= (tiles = static_cast<int>(optical::tiles_of<kColumns>(m, member)))) {
-      tile -= tiles;
-      ++member;
-    }
-    row = ((band * kBand + in_band % pairs) * kCluster + static_cast<int>(hopper::cluster_rank())) *
-          kRows;
-    column = static_cast<int>(m.begin[member]) + tile * kColumns;
-    column_end = static_cast<int>(m.begin[member + 1]);
-  }
-};
 
 __device__ __forceinline__ void sync_threads(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
-
-// The warpgroups multiply in turn, so that each finds the ring's barriers in the lap that it
-// expects and has the tensor cores to itself.
+// The consumers multiply in turn, so that each finds the ring's barriers in the lap that it expects
+// and has the tensor cores to itself. This is a barrier among a warpgroup's threads too.
 __device__ __forceinline__ void wait_for_turn(int group) {
   sync_threads(kTurnBarrier + group, kConsumers);
 }
@@ -83,35 +29,13 @@ __device__ __forceinline__ void give_turn(int group) {
   asm volatile("bar.arrive %0, %1;" ::"r"(kTurnBarrier + group), "n"(kConsumers) : "memory");
 }
 
-// Where in the ring one is; the parity flips with every lap.
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-  __device__ __forceinline__ void skip(int stages) {
-    stage += stages % kStages;
-    parity ^= static_cast<uint32_t>(stages / kStages) & 1;
-    if (stage >= kStages) {
-      stage -= kStages;
-      parity ^= 1;
-    }
-  }
-};
-
 __device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap* weight,
                                         const OpticalMembers& members, const Grid& grid, char* ring,
                                         Shared& shared) {
   const int rank = static_cast<int>(hopper::cluster_rank());
-  const int clusters = static_cast<int>(gridDim.x) / kCluster;
   Place place;
-  for (int i = static_cast<int>(blockIdx.x) / kCluster; i < grid.row_pairs * grid.column_tiles;
-       i += clusters) {
-    const Tile tile(members, grid, i);
+  for (Walk walk(members, grid, 0, 1); walk.more(); walk.next()) {
+    const Tile tile = walk.tile();
     for (int chunk = 0; chunk < grid.chunks; ++chunk) {
       char* at = ring + place.stage * kStageBytes;
       uint64_t* full = &shared.full[place.stage];
@@ -126,14 +50,41 @@ __device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap*
   }
 }
 
-using Sums = float[2][kColumns / 2];  // of 2 x 64 rows
+// Draws the noise of all tiles of the block, a row a thread.
+__device__ __forceinline__ void draw(const OpticalOutputArgs& a, const Grid& grid, char* slots,
+                                     Shared& shared) {
+  const Now now = now_of(a.clock);
+  const int64_t first = first_row(a, now);
+  const int row = static_cast<int>(threadIdx.x) - kDrawer;
+  int group = 0;
+  for (Walk walk(a.members, grid, 0, 1); walk.more(); walk.next(), group ^= 1) {
+    const Tile tile = walk.tile();
+    const PhiloxKey key = shared.member[tile.member].key;
+    const auto element =
+        (first + tile.row + row) * (tile.end - tile.begin) + tile.column - tile.begin;
+    const uint64_t block = static_cast<uint64_t>(element) >> 3;
+    for (int i = 0; i < kColumns / kStep; ++i) {
+      char* slot = slots + (group * kSlots + i % kSlots) * kSlotBytes;
+      hopper::wait(&shared.used[group][i % kSlots], static_cast<uint32_t>(i / kSlots) ^ 1);
+#pragma unroll
+      for (int q = 0; q < kStep / kVector; ++q) {
+        const PhiloxBlock b =
+            philox(key, now.step, block + static_cast<uint64_t>(i * (kStep / kVector) + q));
+        *reinterpret_cast<uint4*>(slot + place_of_noise(row, q)) =
+            make_uint4(b.word[0], b.word[1], b.word[2], b.word[3]);
+      }
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) hopper::arrive(&shared.drawn[group][i % kSlots]);
+    }
+  }
+}
 
-// What a consumer needs of the ring, as the instructions take it: the loop has few cycles for
-// anything but products, since the other warpgroup takes its share of the issue slots.
+// What a consumer needs of the ring, as the instructions take it: the loop over it has few cycles
+// for anything but products, since the other consumer takes its share of the issue slots.
 struct Ring {
-  uint32_t full, empty;  // addresses of the first stage's barriers; `empty` this lane's block's
+  uint32_t full, empty;  // addresses of the first stage's barriers, `empty` in a block that
+  bool releases;         // this lane tells that a stage is free
   uint64_t upper, lower, columns;  // operands of the first stage
-  bool releases;                   // a lane that tells one of the blocks that a stage is free
 
   __device__ __forceinline__ Ring(const char* ring, Shared& shared) {
     const uint32_t lane = threadIdx.x % 32;
@@ -144,7 +95,7 @@ struct Ring {
     lower = hopper::operand<128>(ring + 64 * kChunk * 2);
     columns = hopper::operand<128>(ring + kRowsBytes);
   }
-  // A stage is free again once the warpgroups of both blocks have read it.
+  // A stage is free again once the consumers of both blocks have read it.
   __device__ __forceinline__ void release(int stage) const {
     if (releases) hopper::arrive_at(empty + 8 * static_cast<uint32_t>(stage));
   }
@@ -178,243 +129,133 @@ __device__ __forceinline__ void multiply(Sums& d, int chunks, const Ring& ring, 
   ring.release(held);
 }
 
-constexpr int kHeld = 4;  // rows of a tile that a thread has parts of
-// The r-th of them.
-__device__ __forceinline__ constexpr int row_offset(int r) { return r / 2 * 64 + r % 2 * 8; }
-
-// Where a thread's outputs lie: in its rows, eight columns of each 32.
-template <class T>
-struct Outputs {
-  T* at[kHeld];           // in memory
-  uint64_t block[kHeld];  // of noise
-  bool there[kHeld];
-  int columns;  // of the member, from the thread's first on
-
-  __device__ __forceinline__ Outputs(const OpticalOutputArgs& a, const Tile& tile, int row,
-                                     uint64_t slice) {
-    const int column = tile.column + static_cast<int>(threadIdx.x) % 4 * kVector;
-    const int64_t begin = a.members.begin[tile.member], width = tile.column_end - begin;
-    const auto first = static_cast<int64_t>(slice) * (a.rows / a.slices);  // row of the batch
-    columns = tile.column_end - column;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      const int64_t r = row + row_offset(i);
-      at[i] = static_cast<T*>(a.y) + r * a.columns + column;
-      block[i] = static_cast<uint64_t>((first + r) * width + column - begin) >> 3;
-      there[i] = r < a.rows;
-    }
-  }
-  __device__ __forceinline__ void store(int i, int offset, const Vec<T, kVector>& v) const {
-    if (there[i] && offset < columns) store_vec(at[i] + offset, v);
-  }
-};
-
-// What the outputs of a tile's member have in common.
-struct Common {
-  float gain, share, offset, top, step, noise;
-  uint32_t noise_base;
-  const PhiloxKey* key;  // in shared memory
-  uint64_t now;
-};
-
-// Eight outputs side by side, from their products. Clamping is the multiply-add's own saturation,
-// which makes 0 of a NaN: a column's `base` and a row's `step` carry it.
-template <class T, bool kDraws>
-__device__ __forceinline__ Vec<T, kVector> finish(const float (&product)[kVector], float row_term,
-                                                  float step, const Common& c,
-                                                  const float (&term)[kVector],
-                                                  const float (&base)[kVector],
-                                                  const PhiloxBlock& drawn, Range& seen) {
-  Vec<T, kVector> out;
-#pragma unroll
-  for (int j = 0; j < kVector; ++j) {
-    const float value = __fmaf_rn(c.gain, product[j], row_term + term[j]);
-    seen = optical::include(seen, value);
-    const float f =
-        __uint_as_float(__byte_perm(drawn.word[j / 2], c.noise_base, j % 2 ? 0x7632 : 0x7610));
-    const float xi = kDraws ? __fmaf_rn(f, 1.0f / 65536.0f, -128.5f) : c.noise;
-    const float place = __saturatef(__fmaf_rn(value, c.share, c.offset));
-    const float level = optical::round_even(__fmaf_rn(place, c.top, xi));
-    out.at[j] = from_float<T>(__fmaf_rn(level, step, base[j]));
-  }
-  return out;
-}
-
-__device__ __forceinline__ void load_eight(float (&to)[kVector], const float* from) {
-#pragma unroll
-  for (int j = 0; j < kVector; j += 4) {
-    const float4 v = *reinterpret_cast<const float4*>(from + j);
-    to[j] = v.x;
-    to[j + 1] = v.y;
-    to[j + 2] = v.z;
-    to[j + 3] = v.w;
-  }
-}
-
-__device__ __forceinline__ PhiloxKey load_key(const PhiloxKey* p) {
-  PhiloxKey key;
-  asm volatile("ld.volatile.shared.v2.u32 {%0, %1}, [%2];"
-               : "=r"(key.lo), "=r"(key.hi)
-               : "r"(hopper::shared_address(p))
-               : "memory");
-  return key;
-}
-
-template <class T, bool kDraws>
-__device__ __forceinline__ void write_outputs(const Outputs<T>& outputs, const Common& c,
-                                              const Columns& columns, Sums& d,
-                                              const float (&row_term)[kHeld], Range& seen) {
-  const int own = static_cast<int>(threadIdx.x) % 4 * kVector;
-  // A loop, with the sums moved through the registers that its body reads: unrolled, the code would
-  // be larger than the cache of instructions.
-#pragma unroll 1
-  for (int i = 0; i < kColumns / 32; ++i) {
-    float term[kVector], base[kVector];
-    load_eight(term, columns.term + own + 32 * i);
-    load_eight(base, columns.base + own + 32 * i);
-    PhiloxBlock drawn[kHeld] = {};
-    // Read anew, or the compiler keeps the keys of all rounds and what follows from them, for which
-    // there are not enough registers.
-    const PhiloxKey key = load_key(c.key);
-#pragma unroll
-    for (int r = 0; r < kHeld; ++r) {
-      if (kDraws) drawn[r] = philox(key, c.now, outputs.block[r] + 4 * i);
-    }
-#pragma unroll
-    for (int r = 0; r < kHeld; ++r) {
-      float product[kVector];
-#pragma unroll
-      for (int j = 0; j < kVector; ++j) product[j] = d[r / 2][j / 2 * 4 + r % 2 * 2 + j % 2];
-      outputs.store(r, 32 * i,
-                    finish<T, kDraws>(product, row_term[r], __fmaf_rn(row_term[r], 0.0f, c.step), c,
-                                      term, base, drawn[r], seen));
-    }
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int j = 0; j < kColumns / 2 - 16; ++j) d[m][j] = d[m][j + 16];
-    }
-  }
+// What the outputs of a column are made with, from the sum of its codes; a thread a column.
+__device__ __forceinline__ void set_column(Columns& columns, int own, const Member& m,
+                                           float column_sum, float bias) {
+  const float term = add(mul(m.column_gain, column_sum), m.constant);
+  columns.term[own] = term;
+  columns.base[own] = __fmaf_rn(term, 0.0f, m.lo + bias);
 }
 
 // Keeps what a warp saw of a member.
 __device__ __forceinline__ void keep_seen(Shared& shared, int member, Range seen) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
-    seen = optical::merge(seen, {__shfl_xor_sync(kFullWarp, seen.lo, offset),
-                                 __shfl_xor_sync(kFullWarp, seen.hi, offset)});
+    seen = merge(seen, {__shfl_xor_sync(kFullWarp, seen.lo, offset),
+                        __shfl_xor_sync(kFullWarp, seen.hi, offset)});
   }
   Range& kept = shared.seen[member][threadIdx.x / 32];
-  if (threadIdx.x % 32 == 0) kept = optical::merge(kept, seen);
+  if (threadIdx.x % 32 == 0) kept = merge(kept, seen);
 }
 
 template <class T, bool kDraws>
 __device__ __forceinline__ void consume(const OpticalOutputArgs& a, const Grid& grid,
-                                        const char* ring, Shared& shared) {
+                                        const char* shared_bytes, Shared& shared) {
   // From one lane, so that what follows from it is known to be the same in a whole warp.
   const int group = __shfl_sync(kFullWarp, static_cast<int>(threadIdx.x) / 128, 0);
   const int own = static_cast<int>(threadIdx.x) % 128;
-  const Ring own_ring(ring, shared);
-  const int clusters = static_cast<int>(gridDim.x) / kCluster;
-  const int tiles = grid.row_pairs * grid.column_tiles;
-  const optical::Now now = optical::now_of(a.clock);
+  const int own_row = own / 32 * 16 + own % 32 / 4;
+  const Ring ring(shared_bytes, shared);
+  const Noise noise{
+      shared_bytes + kRingBytes + group * kSlots * kSlotBytes + place_of_noise(own_row, own % 4),
+      shared.drawn[group], shared.used[group]};
   Place place;
-  if (group > 0) give_turn(0);
-  int i = static_cast<int>(blockIdx.x) / kCluster + group * clusters;
   place.skip(group * grid.chunks);
-  for (; i < tiles; i += kGroups * clusters) {
-    const Tile tile(a.members, grid, i);
-    const bool has = tile.column + own < tile.column_end;
+  if (group > 0) give_turn(0);
+  Range seen = unset_range();
+  int member = 0;  // whose values were seen
+  for (Walk walk(a.members, grid, group, kGroups); walk.more(); walk.next()) {
+    const Tile tile = walk.tile();
+    const bool has = tile.column + own < tile.end;
     const float column_sum = has ? a.column_sums[tile.column + own] : NAN;
     const float bias = has && a.bias != nullptr
                            ? to_float(static_cast<const T*>(a.bias)[tile.column + own])
                            : 0.0f;
-    const int row = tile.row + own / 32 * 16 + own % 32 / 4;
+    const int row = tile.row + own_row;
     float row_term[kHeld];
 #pragma unroll
     for (int r = 0; r < kHeld; ++r) {
       // NaN for a row that is not there, so that its values enter no range.
       row_term[r] = row + row_offset(r) < a.rows ? a.row_sums[row + row_offset(r)] : NAN;
     }
+    if (a.train && tile.member != member) {
+      keep_seen(shared, member, seen);
+      seen = unset_range();
+    }
+    member = tile.member;
     Sums d;
     wait_for_turn(group);
-    multiply(d, grid.chunks, own_ring, place, [&] {
-      if (i + clusters < tiles) give_turn(1 - group);
+    multiply(d, grid.chunks, ring, place, [&] {
+      if (walk.followed()) give_turn(1 - group);
     });
     place.skip((kGroups - 1) * grid.chunks);
-    const optical::Mix& mix = shared.mix[tile.member];
-    const optical::Quantizer& q = shared.quantizer[tile.member];
-    const float term = optical::add(optical::mul(mix.column_gain, column_sum), mix.constant);
-    shared.columns[group].term[own] = term;
-    shared.columns[group].base[own] = __fmaf_rn(term, 0.0f, q.lo + bias);
+    const Member& m = shared.member[member];
+    set_column(shared.columns[group], own, m, column_sum, bias);
 #pragma unroll
-    for (int r = 0; r < kHeld; ++r) row_term[r] *= mix.row_gain;
-    const float share = q.scale / q.top;
-    uint32_t noise_base = 0x4B000000u;
-    asm volatile("" : "+r"(noise_base));
-    const Common common{mix.gain, share,    -q.lo * share, q.top,
-                        q.step,   a.shared, noise_base,    &shared.key[tile.member],
-                        now.step};
+    for (float& term : row_term) term *= m.row_gain;
     sync_threads(kGroupBarrier + group, 128);
-    Range seen = optical::unset_range();
-    const Outputs<T> outputs(a, tile, row, now.slice);
-    write_outputs<T, kDraws>(outputs, common, shared.columns[group], d, row_term, seen);
-    if (a.train) keep_seen(shared, tile.member, seen);
-    sync_threads(kGroupBarrier + group, 128);  // before the next tile's columns
+    write_outputs<T, kDraws>(Outputs<T>(a, tile, row), Levels(m, a.shared), shared.columns[group],
+                             noise, d, row_term, seen);
   }
+  if (a.train) keep_seen(shared, member, seen);
 }
 
 // What a block saw goes to its parts; the last block moves the ranges.
 __device__ __forceinline__ void tell(const OpticalOutputArgs& a, float* parts, Shared& shared) {
   sync_threads(kConsumersBarrier, kConsumers);
   if (threadIdx.x < a.members.count) {
-    Range seen = optical::unset_range();
+    Range seen = unset_range();
 #pragma unroll
-    for (const Range& r : shared.seen[threadIdx.x]) seen = optical::merge(seen, r);
-    optical::store_range(parts + 2 * (threadIdx.x * gridDim.x + blockIdx.x), seen);
+    for (const Range& r : shared.seen[threadIdx.x]) seen = merge(seen, r);
+    store_range(parts + 2 * (threadIdx.x * gridDim.x + blockIdx.x), seen);
   }
   __syncwarp();
-  if (threadIdx.x == 0) shared.last = optical::is_last(a.ticket, gridDim.x);
+  if (threadIdx.x == 0) shared.last = is_last(a.ticket, gridDim.x);
   sync_threads(kConsumersBarrier, kConsumers);
   if (!shared.last) return;
-  optical::move_ranges(a, nullptr, parts, [](int member) {
-    return optical::Parts{static_cast<int64_t>(member) * gridDim.x, gridDim.x};
+  move_ranges(a, nullptr, parts, [](int member) {
+    return Parts{static_cast<int64_t>(member) * gridDim.x, gridDim.x};
   });
+}
+
+__device__ __forceinline__ void init_barriers(Shared& shared) {
+  for (int i = 0; i < kStages; ++i) {
+    hopper::init_barrier(&shared.full[i], 1);
+    hopper::init_barrier(&shared.empty[i], 4 * kCluster);
+  }
+  for (int i = 0; i < kGroups * kSlots; ++i) {
+    hopper::init_barrier(&shared.drawn[0][i], 4);
+    hopper::init_barrier(&shared.used[0][i], 4);
+  }
+  hopper::fence_barrier_init();
 }
 
 template <class T, bool kDraws>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads, 1)
     linear_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,
-                  const __grid_constant__ OpticalOutputArgs a, float* parts, Grid grid) {
-  extern __shared__ __align__(1024) char ring[];
+                  const __grid_constant__ OpticalOutputArgs a, float* parts,
+                  const __grid_constant__ Grid grid) {
+  extern __shared__ __align__(1024) char bytes[];
   __shared__ Shared shared;
-  if (threadIdx.x == 0) {
-    for (int i = 0; i < kStages; ++i) {
-      hopper::init_barrier(&shared.full[i], 1);
-      hopper::init_barrier(&shared.empty[i], 4 * kCluster);
-    }
-    hopper::fence_barrier_init();
-  }
-  if (threadIdx.x < kOpticalMembers * optical::kWarps) {
-    shared.seen[threadIdx.x / optical::kWarps][threadIdx.x % optical::kWarps] =
-        optical::unset_range();
-  }
-  optical::wait_for_earlier();
-  if (threadIdx.x < a.members.count) {
-    shared.quantizer[threadIdx.x] =
-        optical::quantizer(optical::load_range(a.members.range[threadIdx.x]), a.levels, 0.0f);
-    shared.mix[threadIdx.x] = optical::mix_of(a, static_cast<int>(threadIdx.x));
-    shared.key[threadIdx.x] = a.key[threadIdx.x];
-  }
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) init_barriers(shared);
+  if (thread < kOpticalMembers * kWarps)
+    shared.seen[thread / kWarps][thread % kWarps] = unset_range();
+  wait_for_earlier();
+  if (thread < a.members.count) shared.member[thread] = Member(a, thread);
   __syncthreads();
   hopper::cluster_sync();
-  if (threadIdx.x >= kConsumers) {
+  // The launch gives each thread 128 registers; consumers, who hold the sums, get those of others.
+  if (thread >= kDrawer) {
     hopper::give_registers<40>();
-    if (threadIdx.x == kConsumers) produce(&x, &weight, a.members, grid, ring, shared);
+    if (kDraws) draw(a, grid, bytes + kRingBytes, shared);
+  } else if (thread >= kProducer) {
+    hopper::give_registers<24>();
+    if (thread == kProducer) produce(&x, &weight, a.members, grid, bytes, shared);
     __syncwarp();  // the barrier below is for whole warps
   } else {
-    hopper::take_registers<232>();
-    consume<T, kDraws>(a, grid, ring, shared);
+    hopper::take_registers<224>();
+    consume<T, kDraws>(a, grid, bytes, shared);
     if (a.train) tell(a, parts, shared);
   }
   hopper::cluster_sync();  // no block may go while the other one signals to it
@@ -425,7 +266,7 @@ Grid grid_of(const OpticalLinearArgs& args) {
   Grid g{static_cast<int>((a.inner + kChunk - 1) / kChunk),
          static_cast<int>((a.rows + kRows * kCluster - 1) / (kRows * kCluster)), 0};
   for (int m = 0; m < a.members.count; ++m) {
-    g.column_tiles += static_cast<int>(optical::tiles_of<kColumns>(a.members, m));
+    g.column_tiles += static_cast<int>(tiles_of<kColumns>(a.members, m));
   }
   return g;
 }
@@ -437,8 +278,8 @@ int blocks_of(const Grid& grid) {
       cudaDeviceGetAttribute(&chip, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
     return kCluster;
   }
-  const int tiles = grid.row_pairs * grid.column_tiles, most = chip / kCluster;
-  return kCluster * (tiles < most ? tiles : most);
+  const int most = chip / kCluster;
+  return kCluster * (grid.tiles() < most ? grid.tiles() : most);
 }
 
 template <class T, bool kDraws>
@@ -451,17 +292,18 @@ cudaError_t launch(const OpticalLinearArgs& args, float* seen, cudaStream_t stre
     return cudaErrorInvalidValue;
   }
   const auto kernel = linear_kernel<T, kDraws>;
-  if (auto e =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingBytes)) {
+  if (auto e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    kDynamicBytes)) {
     return e;
   }
   const Grid grid = grid_of(args);
   const dim3 blocks(static_cast<unsigned>(blocks_of(grid)));
-  return optical::launch_overlapped(kernel, {blocks, kBlockThreads, kRingBytes}, stream, x, weight,
-                                    a, seen, grid);
+  return launch_overlapped(kernel, {blocks, kBlockThreads, kDynamicBytes}, stream, x, weight, a,
+                           seen, grid);
 }
 
 }  // namespace
+}  // namespace optical::linear
 
 bool can_fuse_optical_linear(const OpticalLinearArgs& args, Dtype dtype) {
   constexpr int64_t kLeastRows = 512;  // fewer don't fill the device with tiles
@@ -474,11 +316,13 @@ bool can_fuse_optical_linear(const OpticalLinearArgs& args, Dtype dtype) {
 }
 
 int64_t optical_linear_parts(const OpticalLinearArgs& a) {
+  using namespace optical::linear;
   return int64_t{2} * a.output.members.count * blocks_of(grid_of(a));
 }
 
 cudaError_t launch_optical_linear(const OpticalLinearArgs& a, float* seen, Dtype dtype,
                                   cudaStream_t stream) {
+  using namespace optical::linear;
   const bool half = dtype == Dtype::kFloat16;
   if (a.output.draws) {
     return half ? launch<__half, true>(a, seen, stream)
