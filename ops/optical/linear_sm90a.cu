@@ -29,24 +29,45 @@ __device__ __forceinline__ void give_turn(int group) {
   asm volatile("bar.arrive %0, %1;" ::"r"(kTurnBarrier + group), "n"(kConsumers) : "memory");
 }
 
-__device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap* weight,
-                                        const OpticalMembers& members, const Grid& grid, char* ring,
-                                        Shared& shared) {
-  const int rank = static_cast<int>(hopper::cluster_rank());
+// Goes through the ring for all tiles of the block, a whole warp; copy(tile, chunk, stage): called
+// by one of its threads once a stage is free in both blocks.
+template <class F>
+__device__ __forceinline__ void fill(const OpticalMembers& members, const Grid& grid,
+                                     Shared& shared, F copy) {
+  const uint32_t empty = hopper::shared_address(shared.empty);
   Place place;
   for (Walk walk(members, grid, 0, 1); walk.more(); walk.next()) {
     const Tile tile = walk.tile();
     for (int chunk = 0; chunk < grid.chunks; ++chunk) {
-      char* at = ring + place.stage * kStageBytes;
-      uint64_t* full = &shared.full[place.stage];
-      hopper::wait(&shared.empty[place.stage], place.parity ^ 1);
-      hopper::arrive_expecting(full, kStageBytes);
-      hopper::copy_box(at, x, full, chunk * kChunk, tile.row, 0);
-      hopper::copy_spread_rows(at + kRowsBytes + rank * (kWeightBytes / kCluster), weight, full,
-                               chunk * kChunk, tile.column / 32 + rank * (kColumns / 32 / kCluster),
-                               (1 << kCluster) - 1);
+      const auto stage = static_cast<uint32_t>(place.stage);
+      hopper::wait_at(empty + 8 * stage, place.parity ^ 1);
+      if (hopper::elect()) copy(tile, chunk, stage);
       place.next();
     }
+  }
+}
+
+// Brings in the operands: one warp the rows of x, another this block's half of the weight's.
+__device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap* weight,
+                                        const OpticalMembers& members, const Grid& grid,
+                                        const char* bytes, Shared& shared) {
+  const uint32_t ring = hopper::shared_address(bytes), full = hopper::shared_address(shared.full);
+  const int warp = __shfl_sync(kFullWarp, (static_cast<int>(threadIdx.x) - kProducer) / 32, 0);
+  if (warp == 0) {
+    fill(members, grid, shared, [&](const Tile& tile, int chunk, uint32_t stage) {
+      hopper::arrive_expecting_at(full + 8 * stage, kStageBytes);
+      hopper::copy_box_at(ring + stage * kStageBytes, x, full + 8 * stage, chunk * kChunk, tile.row,
+                          0);
+    });
+  } else if (warp == 1) {
+    const uint32_t rank = hopper::cluster_rank();
+    const uint32_t half = ring + kRowsBytes + rank * (kWeightBytes / kCluster);
+    fill(members, grid, shared, [&](const Tile& tile, int chunk, uint32_t stage) {
+      hopper::copy_spread_rows_at(
+          half + stage * kStageBytes, weight, full + 8 * stage, chunk * kChunk,
+          tile.column / 32 + static_cast<int>(rank) * (kColumns / 32 / kCluster),
+          (1 << kCluster) - 1);
+    });
   }
 }
 
@@ -251,8 +272,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads
     if (kDraws) draw(a, grid, bytes + kRingBytes, shared);
   } else if (thread >= kProducer) {
     hopper::give_registers<24>();
-    if (thread == kProducer) produce(&x, &weight, a.members, grid, bytes, shared);
-    __syncwarp();  // the barrier below is for whole warps
+    produce(&x, &weight, a.members, grid, bytes, shared);
   } else {
     hopper::take_registers<224>();
     consume<T, kDraws>(a, grid, bytes, shared);

@@ -12,7 +12,7 @@ constexpr int kRows = 128, kColumns = 128;  // of a tile
 constexpr int kCluster = 2;                 // blocks with the same columns
 constexpr int kGroups = 2;                  // warpgroups of consumers, a tile each
 constexpr int kConsumers = 128 * kGroups;
-// The third warpgroup brings in operands, the fourth draws noise.
+// The third warpgroup brings in operands (two of its warps), the fourth draws noise.
 constexpr int kProducer = kConsumers, kDrawer = kProducer + 128, kBlockThreads = kDrawer + 128;
 constexpr int kRowsBytes = kRows * kChunk * 2, kWeightBytes = kColumns * kChunk * 2;
 constexpr int kStageBytes = kRowsBytes + kWeightBytes;
