@@ -90,7 +90,7 @@ __device__ __forceinline__ void draw(const OpticalOutputArgs& a, const Grid& gri
 #pragma unroll
       for (int q = 0; q < kStep / kVector; ++q) {
         const PhiloxBlock b =
-            philox(key, now.step, block + static_cast<uint64_t>(i * (kStep / kVector) + q));
+            noise_block(key, now.step, block + static_cast<uint64_t>(i * (kStep / kVector) + q));
         *reinterpret_cast<uint4*>(slot + place_of_noise(row, q)) =
             make_uint4(b.word[0], b.word[1], b.word[2], b.word[3]);
       }

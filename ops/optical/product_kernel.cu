@@ -191,7 +191,7 @@ __device__ __forceinline__ Range whole_rows(const OpticalOutputArgs& a, const Pl
     if (row + kWarps < p.row_end) products.fetch();
     const float row_dark = __fmaf_rn(row_term, 0.0f, dark);
     PhiloxBlock drawn{};
-    if (kDraws) drawn = philox(f.key, f.now.step, block);
+    if (kDraws) drawn = noise_block(f.key, f.now.step, block);
     Vec<T, kColumns> out;
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
