@@ -145,8 +145,9 @@ BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
 }
 
 at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x, bool gelu) {
-  return batched_linear(linear.split ? split_bfloat16(x) : x, linear.weight,
-                        optional_of(linear.bias), linear.split, gelu);
+  const bool splits = linear.split && x.scalar_type() == at::kFloat;
+  return batched_linear(splits ? split_bfloat16(x) : x, linear.weight, optional_of(linear.bias),
+                        linear.split, gelu);
 }
 
 at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
@@ -164,6 +165,10 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
                 D = config_.head_dim, T = length, sequences = x.size(0) * x.size(1) / T;
   at::Tensor qkv = apply(layer.qkv, x).view({sequences, T, (H + 2 * K) * D});
   if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
+  if (qkv.is_cuda() && layer.output.split && has_cuda_split_attention(T, D)) {
+    const at::Tensor mixed = split_causal_attention(qkv, H, K, layer.scale);
+    return apply(layer.output, mixed.view({x.size(0), x.size(1), 3 * H * D}));
+  }
   // In 16 bits longer sequences are better off with tensor cores.
   const bool short_enough = T <= 16 || qkv.scalar_type() == at::kFloat;
   if (qkv.is_cuda() && short_enough && has_cuda_attention(T, D)) {
@@ -197,33 +202,47 @@ at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
                config_.gated() ? swiglu(up, std::nullopt) : bias_gelu(up, std::nullopt, tanh));
 }
 
+// Only the rows' normalization is left of each norm; the residual add rides in it.
+at::Tensor BatchedDecoder::normed(const at::Tensor& branch, at::Tensor& stream, bool split) const {
+  const std::optional<at::Tensor> no_bias = optional_of(zero_bias_);
+  const double eps = config_.norm_eps;
+  const bool rms = config_.rms();
+  if (!branch.defined() && !split) return norm(stream, unit_weight_, no_bias, eps, rms);
+  at::Tensor result, sum;
+  if (split) {
+    const bool first = !branch.defined();
+    std::tie(result, sum) =
+        split_norm_bfloat16(first ? stream : branch, first ? std::nullopt : optional_of(stream),
+                            std::nullopt, std::nullopt, eps, rms);
+  } else {
+    std::tie(result, sum) = add_norm(branch, stream, unit_weight_, no_bias, eps, rms);
+  }
+  if (branch.defined()) stream = std::move(sum);
+  return result;
+}
+
+at::Tensor BatchedDecoder::final_normed(const at::Tensor& branch, const at::Tensor& stream) const {
+  if (split_head_) {
+    return std::get<0>(split_norm_bfloat16(branch, stream, final_weight_, optional_of(final_bias_),
+                                           config_.norm_eps, config_.rms()));
+  }
+  at::Tensor sum = stream;
+  const at::Tensor rows = normed(branch, sum, /*split=*/false).mul_(final_weight_);
+  return final_bias_.defined() ? rows.add_(final_bias_) : rows;
+}
+
 BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
                                           const at::Tensor& targets_NT) const {
   const at::NoGradGuard no_grad;
   const int64_t T = tokens_NT.size(1);
-  const std::optional<at::Tensor> no_bias = optional_of(zero_bias_);
-  at::Tensor stream = embed(tokens_NT), branch, normed;
-  // Only the rows' normalization is left of each norm; the residual add rides in it.
-  const auto add_and_norm = [&] {
-    std::tie(normed, stream) =
-        add_norm(branch, stream, unit_weight_, no_bias, config_.norm_eps, config_.rms());
-  };
+  at::Tensor stream = embed(tokens_NT), branch;
   for (const Layer& layer : layers_) {
-    if (branch.defined()) {
-      add_and_norm();
-    } else {
-      normed = norm(stream, unit_weight_, no_bias, config_.norm_eps, config_.rms());
-    }
-    branch = attention(layer, normed, T);
-    add_and_norm();
-    branch = mlp(layer, normed);
+    branch = attention(layer, normed(branch, stream, layer.qkv.split), T);
+    branch = mlp(layer, normed(branch, stream, layer.up.split));
   }
-  add_and_norm();
-  normed = normed.mul_(final_weight_);
-  if (final_bias_.defined()) normed.add_(final_bias_);
-  if (split_head_) normed = split_bfloat16(normed);
   const BatchedCrossEntropy loss = batched_linear_cross_entropy(
-      normed, head_, targets_NT.reshape({-1}), config_.vocab_size, /*split=*/split_head_);
+      final_normed(branch, stream), head_, targets_NT.reshape({-1}), config_.vocab_size,
+      /*split=*/split_head_);
   return {loss.loss_sum, loss.num_correct};
 }
 

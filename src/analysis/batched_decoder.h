@@ -54,7 +54,11 @@ class BatchedDecoder {
   Linear linear(const Names& modules) const;        // side by side
   Linear folded(const Names& modules, const std::string& norm) const;
   Linear to_compute(Linear linear) const;
+  // x as it is, or split already where the layer is.
   static at::Tensor apply(const Linear& linear, const at::Tensor& x, bool gelu = false);
+  // stream += branch (where there is one); what the norm makes of it, split for a split consumer.
+  at::Tensor normed(const at::Tensor& branch, at::Tensor& stream, bool split) const;
+  at::Tensor final_normed(const at::Tensor& branch, const at::Tensor& stream) const;
   at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
   at::Tensor attention(const Layer& layer, const at::Tensor& x, int64_t length) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
