@@ -1,6 +1,7 @@
-"""The loss along the path between two models as the connectivity study's code finds it, and refract's way beside it.
+r"""The loss along the path between two models as the connectivity study's code finds it, and refract's way beside it.
 
-    .venv/bin/python benchmarks/compare/lmc_path.py tinygpt --refract ./refract --alphas 30 --fraction 0.05
+    .venv/bin/python benchmarks/compare/lmc_path.py tinygpt --refract ./refract --alphas 30 --fraction 0.05 \
+        --data tinyshakespeare.txt
     .venv/bin/python benchmarks/compare/lmc_path.py mingpt --refract ./refract --alphas 3 --fraction 0.004 --device cpu
 
 The study's way, in plain PyTorch: for every alpha load the interpolated state dict, then loop over batches of 32
@@ -9,7 +10,8 @@ see the same two models (random weights: time does not depend on what they say) 
 corpus, from its start. Times leave out starting the process and reading files; those of all tokens are extrapolated
 from the fraction, which is exact up to the few seconds that do not grow with it. The losses of both are compared.
 
-The models' vocabulary is the preset's; tokens are those of --data through --tokenizer where given, else random.
+The models' vocabulary is the preset's. Tokens are the characters of --data, numbered in their order, where it is given,
+else random. It matters on a CPU, where refract computes what repeats in text once; random tokens hardly repeat.
 """
 
 import argparse
@@ -37,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--alphas", type=int, default=30)
     parser.add_argument("--fraction", type=float, default=1.0, help="of tiny Shakespeare's tokens")
+    parser.add_argument("--data", type=pathlib.Path, help="a text whose characters are the tokens; default: random")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--engine", default="auto", help="of refract: auto, batched, single")
     parser.add_argument("--products", default="auto", help="of refract: auto, fp32, split, half")
@@ -45,6 +48,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads, default: all")
     parser.add_argument("--json", help="also write the figures here")
     return parser.parse_args()
+
+
+def tokens_for(size: gpt.Size, count: int, data: pathlib.Path | None) -> torch.Tensor:
+    if data is None:
+        return torch.randint(size.vocab, (count,), dtype=torch.int32)
+    text = data.read_text(encoding="utf-8")
+    characters = sorted(set(text))
+    if len(characters) > size.vocab or len(text) < count:
+        sys.exit(f"{data}: {len(characters)} different characters and {len(text)} in all, for a vocabulary of "
+                 f"{size.vocab} and {count} tokens")
+    number = {character: i for i, character in enumerate(characters)}
+    return torch.tensor([number[character] for character in text[:count]], dtype=torch.int32)
 
 
 def names_in_hugging_face(layers: int) -> dict[str, str]:
@@ -140,7 +155,7 @@ def main():
     whole = TOKENS.get(options.preset, GPT2_TOKENS)
     count = max(1, int(options.fraction * whole) // (size.batch * size.context)) * size.batch * size.context + 1
     torch.manual_seed(1)
-    tokens = torch.randint(size.vocab, (count,), dtype=torch.int32)
+    tokens = tokens_for(size, count, options.data)
     ends = [gpt.Gpt(size) for _ in range(2)]
     times, losses = {"pytorch": [], "refract": []}, {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -158,7 +173,8 @@ def main():
                 times["refract"].append(seconds)
     scale = whole / (count - 1)
     device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{options.preset}, {options.alphas} alphas, {count - 1} tokens ({100 / scale:.2g}% of the corpus), {device}")
+    print(f"{options.preset}, {options.alphas} alphas, {count - 1} tokens ({100 / scale:.2g}% of the corpus, "
+          f"{options.data.name if options.data else 'random'}), {device}")
     report = {"preset": options.preset, "device": device, "alphas": options.alphas, "tokens": count - 1, "times": times}
     for name, seconds in times.items():
         if seconds:

@@ -32,7 +32,12 @@ REFRACT_HOST_DEVICE PhiloxKey philox_key(uint64_t seed, uint64_t stream) {
   return {static_cast<uint32_t>(z), static_cast<uint32_t>(z >> 32)};
 }
 
+// Rounds: the authors' choice, and for simulated noise the fewest that pass every test of TestU01's
+// BigCrush (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011, table 2).
+inline constexpr int kPhiloxRounds = 10, kNoiseRounds = 7;
+
 // Four independent 32-bit words for a key and a 128-bit counter, here (step, block index).
+template <int kRounds = kPhiloxRounds>
 REFRACT_HOST_DEVICE PhiloxBlock philox(PhiloxKey key, uint64_t step, uint64_t block) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32);
   uint32_t c2 = static_cast<uint32_t>(step), c3 = static_cast<uint32_t>(step >> 32);
@@ -42,7 +47,7 @@ REFRACT_HOST_DEVICE PhiloxBlock philox(PhiloxKey key, uint64_t step, uint64_t bl
 #else
 #pragma GCC unroll 10
 #endif
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     const uint64_t p0 = 0xD2511F53ull * c0;
     const uint64_t p1 = 0xCD9E8D57ull * c2;
     const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
@@ -55,6 +60,11 @@ REFRACT_HOST_DEVICE PhiloxBlock philox(PhiloxKey key, uint64_t step, uint64_t bl
     k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
+}
+
+// A block of simulated noise.
+REFRACT_HOST_DEVICE PhiloxBlock noise_block(PhiloxKey key, uint64_t step, uint64_t block) {
+  return philox<kNoiseRounds>(key, step, block);
 }
 
 // The word that belongs to element `index` of a stream at `step`: four neighbours share one block.

@@ -14,11 +14,12 @@ at::Tensor high(const at::Tensor& t) { return low(t.bitwise_right_shift(32)); }
 }  // namespace
 
 // ops/common/philox.h in tensor arithmetic.
-at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block) {
+at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block,
+                        int rounds) {
   at::Tensor c0 = low(block), c1 = high(block);
   at::Tensor c2 = low(step).expand_as(c0), c3 = high(step).expand_as(c0);
   int64_t k0 = key.lo, k1 = key.hi;
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     const at::Tensor p0 = c0.mul(int64_t{0xD2511F53}), p1 = c2.mul(int64_t{0xCD9E8D57});
     c0 = high(p1).bitwise_xor(c1).bitwise_xor(k0);
     c2 = high(p0).bitwise_xor(c3).bitwise_xor(k1);
@@ -48,7 +49,7 @@ at::Tensor philox_halves(PhiloxKey key, const at::Tensor& step, const at::Tensor
   const at::Tensor first_block = first.bitwise_right_shift(3);
   const at::Tensor blocks = at::arange(count / 8 + 2, first.options()).add(first_block);
   const at::Tensor index = at::arange(count, first.options()).add(first.sub(first_block.mul(8)));
-  const at::Tensor words = philox_words(key, step, blocks);
+  const at::Tensor words = philox_words(key, step, blocks, kNoiseRounds);
   return at::stack({words.bitwise_and(0xffff), words.bitwise_right_shift(16)}, -1)
       .flatten()
       .index_select(0, index)

@@ -12,11 +12,12 @@ at::Tensor philox_uniforms(PhiloxKey key, const at::Tensor& step, const at::Tens
                            int64_t count);
 
 // The four words of every block: int64 [..., 4] for `block`, int64 [...].
-at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block);
+at::Tensor philox_words(PhiloxKey key, const at::Tensor& step, const at::Tensor& block,
+                        int rounds = kPhiloxRounds);
 // philox_uniform of words.
 at::Tensor philox_uniforms_of(const at::Tensor& words);
-// The 16-bit halves of the blocks, low halves first: half (first + i) & 7 of block (first + i) >>
-// 3, as whole numbers in float [count].
+// The 16-bit halves of blocks of noise, low halves first: half (first + i) & 7 of block (first + i)
+// >> 3, as whole numbers in float [count].
 at::Tensor philox_halves(PhiloxKey key, const at::Tensor& step, const at::Tensor& first,
                          int64_t count);
 

@@ -20,6 +20,7 @@
 #include "ops/common/math.h"
 #include "ops/common/simd.h"
 #include "ops/fused/cross_entropy.h"
+#include "ops/fused/logit_row.h"
 
 namespace refract {
 namespace {
@@ -29,32 +30,6 @@ constexpr int64_t kMaxRows = 1024;
 constexpr int64_t kRecomputeWidth = 64;  // up to this C the logits are made twice
 constexpr int64_t kMaxSlices = 64;       // independent partial sums of dx, one task each
 constexpr int64_t kSliceBytes = int64_t{32} << 20;
-
-template <class T>
-REFRACT_INLINE T row_max_body(const T* x, int64_t n) {
-  T lane[simd::kLanes];
-  for (int i = 0; i < simd::kLanes; ++i) lane[i] = x[0];
-  int64_t j = 0;
-  for (; j + simd::kLanes <= n; j += simd::kLanes) {
-    for (int i = 0; i < simd::kLanes; ++i) lane[i] = x[j + i] > lane[i] ? x[j + i] : lane[i];
-  }
-  T best = lane[0];
-  for (int i = 1; i < simd::kLanes; ++i) best = lane[i] > best ? lane[i] : best;
-  for (; j < n; ++j) best = x[j] > best ? x[j] : best;
-  return best;
-}
-
-template <class T>
-REFRACT_INLINE T row_sum_exp_body(const T* x, int64_t n, T shift) {
-  T lane[simd::kLanes] = {};
-  int64_t j = 0;
-  for (; j + simd::kLanes <= n; j += simd::kLanes) {
-    for (int i = 0; i < simd::kLanes; ++i) lane[i] += simd::exp(x[j + i] - shift);
-  }
-  T tail = 0;
-  for (; j < n; ++j) tail += simd::exp(x[j] - shift);
-  return simd::add_lanes(lane) + tail;
-}
 
 REFRACT_SIMD float row_max(const float* x, int64_t n) { return row_max_body(x, n); }
 double row_max(const double* x, int64_t n) { return row_max_body(x, n); }

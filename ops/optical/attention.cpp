@@ -83,8 +83,9 @@ struct Attention : torch::autograd::Function<Attention> {
                             const at::Tensor& v, const at::Tensor& ranges,
                             const OpticalAttentionSettings& s) {
     at::AutoDispatchBelowADInplaceOrView below;
-    auto [out, normalizer, used, mean] = attention_op::forward(
-        q, k, v, ranges, attention_op::hopper_requested(), REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+    auto [out, normalizer, used, mean] =
+        attention_op::forward(q, k, v, ranges, attention_op::has_hopper_shape(q, s),
+                              REFRACT_ATTENTION_SETTINGS_UNPACK(s));
     ctx->save_for_backward({q, k, v, out, normalizer, used, mean, s.clock.value_or(at::Tensor())});
     auto& data = ctx->saved_data;
     data["scale"] = s.scale;

@@ -17,9 +17,9 @@
 // tensor-core tiles: token i and key j of sequence b and head h (of H) draw
 //   block ((b H + h) 2^19 + floor(i / 2)) 2^19 + 4 floor(j / 16) + floor(j mod 8 / 2),
 //   word 2 (i mod 2) + (j mod 2), its low half where j mod 16 < 8, else its high half
-// of the first stream. The output's element d draws philox_word(.., ((b 2^20 + i) H + h) D + d) of
-// the second stream, with the 24 bits of ops/optical/quantizer.h. Sequences are counted in the
-// global batch. At most 2^20 tokens.
+// of the first stream's noise_block(). The output's element n = ((b 2^20 + i) H + h) D + d draws
+// word n mod 4 of block floor(n / 4) of the second stream, with the 24 bits of
+// ops/optical/quantizer.h. Sequences are counted in the global batch. At most 2^20 tokens.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -7,7 +7,7 @@
 // what lies between the two kernels to stay small.
 #include "ops/optical/attention_hopper.cuh"
 
-namespace refract::attention::hopper {
+namespace refract::attention::sm90a {
 namespace {
 
 // A part of the batch: groups of heads that share keys, [first, first + count) of batch * kv_heads,
@@ -115,9 +115,9 @@ struct KeyBlock : Place {
   __device__ __forceinline__ void start(int tile) const {
     uint64_t* arrived = &shared.arrived[tile % kStages];
     constexpr uint32_t kQueries = sizeof(GradQueryRecord<T>);
-    bulk::expect(arrived, kQueries + (tile == 0 ? 2 * kTileBytes : 0));
-    if (tile == 0) bulk::copy(&shared.code, &keys->code, 2 * kTileBytes, arrived);
-    bulk::copy(&shared.stages[tile % kStages], queries + tile, kQueries, arrived);
+    hopper::arrive_expecting(arrived, kQueries + (tile == 0 ? 2 * kTileBytes : 0));
+    if (tile == 0) hopper::copy_bytes(&shared.code, &keys->code, 2 * kTileBytes, arrived);
+    hopper::copy_bytes(&shared.stages[tile % kStages], queries + tile, kQueries, arrived);
   }
 };
 
@@ -218,7 +218,8 @@ __global__ void __launch_bounds__(kThreads, 3)
   KeyShared<T>& shared = *reinterpret_cast<KeyShared<T>*>(memory);
   KeyBlock<T> b(a, shared, part);
   if (threadIdx.x == 0) {
-    for (auto& arrived : shared.arrived) bulk::make_barrier(&arrived);
+    for (auto& arrived : shared.arrived) hopper::init_barrier(&arrived, 1);
+    hopper::fence_barrier_init();
     b.start(0);
     if (b.tiles > 1) b.start(1);
   }
@@ -231,25 +232,25 @@ __global__ void __launch_bounds__(kThreads, 3)
   const wgmma::Operand own_code = operand(shared.code), own_value = operand(shared.value);
   wgmma::Sum grad_k = {}, grad_v = {};
   for (int tile = 0; tile < b.tiles; ++tile) {
-    bulk::await(&shared.arrived[tile % kStages], tile / kStages % 2);
+    hopper::wait(&shared.arrived[tile % kStages], tile / kStages % 2);
     const GradQueryRecord<T>& queries = shared.stages[tile % kStages].queries;
     const wgmma::Operand code = operand(queries.code), grad = operand(queries.grad),
                          query = operand(queries.query);
     wgmma::Sum p, x;
-    wgmma::begin();
+    hopper::wgmma_begin();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       wgmma::multiply_shared<__half, false, false>(p, wgmma::along_rows(own_code, step),
                                                    wgmma::along_rows(code, step), step == 0);
     }
-    wgmma::commit();
+    hopper::wgmma_commit();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       wgmma::multiply_shared<T, false, false>(x, wgmma::along_rows(own_value, step),
                                               wgmma::along_rows(grad, step), step == 0);
     }
-    wgmma::commit();
-    wgmma::wait<0>();
+    hopper::wgmma_commit();
+    hopper::wgmma_wait<0>();
     const int query_tile = b.first_tile + tile, first = query_tile * kSide;
     if (first + b.offset < b.first_key + kSide - 1) {
       gradients<true>(b, noise, exchange, queries, first, p, x);
@@ -262,16 +263,16 @@ __global__ void __launch_bounds__(kThreads, 3)
       left_p[step] = left_operand<T>(p, step);
       left_x[step] = left_operand<T>(x, step);
     }
-    wgmma::begin();
+    hopper::wgmma_begin();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       wgmma::multiply<T, true>(grad_v, left_p[step], wgmma::down_rows(grad, step));
       wgmma::multiply<T, true>(grad_k, left_x[step], wgmma::down_rows(query, step));
     }
-    wgmma::commit();
+    hopper::wgmma_commit();
     const int64_t place = b.part_head * score_tiles(a) + places.before(query_tile) + blockIdx.y;
     store_scores(part.scores[place], left_x, b.warp, b.lane);
-    wgmma::wait<0>();
+    hopper::wgmma_wait<0>();
     __syncthreads();
     if (threadIdx.x == 0 && tile + kStages < b.tiles) b.start(tile + kStages);
   }
@@ -317,11 +318,11 @@ struct QueryBlock : Place {
   __device__ __forceinline__ void start(int tile) const {
     uint64_t* arrived = &shared.arrived[tile % kQueryStages];
     typename QueryShared<T>::Stage& to = shared.stages[tile % kQueryStages];
-    bulk::expect(arrived, kTileBytes * (1 + (tile < tiles[0]) + (tile < tiles[1])));
-    bulk::copy(&to.key, &keys[tile].key, kTileBytes, arrived);
+    hopper::arrive_expecting(arrived, kTileBytes * (1 + (tile < tiles[0]) + (tile < tiles[1])));
+    hopper::copy_bytes(&to.key, &keys[tile].key, kTileBytes, arrived);
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
-      if (tile < tiles[i]) bulk::copy(&to.score[i], scores[i] + tile, kTileBytes, arrived);
+      if (tile < tiles[i]) hopper::copy_bytes(&to.score[i], scores[i] + tile, kTileBytes, arrived);
     }
   }
 };
@@ -334,16 +335,17 @@ __device__ __forceinline__ void multiply_scores(const QueryBlock<T>& b,
   QueryShared<T>& shared = b.shared;
   const int tiles = b.most();
   if (threadIdx.x == 0) {
-    for (auto& arrived : shared.arrived) bulk::make_barrier(&arrived);
+    for (auto& arrived : shared.arrived) hopper::init_barrier(&arrived, 1);
+    hopper::fence_barrier_init();
     for (int tile = 0; tile < min(kQueryStages, tiles); ++tile) b.start(tile);
   }
   __syncthreads();
   wgmma::Sum sum[kTogether] = {};
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % kQueryStages;
-    bulk::await(&shared.arrived[stage], tile / kQueryStages % 2);
+    hopper::wait(&shared.arrived[stage], tile / kQueryStages % 2);
     const wgmma::Operand key = operand(shared.stages[stage].key);
-    wgmma::begin();
+    hopper::wgmma_begin();
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       if (tile >= b.tiles[i]) continue;
@@ -354,8 +356,8 @@ __device__ __forceinline__ void multiply_scores(const QueryBlock<T>& b,
                                               wgmma::down_rows(key, step));
       }
     }
-    wgmma::commit();
-    wgmma::wait<0>();
+    hopper::wgmma_commit();
+    hopper::wgmma_wait<0>();
     __syncthreads();
     if (threadIdx.x == 0 && tile + kQueryStages < tiles) b.start(tile + kQueryStages);
   }
@@ -451,12 +453,12 @@ cudaError_t launch(const OpticalAttentionArgs& a, const OpticalAttentionGradArgs
 }
 
 }  // namespace
-}  // namespace refract::attention::hopper
+}  // namespace refract::attention::sm90a
 
 namespace refract {
 
 AttentionTileBytes attention_tile_bytes(const OpticalAttentionArgs& a, bool backward) {
-  using namespace attention::hopper;
+  using namespace attention::sm90a;
   const int64_t queries = int64_t{a.batch} * a.heads * tiles_of(a.queries);
   const int64_t keys = int64_t{a.batch} * a.kv_heads * tiles_of(a.keys);
   if (!backward) {
@@ -474,7 +476,7 @@ cudaError_t launch_attention_backward_hopper(const OpticalAttentionArgs& a,
                                              const OpticalAttentionGradArgs& g, int groups,
                                              Dtype dtype, cudaStream_t stream) {
   return attention::dispatch_half(dtype, [&](auto element) {
-    return attention::hopper::launch<decltype(element)>(a, g, groups, stream);
+    return attention::sm90a::launch<decltype(element)>(a, g, groups, stream);
   });
 }
 

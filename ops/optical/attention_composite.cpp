@@ -92,7 +92,7 @@ at::Tensor words_of(const OpticalAttentionSettings& settings, size_t stream, con
                     const at::Tensor& block) {
   const PhiloxKey key = philox_key(static_cast<uint64_t>(settings.seed),
                                    static_cast<uint64_t>(settings.streams.at(stream)));
-  return philox_words(key, step, block);
+  return philox_words(key, step, block, kNoiseRounds);
 }
 
 at::Tensor shared_xi(const at::Tensor& like, const OpticalAttentionSettings& settings) {

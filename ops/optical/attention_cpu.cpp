@@ -158,7 +158,7 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
           static_cast<uint64_t>(width);
       const auto skip = static_cast<int64_t>(first & 3);
       if (scores.noise) {
-        simd::draw_philox(key, scores.step, first >> 2, words.data(), (skip + width + 3) / 4);
+        simd::draw_noise(key, scores.step, first >> 2, words.data(), (skip + width + 3) / 4);
       }
       T* to = y + ((batch * shape.queries + row) * shape.heads + head) * width;
       const float row_term = optical::mul(sums[i], form.residual);

@@ -28,8 +28,7 @@ bool has_kernel(const at::Tensor& q, const at::Tensor& k, const OpticalAttention
 
 // The kernels for compute capability 9.0.
 bool has_hopper_kernel(const at::Tensor& q, const OpticalAttentionSettings& s) {
-  return attention_op::hopper_requested() && q.size(3) == 64 && s.levels <= 256 &&
-         at::cuda::getCurrentDeviceProperties()->major == 9;
+  return attention_op::has_hopper_shape(q, s) && at::cuda::getCurrentDeviceProperties()->major == 9;
 }
 // What those kernels may keep of a layer's scores at a time: a byte each in the forward pass, which
 // else computes them twice, and dS in the backward pass, which goes through the batch in parts.

@@ -2,9 +2,6 @@
 #pragma once
 #include <ATen/ops/empty.h>
 
-#include <cstdlib>
-#include <string_view>
-
 #include "ops/optical/attention.h"
 #include "ops/optical/dispatch.h"
 
@@ -23,15 +20,9 @@ namespace refract::attention_op {
 // whose backward pass reads it, [B, T, H, D] where it was asked, else [0].
 using ForwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using BackwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-// Whether the kernels for compute capability 9.0 are to be used: REFRACT_OPTICAL_HOPPER=1. They
-// were compared with the others on a device launch by launch; until the ops' own tests have run
-// there with them, they are used on request only.
-inline bool hopper_requested() {
-  static const bool requested = [] {
-    const char* set = std::getenv("REFRACT_OPTICAL_HOPPER");
-    return set != nullptr && std::string_view(set) == "1";
-  }();
-  return requested;
+// Whether the kernels for compute capability 9.0 do this shape, whose backward pass reads the mean.
+inline bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& s) {
+  return q.is_cuda() && q.sym_size(3) == 64 && s.levels <= 256;
 }
 inline at::Tensor mean_like(const at::Tensor& q, bool with_mean) {
   return with_mean ? at::empty_symint(q.sym_sizes(), q.options()) : at::empty({0}, q.options());

@@ -7,7 +7,7 @@
 #include "ops/optical/attention_hopper.cuh"
 #include "ops/optical/attention_output.cuh"
 
-namespace refract::attention::hopper {
+namespace refract::attention::sm90a {
 namespace {
 
 constexpr int kStages = 2;
@@ -109,15 +109,15 @@ struct Rows {
     uint64_t* arrived = &shared.arrived[step % kStages];
     const bool codes = !kKept || !second, mean = second && a.mean != nullptr;
     constexpr uint32_t kCode = sizeof(Tile<__half>) + sizeof(Numbers);
-    bulk::expect(arrived, (step == 0 ? sizeof(QueryRecord) : 0) + (codes ? kCode : 0) +
-                              (second ? kTileBytes : 0) + (mean ? kTileBytes : 0));
-    if (codes) bulk::copy(&to.code(), &from.code, kCode, arrived);
-    if (second) bulk::copy(&to.value_code(), &from.value_code, kTileBytes, arrived);
-    if (mean) bulk::copy(&to.value(), &from.value, kTileBytes, arrived);
+    hopper::arrive_expecting(arrived, (step == 0 ? sizeof(QueryRecord) : 0) + (codes ? kCode : 0) +
+                                          (second ? kTileBytes : 0) + (mean ? kTileBytes : 0));
+    if (codes) hopper::copy_bytes(&to.code(), &from.code, kCode, arrived);
+    if (second) hopper::copy_bytes(&to.value_code(), &from.value_code, kTileBytes, arrived);
+    if (mean) hopper::copy_bytes(&to.value(), &from.value, kTileBytes, arrived);
     if (step == 0) {
       const QueryRecord* queries = static_cast<const QueryRecord*>(a.q_tiles) +
                                    static_cast<int64_t>(blockIdx.x) * tiles_of(a.queries) + tile();
-      bulk::copy(&shared.queries, queries, sizeof(QueryRecord), arrived);
+      hopper::copy_bytes(&shared.queries, queries, sizeof(QueryRecord), arrived);
     }
   }
   __device__ __forceinline__ Stage<T, kKept>& stage(int step) const {
@@ -139,7 +139,7 @@ struct Rows {
     return {{__ldcg(kept + tile * 2 * kThreads), __ldcg(kept + (tile * 2 + 1) * kThreads)}};
   }
   __device__ __forceinline__ void await(int step) const {
-    bulk::await(&shared.arrived[step % kStages], step / kStages % 2);
+    hopper::wait(&shared.arrived[step % kStages], step / kStages % 2);
   }
   // The block is done with a step: its memory is for another.
   __device__ __forceinline__ void finish(int step) const {
@@ -153,14 +153,14 @@ template <class R>
 __device__ __forceinline__ void multiply_keys(const R& rows, const Tile<__half>& keys,
                                               wgmma::Sum& x) {
   const wgmma::Operand q = operand(rows.shared.queries.code), k = operand(keys);
-  wgmma::begin();
+  hopper::wgmma_begin();
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     wgmma::multiply_shared<__half, false, false>(x, wgmma::along_rows(q, step),
                                                  wgmma::along_rows(k, step), step == 0);
   }
-  wgmma::commit();
-  wgmma::wait<0>();
+  hopper::wgmma_commit();
+  hopper::wgmma_wait<0>();
 }
 
 // Code products to shifted levels, in place. kSeen: includes the positions in `seen`.
@@ -279,13 +279,13 @@ __device__ __forceinline__ void add_values(S& stage, int step, const float (&x)[
     p[i] = whole_operand(x[2 * i], x[2 * i + 1]);
     if (kMean) mean[i] = mma::as_a<T>(x[2 * i], x[2 * i + 1]);
   }
-  wgmma::begin();
+  hopper::wgmma_begin();
 #pragma unroll
   for (int i = 0; i < N / 2; ++i) {
     wgmma::multiply<__half, true>(sums.acc, p[i], wgmma::down_rows(v, step + i));
     if (kMean) wgmma::multiply<T, true>(sums.mean, mean[i], wgmma::down_rows(plain, step + i));
   }
-  wgmma::commit();
+  hopper::wgmma_commit();
 #pragma unroll
   for (int i = 0; i < N / 2; ++i) mma::multiply<__half>(sums.p, p[i], kOnes, kOnes);
 }
@@ -308,7 +308,7 @@ __device__ __forceinline__ void second_pass_tile(const R& rows, int first, int s
       }
     }
     weights<kMasked>(rows, first + 32 * half, to_levels, x);
-    if (half > 0) wgmma::wait<0>();  // its registers are taken again
+    if (half > 0) hopper::wgmma_wait<0>();  // its registers are taken again
     add_values<T, kMean>(rows.stage(step), 2 * half, x, sums);
   }
 }
@@ -339,7 +339,8 @@ __global__ void __launch_bounds__(kThreads, kKept ? 4 : 3)
   Shared<T, kKept>& shared = *reinterpret_cast<Shared<T, kKept>*>(memory);
   Rows<T, kKept> rows(a, shared);
   if (threadIdx.x == 0) {
-    for (auto& arrived : shared.arrived) bulk::make_barrier(&arrived);
+    for (auto& arrived : shared.arrived) hopper::init_barrier(&arrived, 1);
+    hopper::fence_barrier_init();
     rows.start(0);
     if (2 * rows.key_tiles > 1) rows.start(1);
   }
@@ -413,7 +414,7 @@ __global__ void __launch_bounds__(kThreads, kKept ? 4 : 3)
       }
       add_values<T, kMean>(stage, 0, x, out);
     }
-    wgmma::wait<0>();
+    hopper::wgmma_wait<0>();
     rows.finish(step);
   }
   const float p_sum[2] = {out.p[0], out.p[2]};
@@ -441,7 +442,7 @@ cudaError_t launch(const OpticalAttentionArgs& a, cudaStream_t stream) {
 }
 
 }  // namespace
-}  // namespace refract::attention::hopper
+}  // namespace refract::attention::sm90a
 
 namespace refract {
 
@@ -449,8 +450,8 @@ cudaError_t launch_attention_forward_hopper(const OpticalAttentionArgs& a, Dtype
                                             cudaStream_t stream) {
   return attention::dispatch_half(dtype, [&](auto element) {
     using T = decltype(element);
-    return a.mean != nullptr ? attention::hopper::launch<T, true>(a, stream)
-                             : attention::hopper::launch<T, false>(a, stream);
+    return a.mean != nullptr ? attention::sm90a::launch<T, true>(a, stream)
+                             : attention::sm90a::launch<T, false>(a, stream);
   });
 }
 

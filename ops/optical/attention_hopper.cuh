@@ -4,10 +4,9 @@
 // shared memory (mma::Tile<64>), so that a tile is one copy. Rows past the end are zeros.
 #pragma once
 #include "ops/optical/attention_tile.cuh"
-#include "ops/optical/bulk.cuh"
 #include "ops/optical/wgmma.cuh"
 
-namespace refract::attention::hopper {
+namespace refract::attention::sm90a {
 
 constexpr int kThreads = 128, kSide = 64;  // of a tile
 constexpr int kTileElements = kSide * kSide, kTileBytes = 2 * kTileElements;
@@ -128,4 +127,4 @@ __device__ __forceinline__ wgmma::Operand operand(const Tile<T>& tile) {
   return wgmma::Operand(mma::shared_address(&tile));
 }
 
-}  // namespace refract::attention::hopper
+}  // namespace refract::attention::sm90a

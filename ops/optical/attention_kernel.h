@@ -25,7 +25,7 @@ struct OpticalAttentionArgs {
   bool one_noise;  // every element draws shared_noise
   float shared_noise;
   PhiloxKey output_key;
-  uint32_t score_keys[10][2];  // the key of each Philox round
+  uint32_t score_keys[kNoiseRounds][2];  // the key of each Philox round
   // A score's noise + 1/2 + 1, a float in [1, 2), is (16 random bits << 7 & noise_mask) |
   // noise_bits.
   uint32_t noise_mask, noise_bits;

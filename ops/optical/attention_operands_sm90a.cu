@@ -6,7 +6,7 @@
 #include "ops/optical/attention_hopper.cuh"
 #include "ops/optical/device.cuh"
 
-namespace refract::attention::hopper {
+namespace refract::attention::sm90a {
 namespace {
 
 constexpr int kBlock = optical::kThreads, kPerRow = kSide / 8;
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 }  // namespace
-}  // namespace refract::attention::hopper
+}  // namespace refract::attention::sm90a
 
 namespace refract {
 
@@ -177,7 +177,7 @@ cudaError_t launch_attention_operands_hopper(const OpticalAttentionArgs& a,
                                              const OpticalAttentionGradArgs* g, Dtype dtype,
                                              int multiprocessors, cudaStream_t stream) {
   return attention::dispatch_half(dtype, [&](auto element) {
-    using namespace attention::hopper;
+    using namespace attention::sm90a;
     using T = decltype(element);
     const int64_t q_rows = static_cast<int64_t>(a.heads) * tiles_of(a.queries);
     const int64_t k_rows = static_cast<int64_t>(a.kv_heads) * tiles_of(a.keys);

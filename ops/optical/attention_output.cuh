@@ -13,7 +13,7 @@ __device__ __forceinline__ void output_noise(const OpticalAttentionArgs& a, uint
   const bool odd = (lane & 1) != 0;
   const uint64_t block =
       row_block + (odd ? next_row : 0) + static_cast<uint64_t>(2 * n + (lane % 4) / 2);
-  const PhiloxBlock mine = philox(a.output_key, static_cast<uint64_t>(a.clock[0]), block);
+  const PhiloxBlock mine = noise_block(a.output_key, static_cast<uint64_t>(a.clock[0]), block);
   const uint32_t got0 = __shfl_xor_sync(0xffffffffu, odd ? mine.word[0] : mine.word[2], 1);
   const uint32_t got1 = __shfl_xor_sync(0xffffffffu, odd ? mine.word[1] : mine.word[3], 1);
   const uint32_t words[4] = {odd ? got0 : mine.word[0], odd ? got1 : mine.word[1],

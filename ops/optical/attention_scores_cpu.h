@@ -144,8 +144,8 @@ struct Scores {
           const uint64_t sequence = first_sequence + static_cast<uint64_t>(head / shape.heads);
           const uint64_t stream = sequence * static_cast<uint64_t>(shape.heads) +
                                   static_cast<uint64_t>(head % shape.heads);
-          simd::draw_philox(key, step, (stream << 38) | (static_cast<uint64_t>(pair) << 19),
-                            words.data(), up_to_16(std::min(2 * pair + 2, most)) / 4);
+          simd::draw_noise(key, step, (stream << 38) | (static_cast<uint64_t>(pair) << 19),
+                           words.data(), up_to_16(std::min(2 * pair + 2, most)) / 4);
         }
         for (int odd = 0; odd < 2; ++odd) {
           const int64_t row = 2 * pair + odd - first;

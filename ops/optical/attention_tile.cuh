@@ -152,7 +152,7 @@ struct ScoreNoise {
     uint32_t c2 = static_cast<uint32_t>(p0 >> 32) ^ row.third;
     uint32_t c3 = static_cast<uint32_t>(p0);
 #pragma unroll
-    for (int round = 3; round < 10; ++round) {
+    for (int round = 3; round < kNoiseRounds; ++round) {
       p0 = 0xD2511F53ull * c0;
       p1 = 0xCD9E8D57ull * c2;
       c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ a.score_keys[round][0];

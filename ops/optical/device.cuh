@@ -91,8 +91,16 @@ __device__ __forceinline__ void let_later_come() {
 #endif
 }
 
+struct LaunchShape {
+  dim3 grid, block;
+  size_t shared;
+  LaunchShape(dim3 grid_in, int threads = kThreads, size_t shared_in = 0)
+      : grid(grid_in), block(static_cast<unsigned>(threads)), shared(shared_in) {}
+};
+
 template <class... P, class... A>
-cudaError_t launch_overlapped(void (*kernel)(P...), dim3 grid, cudaStream_t stream, A... args) {
+cudaError_t launch_overlapped(void (*kernel)(P...), const LaunchShape& shape, cudaStream_t stream,
+                              const A&... args) {
   int device = 0, major = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
@@ -103,8 +111,9 @@ cudaError_t launch_overlapped(void (*kernel)(P...), dim3 grid, cudaStream_t stre
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(kThreads);
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared;
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = major >= 9 ? 1 : 0;

@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(OpticalQuantizeArgs 
     if (whole && i + N <= a.count) {
       Vec<T, N> v = load_vec(x + i);
       PhiloxBlock drawn{};
-      if (a.draws) drawn = philox(a.key, now.step, index >> 3);
+      if (a.draws) drawn = noise_block(a.key, now.step, index >> 3);
       const bool half = N == 4 && (index & 4) != 0;  // four floats draw half a block
 #pragma unroll
       for (int j = 0; j < N; ++j) {

@@ -73,7 +73,7 @@ void over_chunks(const NoisePlace& noise, int64_t begin, int64_t n, F&& f) {
     const uint64_t index = noise.first + static_cast<uint64_t>(begin + j);
     const auto skip = static_cast<int64_t>(index & 7);
     if (noise.draws) {
-      simd::draw_philox(noise.key, noise.step, index >> 3, words.data(), (skip + count + 7) / 8);
+      simd::draw_noise(noise.key, noise.step, index >> 3, words.data(), (skip + count + 7) / 8);
     }
     // The low half of a word comes first, as it does in memory.
     f(j, count, noise.draws ? reinterpret_cast<const uint16_t*>(words.data()) + skip : nullptr);

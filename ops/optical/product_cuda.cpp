@@ -1,9 +1,10 @@
 // The optical products on CUDA tensors: operands become fp16 codes, the tensor cores multiply them
-// with fp32 accumulation, and one pass over the result does the rest.
+// with fp32 accumulation, and one pass over the result does the rest. On Hopper a linear layer's
+// product and that pass are one kernel, which keeps the product in registers.
 //
-// The product of codes is kept in fp16 for half types, in fp32 for fp32. Codes are at most 1, so
-// that a sum over K < 65504 fits fp16; its rounding is 2^-12 of the value, at most 1/16 of a level
-// of the output's range for 256 levels, 1/32 where that range is symmetric.
+// Else the product of codes is kept in fp16 for half types, in fp32 for fp32. Codes are at most 1,
+// so that a sum over K < 65504 fits fp16; its rounding is 2^-12 of the value, at most 1/16 of a
+// level of the output's range for 256 levels, 1/32 where that range is symmetric.
 #include <ATen/Context.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -14,7 +15,7 @@
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/optical/dispatch.h"
-#include "ops/optical/product_kernel.h"
+#include "ops/optical/linear_kernel.h"
 
 namespace refract {
 namespace {
@@ -88,11 +89,9 @@ OpticalOperand encode_cuda(const at::Tensor& x_in, at::TensorList ranges, at::In
   return o;
 }
 
-// The output's pass; a's sizes, members, operands and moves are set.
-void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product, const at::Tensor& y,
-                const OpticalSettings& s) {
-  const at::Tensor clock = s.clock.has_value() ? s.clock->contiguous() : at::Tensor();
-  a.product = product.const_data_ptr();
+// What of the output's arguments comes from the settings; `clock` is kept by the caller.
+void set_output(OpticalOutputArgs& a, const OpticalSettings& s, const at::Tensor& y,
+                const at::Tensor& clock) {
   a.y = y.mutable_data_ptr();
   a.levels = static_cast<int>(s.levels);
   a.lut_min = static_cast<float>(s.lut_min);
@@ -105,6 +104,15 @@ void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product, 
     a.key[m] = philox_key(static_cast<uint64_t>(s.seed), static_cast<uint64_t>(s.streams[m]));
   }
   a.clock = clock.defined() ? clock.const_data_ptr<int64_t>() : nullptr;
+}
+at::Tensor clock_of(const OpticalSettings& s) {
+  return s.clock.has_value() ? s.clock->contiguous() : at::Tensor();
+}
+
+// The output's pass over a product; all else of `a` is set.
+void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product, const at::Tensor& y,
+                const OpticalSettings& s) {
+  a.product = product.const_data_ptr();
   const Dtype dtype = cuda_dtype(y.scalar_type());
   const int chip = multiprocessors();
   const int64_t parts = optical_output_parts(a, chip);
@@ -122,6 +130,19 @@ void run_output(const char* op, OpticalOutputArgs a, const at::Tensor& product, 
                                 chip, current_stream()));
 }
 
+// Product and output as one kernel, where there is one.
+bool run_fused(const char* op, const OpticalOutputArgs& a, const at::Tensor& x_codes,
+               const at::Tensor& w_codes, const at::Tensor& y, const OpticalSettings& s) {
+  const OpticalLinearArgs args{x_codes.const_data_ptr(), w_codes.const_data_ptr(), a};
+  const Dtype dtype = cuda_dtype(y.scalar_type());
+  if (!s.ranges_set || !can_fuse_optical_linear(args, dtype)) return false;
+  const at::Tensor seen =
+      at::empty({s.train ? optical_linear_parts(args) : 0}, y.options().dtype(at::kFloat));
+  check_launch(
+      op, launch_optical_linear(args, seen.mutable_data_ptr<float>(), dtype, current_stream()));
+  return true;
+}
+
 void add_move(OpticalOutputArgs& a, const at::Tensor& range, const float* seen) {
   a.move[a.moves++] = {range.mutable_data_ptr<float>(), seen};
 }
@@ -129,6 +150,12 @@ void add_move(OpticalOutputArgs& a, const at::Tensor& range, const float* seen) 
 // fp16 for half types, fp32 for fp32.
 at::ScalarType product_type(const at::Tensor& x) {
   return x.scalar_type() == at::kFloat ? at::kFloat : at::kHalf;
+}
+
+// codes w_codes^T, with fp32 accumulation.
+at::Tensor product_of(const at::Tensor& codes, const at::Tensor& w_codes, at::ScalarType type) {
+  const FullAccumulation full;
+  return type == at::kFloat ? at::mm(codes, w_codes.t(), at::kFloat) : at::mm(codes, w_codes.t());
 }
 
 bool has_cuda_kernel(const at::Tensor& x, const OpticalSettings& s, int64_t inner) {
@@ -155,13 +182,6 @@ at::Tensor linear_cuda(const at::Tensor& x_in, const at::Tensor& weight,
   OpticalOutputArgs a{};
   a.ticket = reinterpret_cast<unsigned*>(ticket.mutable_data_ptr<int32_t>());
   const OpticalOperand x = encode_cuda(x_in, x_range, rows, s, 0, a.ticket);
-  at::Tensor product;
-  {
-    const FullAccumulation full;
-    const at::Tensor codes = x.codes.view({rows, inner}), w_codes = encoded.codes.t();
-    product = product_type(x_in) == at::kFloat ? at::mm(codes, w_codes, at::kFloat)
-                                               : at::mm(codes, w_codes);
-  }
   const at::Tensor bias = bias_in.has_value() ? bias_in->contiguous() : at::Tensor();
   a.bias = bias.defined() ? bias.const_data_ptr() : nullptr;
   a.row_sums = x.sums.const_data_ptr<float>();
@@ -179,7 +199,11 @@ at::Tensor linear_cuda(const at::Tensor& x_in, const at::Tensor& weight,
     add_move(a, w_ranges[m],
              encoded.seen.const_data_ptr<float>() + static_cast<int64_t>(m) * kOpticalParts * 2);
   }
-  run_output(op, a, product, y, s);
+  const at::Tensor clock = clock_of(s);
+  set_output(a, s, y, clock);
+  const at::Tensor codes = x.codes.view({rows, inner});
+  if (run_fused(op, a, codes, encoded.codes, y, s)) return y;
+  run_output(op, a, product_of(codes, encoded.codes, product_type(x_in)), y, s);
   return y;
 }
 
@@ -223,6 +247,8 @@ at::Tensor matmul_cuda(const at::Tensor& a_in, const at::Tensor& b_in, const at:
   o.slices = sizes[0];
   add_move(o, a_range, a.seen.const_data_ptr<float>());
   add_move(o, b_range, b.seen.const_data_ptr<float>());
+  const at::Tensor clock = clock_of(s);
+  set_output(o, s, y, clock);
   run_output(op, o, product, y, s);
   return y;
 }

@@ -5,6 +5,7 @@
 
 #include "ops/optical/device.cuh"
 #include "ops/optical/product_kernel.h"
+#include "ops/optical/product_output.cuh"
 
 namespace refract {
 namespace {
@@ -59,7 +60,7 @@ struct Place {
 };
 
 __host__ __device__ __forceinline__ int64_t tiles_of(const OpticalMembers& m, int member) {
-  return (m.begin[member + 1] - m.begin[member] + kTile - 1) / kTile;
+  return optical::tiles_of<kTile>(m, member);
 }
 
 __device__ __forceinline__ Place place_of(const OpticalOutputArgs& a, int chunks) {
@@ -95,13 +96,6 @@ struct Terms {
   float gain, row_gain;
   float column[kColumns];
 };
-
-__device__ __forceinline__ optical::Mix mix_of(const OpticalOutputArgs& a, int member) {
-  const Range row = optical::load_range(a.row_used);
-  const Range column = optical::load_range(a.column_used + 2 * member);
-  return optical::mix(optical::quantizer(row, a.levels, 0.0f),
-                      optical::quantizer(column, a.levels, a.lut_min), static_cast<float>(a.inner));
-}
 
 // The sums of the codes of a thread's columns.
 struct ColumnSums {
@@ -197,7 +191,7 @@ __device__ __forceinline__ Range whole_rows(const OpticalOutputArgs& a, const Pl
     if (row + kWarps < p.row_end) products.fetch();
     const float row_dark = __fmaf_rn(row_term, 0.0f, dark);
     PhiloxBlock drawn{};
-    if (kDraws) drawn = philox(f.key, f.now.step, block);
+    if (kDraws) drawn = noise_block(f.key, f.now.step, block);
     Vec<T, kColumns> out;
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
@@ -241,26 +235,6 @@ __device__ __forceinline__ Range ragged_rows(const OpticalOutputArgs& a, const P
   return r;
 }
 
-// The last block to come here moves all ranges, a warp each: the others have read them.
-__device__ __forceinline__ void move_ranges(const OpticalOutputArgs& a, const float* unset,
-                                            const float* seen) {
-  for (int job = threadIdx.x / 32; job < a.members.count + a.moves; job += kWarps) {
-    const bool output = job < a.members.count;
-    const int64_t first = output ? first_part(a, job) : 0;
-    const int64_t parts = output ? tiles_of(a.members, job) * gridDim.x : kOpticalParts;
-    const OpticalMove move = output ? OpticalMove{a.members.range[job], seen + 2 * first}
-                                    : a.move[job - a.members.count];
-    Range from = optical::load_range(move.range);
-    if (output && a.clipped && !optical::is_set(from) && unset != nullptr) {
-      from = optical::warp_merge_parts(unset + 2 * first, parts);
-    }
-    const Range merged = optical::warp_merge_parts(move.seen, parts);
-    if (threadIdx.x % 32 == 0) {
-      optical::store_range(move.range, optical::moved(from, merged, a.smooth));
-    }
-  }
-}
-
 struct Nothing {
   __device__ Nothing(const OpticalOutputArgs&, const Place&) {}
 };
@@ -283,7 +257,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   __shared__ optical::Quantizer shared_q;  // divisions once per block, not once per thread
   __shared__ optical::Mix shared_mix;
   if (threadIdx.x == 0) shared_q = optical::quantizer(used, a.levels, 0.0f);
-  if (threadIdx.x == 32) shared_mix = mix_of(a, p.member);
+  if (threadIdx.x == 32) shared_mix = optical::mix_of(a, p.member);
   __syncthreads();
   f.q = shared_q;
   const Terms t = terms_of(shared_mix, sums);
@@ -305,7 +279,10 @@ __global__ void __launch_bounds__(kThreads, 4)
     last = optical::is_last(a.ticket, blocks);
   }
   __syncthreads();
-  if (last) move_ranges(a, unset, seen);
+  if (!last) return;
+  optical::move_ranges(a, unset, seen, [&](int member) {
+    return optical::Parts{first_part(a, member), tiles_of(a.members, member) * gridDim.x};
+  });
 }
 
 // For unset ranges: what the output will be quantized from.
@@ -315,7 +292,7 @@ __global__ void __launch_bounds__(kThreads)
   using P = typename ProductOf<T>::type;
   const Place p = place_of(a, chunks);
   if (p.beyond || optical::is_set(optical::load_range(a.members.range[p.member]))) return;
-  const Terms t = terms_of(mix_of(a, p.member), ColumnSums(a, p));
+  const Terms t = terms_of(optical::mix_of(a, p.member), ColumnSums(a, p));
   const P* product = static_cast<const P*>(a.product) + p.batch * a.rows * a.columns + p.column;
   Range r = optical::unset_range();
   for (int64_t row = p.row; row < p.row_end; row += kWarps) {

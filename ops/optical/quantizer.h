@@ -131,10 +131,10 @@ REFRACT_HOST_DEVICE float value(const Quantizer& q, float level) {
 
 // ---- Noise
 
-// Element i of a call draws 16 bits: block (first + i) >> 3 of philox(philox_key(seed, stream),
-// step,
-// .), of its four words eight halves, low halves first. `first` is the index of the call's first
-// element in the global batch: clock[1] * (elements per slice of dimension 0). xi = h / 2^16 - 1/2.
+// Element i of a call draws 16 bits: block (first + i) >> 3 of noise_block(philox_key(seed,
+// stream), step, .), of its four words eight halves, low halves first. `first` is the index of the
+// call's first element in the global batch: clock[1] * (elements per slice of dimension 0). xi = h
+// / 2^16 - 1/2.
 REFRACT_HOST_DEVICE float noise_of_half(uint32_t word, bool upper) {
 #ifdef __CUDA_ARCH__
   const float f = __uint_as_float(__byte_perm(word, 0x4B000000u, upper ? 0x7632 : 0x7610));
@@ -146,7 +146,7 @@ REFRACT_HOST_DEVICE float noise_of_half(uint32_t word, bool upper) {
 }
 
 REFRACT_HOST_DEVICE float noise_at(PhiloxKey key, uint64_t step, uint64_t index) {
-  return noise_of_half(philox(key, step, index >> 3).word[(index >> 1) & 3], (index & 1) != 0);
+  return noise_of_half(noise_block(key, step, index >> 3).word[(index >> 1) & 3], (index & 1) != 0);
 }
 
 // xi of a whole Philox word, with 24 bits.

@@ -5,6 +5,7 @@
 // c[n][i] is warp w's fragment of rows [16 w, 16 w + 16) and columns [8 n, 8 n + 8), and a in
 // registers its fragment of the same rows: both as in mma.cuh.
 #pragma once
+#include "ops/common/hopper.cuh"
 #include "ops/optical/mma.cuh"
 
 namespace refract::wgmma {
@@ -33,15 +34,6 @@ __device__ __forceinline__ uint64_t down_rows(const Operand& x, int step) {
   return x.descriptor + static_cast<uint64_t>(128 * step);
 }
 
-// Before the first product that uses registers or shared memory just written.
-__device__ __forceinline__ void begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void commit() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int kPending>
-__device__ __forceinline__ void wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
 #define REFRACT_WGMMA_SUM(c)                                                                    \
   "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),     \
       "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), \

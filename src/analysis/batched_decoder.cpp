@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <stdexcept>
 
 #include "core/error.h"
 #include "model/dense.h"
@@ -19,6 +20,8 @@
 #include "ops/fused/batched_cross_entropy.h"
 #include "ops/fused/batched_linear.h"
 #include "ops/fused/norm.h"
+#include "ops/fused/prefix_attention.h"
+#include "ops/fused/prefix_cross_entropy.h"
 #include "ops/fused/rope.h"
 #include "ops/fused/split.h"
 
@@ -159,22 +162,25 @@ at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
   return x;
 }
 
-at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
-                                     int64_t length) const {
+at::Tensor BatchedDecoder::embed(const PrefixTree& tree) const {
+  const at::Tensor x = embedding_.index_select(1, tree.tokens);
+  if (positions_.defined()) x.add_(positions_.index_select(1, tree.depths));
+  return x;
+}
+
+at::Tensor BatchedDecoder::mix_windows(const Layer& layer, const at::Tensor& joint,
+                                       int64_t length) const {
   const int64_t H = config_.num_attention_heads, K = config_.num_key_value_heads,
-                D = config_.head_dim, T = length, sequences = x.size(0) * x.size(1) / T;
-  at::Tensor qkv = apply(layer.qkv, x).view({sequences, T, (H + 2 * K) * D});
+                D = config_.head_dim, T = length, A = joint.size(0), rows = joint.size(1),
+                sequences = A * rows / T;
+  at::Tensor qkv = joint.view({sequences, T, (H + 2 * K) * D});
   if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
-  if (qkv.is_cuda() && layer.output.split && has_cuda_split_attention(T, D)) {
-    const at::Tensor mixed = split_causal_attention(qkv, H, K, layer.scale);
-    return apply(layer.output, mixed.view({x.size(0), x.size(1), 3 * H * D}));
-  }
+  if (qkv.is_cuda() && layer.output.split && has_cuda_split_attention(T, D))
+    return split_causal_attention(qkv, H, K, layer.scale).view({A, rows, 3 * H * D});
   // In 16 bits longer sequences are better off with tensor cores.
   const bool short_enough = T <= 16 || qkv.scalar_type() == at::kFloat;
-  if (qkv.is_cuda() && short_enough && has_cuda_attention(T, D)) {
-    const at::Tensor mixed = causal_attention(qkv, H, K, layer.scale);
-    return apply(layer.output, mixed.view({x.size(0), x.size(1), H * D}));
-  }
+  if (qkv.is_cuda() && short_enough && has_cuda_attention(T, D))
+    return causal_attention(qkv, H, K, layer.scale).view({A, rows, H * D});
   const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
   const auto heads = [&](const at::Tensor& part, int64_t count) {
     return part.view({sequences, T, count, D}).transpose(1, 2);
@@ -185,7 +191,18 @@ at::Tensor BatchedDecoder::attention(const Layer& layer, const at::Tensor& x,
                                : at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0,
                                                                   /*is_causal=*/T > 1, layer.scale,
                                                                   /*enable_gqa=*/H != K);
-  return apply(layer.output, mixed.transpose(1, 2).reshape({x.size(0), x.size(1), H * D}));
+  return mixed.transpose(1, 2).reshape({A, rows, H * D});
+}
+
+at::Tensor BatchedDecoder::mix_prefixes(const Layer& layer, const at::Tensor& joint,
+                                        const PrefixTree& tree) const {
+  const int64_t H = config_.num_attention_heads, K = config_.num_key_value_heads;
+  at::Tensor qkv = joint;
+  if (cos_.defined()) {  // a node's angle is that of its depth, not of its row
+    qkv = rope(qkv, cos_.index_select(0, tree.depths), sin_.index_select(0, tree.depths), 0, H + K,
+               config_.head_dim);
+  }
+  return prefix_attention(qkv, tree.depths, tree.levels, H, K, layer.scale);
 }
 
 at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
@@ -231,18 +248,37 @@ at::Tensor BatchedDecoder::final_normed(const at::Tensor& branch, const at::Tens
   return final_bias_.defined() ? rows.add_(final_bias_) : rows;
 }
 
+// Split rows for a split head.
+at::Tensor BatchedDecoder::features(at::Tensor stream, const Mix& mix) const {
+  at::Tensor branch;
+  for (const Layer& layer : layers_) {
+    const at::Tensor rows = normed(branch, stream, layer.qkv.split);
+    branch = apply(layer.output, mix(layer, apply(layer.qkv, rows)));
+    branch = mlp(layer, normed(branch, stream, layer.up.split));
+  }
+  return final_normed(branch, stream);
+}
+
 BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
                                           const at::Tensor& targets_NT) const {
   const at::NoGradGuard no_grad;
-  const int64_t T = tokens_NT.size(1);
-  at::Tensor stream = embed(tokens_NT), branch;
-  for (const Layer& layer : layers_) {
-    branch = attention(layer, normed(branch, stream, layer.qkv.split), T);
-    branch = mlp(layer, normed(branch, stream, layer.up.split));
-  }
+  const at::Tensor rows =
+      features(embed(tokens_NT), [&](const Layer& layer, const at::Tensor& qkv) {
+        return mix_windows(layer, qkv, tokens_NT.size(1));
+      });
   const BatchedCrossEntropy loss = batched_linear_cross_entropy(
-      final_normed(branch, stream), head_, targets_NT.reshape({-1}), config_.vocab_size,
-      /*split=*/split_head_);
+      rows, head_, targets_NT.reshape({-1}), config_.vocab_size, /*split=*/split_head_);
+  return {loss.loss_sum, loss.num_correct};
+}
+
+BatchedDecoder::Loss BatchedDecoder::loss(const PrefixTree& tree) const {
+  const at::NoGradGuard no_grad;
+  if (split_) throw std::logic_error("prefix trees are for products that are not split");
+  const at::Tensor rows = features(embed(tree), [&](const Layer& layer, const at::Tensor& qkv) {
+    return mix_prefixes(layer, qkv, tree);
+  });
+  const BatchedCrossEntropy loss =
+      prefix_cross_entropy(rows, head_, tree.rows, tree.targets, tree.counts, config_.vocab_size);
   return {loss.loss_sum, loss.num_correct};
 }
 

@@ -3,9 +3,11 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "analysis/prefix_tree.h"
 #include "model/decoder.h"
 
 namespace refract {
@@ -35,6 +37,8 @@ class BatchedDecoder {
   };
   // Every model on the same tokens and targets [N, T], int32 or int64. Without gradient.
   Loss loss(const at::Tensor& tokens_NT, const at::Tensor& targets_NT) const;
+  // The same of all windows of a tree, each distinct prefix computed once. Without split products.
+  Loss loss(const PrefixTree& tree) const;
 
   int64_t models() const { return models_; }
 
@@ -60,7 +64,14 @@ class BatchedDecoder {
   at::Tensor normed(const at::Tensor& branch, at::Tensor& stream, bool split) const;
   at::Tensor final_normed(const at::Tensor& branch, const at::Tensor& stream) const;
   at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
-  at::Tensor attention(const Layer& layer, const at::Tensor& x, int64_t length) const;
+  at::Tensor embed(const PrefixTree& tree) const;       // [A, nodes, C]
+  // What attention makes of the joint projections [A, rows, (H + 2 K) D]: [A, rows, H D].
+  using Mix = std::function<at::Tensor(const Layer& layer, const at::Tensor& qkv)>;
+  // Split where the output layer is and the kernel is there.
+  at::Tensor mix_windows(const Layer& layer, const at::Tensor& qkv, int64_t length) const;
+  at::Tensor mix_prefixes(const Layer& layer, const at::Tensor& qkv, const PrefixTree& tree) const;
+  // All layers and the last norm, of embedded rows; split for a split head.
+  at::Tensor features(at::Tensor stream, const Mix& mix) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
 
   Decoder& model_;

@@ -1,5 +1,6 @@
 #include "analysis/path.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -7,6 +8,7 @@
 #include <cmath>
 
 #include "analysis/batched_decoder.h"
+#include "analysis/prefix_tree.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -18,7 +20,13 @@ constexpr int64_t kWeightBytesCpu = int64_t{2} << 30, kWeightBytesCuda = int64_t
 constexpr int64_t kActivationBytesCpu = int64_t{64} << 20, kActivationBytesCuda = int64_t{3} << 30;
 // The first tokens, on which both engines are compared: enough for their kernels to be the ones of
 // the whole stream, few beside it.
-constexpr int64_t kCheckTokens = 32768;
+constexpr int64_t kCheckTokensCpu = 8192, kCheckTokensCuda = 32768;
+// On a CPU a tree's activations stay in a core's own cache.
+constexpr int64_t kNodesPerTree = 1024;
+// Trees pay up to that share of distinct prefixes; streams above that length are not sorted
+// unasked.
+constexpr double kWorthSharing = 0.95;
+constexpr int64_t kMostTokensSorted = int64_t{1} << 24;
 constexpr int64_t kWarmUpTokens = 16384;  // a batch of evaluate()
 // Attention's kernels take the batch as a grid dimension of 16 bits.
 constexpr int64_t kMostSequences = 32768;
@@ -58,49 +66,55 @@ std::vector<PointEvaluator::Coefficients> path_points(const std::vector<double>&
 
 PointEvaluator::PointEvaluator(Decoder& model, std::vector<Weights> corners, PointOptions options)
     : model_(model), corners_(std::move(corners)), options_(std::move(options)) {
-  const std::string reason = why_not_batched(model);
-  if (options_.engine == "batched" && !reason.empty())
-    fail_usage("these models can't be evaluated many at a time: {}", reason);
-  batched_ = options_.engine == "batched" ||
-             (options_.engine == "auto" && model.device().is_cuda() && reason.empty());
+  choose_engine();
+  if (engine_ == "batched" || options_.engine == "prefixes") used_ = engine_;
+}
+
+void PointEvaluator::choose_engine() {
+  const std::string reason = why_not_batched(model_), &wanted = options_.engine;
+  const bool many = wanted == "batched" || wanted == "prefixes", cuda = model_.device().is_cuda();
+  if (many && !reason.empty())
+    fail_usage("these models can't be evaluated by the engine '{}': {}", wanted, reason);
+  if (wanted == "prefixes" && cuda) fail_usage("the engine 'prefixes' is for the CPU");
+  if (wanted == "prefixes" && products() != Products::kPlain)
+    fail_usage("the engine 'prefixes' is for products in fp32, not '{}'", options_.products);
+  if (many) {
+    engine_ = wanted;
+  } else if (wanted == "auto" && reason.empty()) {
+    engine_ = cuda ? "batched" : products() == Products::kPlain ? "prefixes" : "single";
+  }
 }
 
 std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
                                                  const std::vector<Coefficients>& points,
                                                  const std::function<void(int64_t)>& done) {
   std::vector<Evaluation> results(points.size());
-  std::vector<size_t> between;
+  std::vector<size_t> alone, between;
   int64_t finished = 0;
   const auto report = [&](size_t count) {
     finished += static_cast<int64_t>(count);
     if (done) done(finished);
   };
-  for (size_t i = 0; i < points.size(); ++i) {
-    if (batched_ && corner_of(points[i]) < 0) {
-      between.push_back(i);
-    } else {
-      results[i] = evaluate_single(stream, points[i], options_.max_windows);
-      report(1);
-    }
+  for (size_t i = 0; i < points.size(); ++i)
+    (engine_ != "single" && corner_of(points[i]) < 0 ? between : alone).push_back(i);
+  Together engine;
+  if (!between.empty()) {
+    const Cut cut = cut_of(stream, options_.context, options_.max_windows);
+    const at::Tensor tokens =
+        tokens_of(stream, cut.windows * options_.context + cut.rest + 1, model_.device());
+    engine = together(stream, tokens, points[between[between.size() / 2]]);
+    if (!engine) alone.insert(alone.end(), between.begin(), between.end()), between.clear();
   }
-  if (between.empty()) return results;
-  const Cut cut = cut_of(stream, options_.context, options_.max_windows);
-  const at::Tensor tokens =
-      tokens_of(stream, cut.windows * options_.context + cut.rest + 1, model_.device());
-  if (options_.engine == "auto" && !agrees(stream, tokens, points[between[between.size() / 2]])) {
-    batched_ = false;
-    for (size_t i : between) {
-      results[i] = evaluate_single(stream, points[i], options_.max_windows);
-      report(1);
-    }
-    return results;
+  for (size_t i : alone) {
+    results[i] = evaluate_single(stream, points[i], options_.max_windows);
+    report(1);
   }
-  const size_t together = points_together();
-  for (size_t first = 0; first < between.size(); first += together) {
+  const size_t most = points_together();
+  for (size_t first = 0; first < between.size(); first += most) {
     std::vector<Coefficients> chunk;
-    const size_t last = std::min(between.size(), first + together);
+    const size_t last = std::min(between.size(), first + most);
     for (size_t i = first; i < last; ++i) chunk.push_back(points[between[i]]);
-    const std::vector<Evaluation> part = evaluate_batch(tokens, chunk);
+    const std::vector<Evaluation> part = engine(chunk);
     for (size_t i = first; i < last; ++i) results[between[i]] = part[i - first];
     report(chunk.size());
   }
@@ -132,27 +146,50 @@ void PointEvaluator::warm_up(const std::vector<Coefficients>& points) {
   Coefficients first(corners_.size(), 0);
   first[0] = 1;
   evaluate_single(*make_token_stream(zeros), first, windows);
-  if (!batched_ || between.empty()) return;
+  if (engine_ != "batched" || between.empty()) return;
   const auto models = static_cast<int64_t>(between.size());
   evaluate_batch(at::zeros({windows_together(models) * T + 1},
                            at::TensorOptions().dtype(at::kInt).device(model_.device())),
                  between);
 }
 
-// The batched engine is the faster of two ways to one number; where it can't be had (out of memory)
-// or is not that number, the other way is taken, and says so.
+PointEvaluator::Together PointEvaluator::together(const TokenStream& stream,
+                                                  const at::Tensor& tokens,
+                                                  const Coefficients& sample) {
+  const bool automatic = options_.engine == "auto";
+  if (engine_ == "prefixes") {
+    const auto any = [this](const at::Tensor& some) { return by_prefixes(some, 1); };
+    if (automatic && tokens.numel() > kMostTokensSorted) return {};
+    Together engine = by_prefixes(tokens, automatic ? kWorthSharing : 1);
+    if (!engine || (automatic && !agrees(stream, tokens, sample, kCheckTokensCpu, any))) return {};
+    used_ = engine_;
+    return engine;
+  }
+  const auto batch = [this](const at::Tensor& some) -> Together {
+    return [this, some](const auto& points) { return evaluate_batch(some, points); };
+  };
+  if (automatic && !agrees(stream, tokens, sample, kCheckTokensCuda, batch)) {
+    used_ = "single";
+    return {};
+  }
+  return batch(tokens);
+}
+
+// Another engine is the faster of two ways to one number; where it can't be had (out of memory) or
+// is not that number, the other way is taken from there on, and says so.
 bool PointEvaluator::agrees(const TokenStream& stream, const at::Tensor& tokens,
-                            const Coefficients& point) {
+                            const Coefficients& point, int64_t most_tokens,
+                            const std::function<Together(const at::Tensor&)>& engine) {
   // Of a mean loss; in 16 bits either way rounds every activation by up to 2^-9.
   const bool wide = model_.arena().compute().scalar_type() == at::kFloat;
   const double tolerance = wide ? 1e-4 : 2e-3;
-  const int64_t T = options_.context, windows = std::max<int64_t>(1, kCheckTokens / T);
+  const int64_t T = options_.context, windows = std::max<int64_t>(1, most_tokens / T);
   const bool some = windows * T + 1 < tokens.numel();
   const Evaluation single = evaluate_single(stream, point, some ? windows : options_.max_windows);
   std::string reason;
   try {
     const at::Tensor first = some ? tokens.narrow(0, 0, windows * T + 1) : tokens;
-    const double loss = evaluate_batch(first, {point}).front().loss;
+    const double loss = engine(first)({point}).front().loss;
     if (std::abs(loss - single.loss) <= tolerance * std::abs(single.loss)) return true;
     if (std::isnan(loss) && std::isnan(single.loss)) return true;
     reason = fmt::format("it gives a loss of {} where one by one gives {}", loss, single.loss);
@@ -160,7 +197,8 @@ bool PointEvaluator::agrees(const TokenStream& stream, const at::Tensor& tokens,
     const std::string text = error.what();
     reason = text.substr(0, text.find('\n'));
   }
-  log_warning("points are evaluated one by one, since evaluating many at once failed: {}", reason);
+  log_warning("points are evaluated one by one, since the engine '{}' failed: {}", engine_, reason);
+  engine_ = "single";
   return false;
 }
 
@@ -171,18 +209,64 @@ Evaluation PointEvaluator::evaluate_single(const TokenStream& stream, const Coef
   return refract::evaluate(model_, stream, options_.context, max_windows);
 }
 
+// None where more than `worth` of the prefixes are distinct.
+PointEvaluator::Together PointEvaluator::by_prefixes(const at::Tensor& tokens, double worth) {
+  const std::span<const int32_t> stream(tokens.const_data_ptr<int32_t>(),
+                                        static_cast<size_t>(tokens.numel()));
+  auto trees = std::make_shared<const std::vector<PrefixTree>>(
+      prefix_trees(stream, options_.context, kNodesPerTree));
+  if (distinct_share(*trees) > worth) return {};
+  return [this, trees](const auto& points) { return evaluate_trees(*trees, points); };
+}
+
+// Every core with trees and points of its own. Sums are over trees in their order.
+std::vector<Evaluation> PointEvaluator::evaluate_trees(const std::vector<PrefixTree>& trees,
+                                                       const std::vector<Coefficients>& points) {
+  const at::NoGradGuard no_grad;
+  std::vector<BatchedDecoder> decoders;
+  for (const Coefficients& point : points) decoders.emplace_back(model_, weights_at({point}));
+  const size_t per_point = trees.size();
+  std::vector<Evaluation> parts(points.size() * per_point), results(points.size());
+  const auto run = [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;
+    for (auto task = static_cast<size_t>(begin); task < static_cast<size_t>(end); ++task) {
+      const PrefixTree& tree = trees[task % per_point];
+      const BatchedDecoder::Loss loss = decoders[task / per_point].loss(tree);
+      parts[task] = {loss.sum.item<double>(), static_cast<double>(loss.correct.item<int64_t>()),
+                     tree.counts.sum().item<int64_t>()};
+    }
+  };
+  at::parallel_for(0, static_cast<int64_t>(parts.size()), 1, run);
+  for (size_t task = 0; task < parts.size(); ++task) {
+    Evaluation& sum = results[task / per_point];
+    sum.loss += parts[task].loss;
+    sum.accuracy += parts[task].accuracy;
+    sum.tokens += parts[task].tokens;
+  }
+  for (Evaluation& result : results) {
+    result.loss /= static_cast<double>(result.tokens);
+    result.accuracy /= static_cast<double>(result.tokens);
+  }
+  return results;
+}
+
+// [points, parameters]. Buffers have no part here: a model that has any is evaluated one by one.
+at::Tensor PointEvaluator::weights_at(const std::vector<Coefficients>& points) const {
+  const at::Tensor& corner = corners_[0].parameters;
+  at::Tensor weights =
+      at::empty({static_cast<int64_t>(points.size()), corner.numel()}, corner.options());
+  for (size_t a = 0; a < points.size(); ++a)
+    weights.select(0, static_cast<int64_t>(a)).copy_(combine(corners_, points[a]).parameters);
+  return weights;
+}
+
 std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
                                                        const std::vector<Coefficients>& points) {
   const at::NoGradGuard no_grad;
   const auto models = static_cast<int64_t>(points.size());
   const int64_t T = options_.context, predicted = tokens.numel() - 1, windows = predicted / T;
   const auto options = corners_[0].parameters.options();
-  at::Tensor weights = at::empty({models, corners_[0].parameters.numel()}, options);
-  for (int64_t a = 0; a < models; ++a) {
-    // Buffers have no part here: a model that has any is not batched.
-    weights.select(0, a).copy_(combine(corners_, points[static_cast<size_t>(a)]).parameters);
-  }
-  const BatchedDecoder batched(model_, weights, products());
+  const BatchedDecoder batched(model_, weights_at(points), products());
   at::Tensor loss = at::zeros({models}, options.dtype(at::kDouble));
   at::Tensor correct = at::zeros({models}, options.dtype(at::kLong));
   const auto add = [&](int64_t begin, int64_t sequences, int64_t length) {

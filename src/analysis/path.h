@@ -15,8 +15,10 @@ namespace refract {
 struct PointOptions {
   int64_t context = 0;
   int64_t max_windows = 0;  // whole windows from the start of the stream; 0: all of it
-  // "batched": many points in one pass, the model in plain layers only; "single": one after the
-  // other; "auto": batched on CUDA where it can be, after one point came out the same both ways.
+  // "batched": many points in one pass; "prefixes": each distinct prefix of a window once, on a CPU
+  // (analysis/prefix_tree.h); both for models in plain layers only; "single": one after the other;
+  // "auto": batched on CUDA, prefixes on a CPU where enough of them repeat, after one point came
+  // out the same both ways.
   std::string engine = "auto";
   // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
   // in two (ops/fused/split.h); "half": in fp16 throughout; "auto": split on CUDA.
@@ -49,13 +51,26 @@ class PointEvaluator {
                                    const std::function<void(int64_t)>& done = {});
 
   const std::vector<Weights>& corners() const { return corners_; }
-  // Of the points between corners.
-  bool batched() const { return batched_; }
+  // How points between corners were evaluated: "batched"; "prefixes", where any stream was so;
+  // "single".
+  const std::string& engine() const { return used_; }
 
  private:
+  // Evaluates points between corners together.
+  using Together = std::function<std::vector<Evaluation>(const std::vector<Coefficients>& points)>;
+
+  void choose_engine();
   Evaluation evaluate_single(const TokenStream& stream, const Coefficients& point,
                              int64_t max_windows);
-  bool agrees(const TokenStream& stream, const at::Tensor& tokens, const Coefficients& point);
+  // None where points are to be evaluated one by one.
+  Together together(const TokenStream& stream, const at::Tensor& tokens,
+                    const Coefficients& sample);
+  bool agrees(const TokenStream& stream, const at::Tensor& tokens, const Coefficients& point,
+              int64_t most_tokens, const std::function<Together(const at::Tensor&)>& engine);
+  Together by_prefixes(const at::Tensor& tokens, double worth);
+  at::Tensor weights_at(const std::vector<Coefficients>& points) const;
+  std::vector<Evaluation> evaluate_trees(const std::vector<PrefixTree>& trees,
+                                         const std::vector<Coefficients>& points);
   std::vector<Evaluation> evaluate_batch(const at::Tensor& tokens,
                                          const std::vector<Coefficients>& points);
   int64_t windows_together(int64_t models) const;
@@ -66,7 +81,7 @@ class PointEvaluator {
   Decoder& model_;
   std::vector<Weights> corners_;
   PointOptions options_;
-  bool batched_ = false;
+  std::string engine_ = "single", used_ = "single";
 };
 
 // Coefficients (alpha, 1 - alpha) of a path from B (alpha 0) to A (alpha 1).

@@ -69,7 +69,7 @@ class InterpolateCommand : public Command {
   std::vector<Weights> corners_;
   std::vector<NamedStream> streams_;
   std::shared_ptr<TokenStream> calibration_;
-  bool batched_ = false;
+  std::string used_engine_;
   double seconds_ = 0;
 };
 
@@ -88,9 +88,10 @@ void InterpolateCommand::declare(CommandLine& line) {
   line.option(
       "--buffers", buffers_,
       "running ranges between the models: interpolate, or re-estimate from training batches");
-  line.option(
-      "--engine", engine_,
-      "batched (all alphas in one pass), single, or auto: batched on a GPU where it can be");
+  line.option("--engine", engine_,
+              "batched (all alphas in one pass), prefixes (each distinct prefix of a window once, "
+              "on a CPU), "
+              "single, or auto: batched on a GPU, prefixes on a CPU where enough of them repeat");
   line.option(
       "--products", products_,
       "of the batched engine in fp32: fp32, split (on tensor cores, within 3 * 2^-16), half (in "
@@ -164,8 +165,8 @@ PointOptions InterpolateCommand::point_options() const {
   options.context = first().config.data.context;
   options.engine = engine_;
   if (!first().rules.empty()) {
-    if (engine_ == "batched")
-      fail_usage("--engine batched is for models without [[transform]] rules");
+    if (engine_ == "batched" || engine_ == "prefixes")
+      fail_usage("--engine {} is for models without [[transform]] rules", engine_);
     options.engine = "single";
   }
   options.products = products_;
@@ -190,7 +191,6 @@ PathResult InterpolateCommand::measure() {
   result.alphas = equally_spaced(alphas_);
   result.geometry = geometry_of(corners_[0], corners_[1]);
   PointEvaluator evaluator(*first().model, corners_, point_options());
-  batched_ = evaluator.batched();
   const auto start = std::chrono::steady_clock::now();
   const auto points = static_cast<int64_t>(streams_.size()) * alphas_;
   Progress progress("interpolate", points);
@@ -201,6 +201,7 @@ PathResult InterpolateCommand::measure() {
                                         [&](int64_t done) { progress.update(before + done); })});
   }
   progress.finish();
+  used_engine_ = evaluator.engine();
   seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
@@ -213,7 +214,7 @@ json InterpolateCommand::describe(const PathResult& result) const {
   out["buffers"] = buffers_;
   out["align"] = align_;
   out["seconds"] = seconds_;  // of the evaluation
-  out["engine"] = batched_ ? "batched" : "single";
+  out["engine"] = used_engine_;
   return out;
 }
 
@@ -265,7 +266,7 @@ int InterpolateCommand::run_plane() {
 int InterpolateCommand::run() {
   if (alphas_ < 2) fail_usage("--alphas {}: a path has at least its two ends", alphas_);
   require_choice("--buffers", buffers_, {"interpolate", "re-estimate"});
-  require_choice("--engine", engine_, {"auto", "batched", "single"});
+  require_choice("--engine", engine_, {"auto", "batched", "prefixes", "single"});
   require_choice("--products", products_, {"auto", "fp32", "split", "half"});
   require_choice("--align", align_, {"none", "weights", "activations"});
   if (plane_ != 0 && plane_ < 2)

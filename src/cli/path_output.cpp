@@ -57,6 +57,7 @@ json path_json(const PathResult& result) {
   json out = {{"alphas", result.alphas},
               {"distance", finite_or_null(result.geometry.distance)},
               {"cosine", finite_or_null(result.geometry.cosine())},
+              {"dot", finite_or_null(result.geometry.dot)},
               {"norm_a", finite_or_null(result.geometry.norm_a)},
               {"norm_b", finite_or_null(result.geometry.norm_b)},
               {"splits", json::object()}};
@@ -84,7 +85,10 @@ PathResult path_from_json(const json& in) {
   result.geometry.norm_a = number(in.at("norm_a"));
   result.geometry.norm_b = number(in.at("norm_b"));
   result.geometry.distance = number(in.at("distance"));
-  result.geometry.dot = number(in.at("cosine")) * result.geometry.norm_a * result.geometry.norm_b;
+  // The cosine is made from it again, to the last bit.
+  result.geometry.dot = in.contains("dot") ? number(in.at("dot"))
+                                           : number(in.at("cosine")) * result.geometry.norm_a *
+                                                 result.geometry.norm_b;
   for (const auto& [name, split] : in.at("splits").items()) {
     PathSplit read{name, {}};
     for (size_t i = 0; i < result.alphas.size(); ++i) {

@@ -69,8 +69,8 @@ void describe(Fields& fields, ConnectivityConfig& c) {
   fields.add("connectivity.splits", c.splits, "which splits to evaluate: train, val");
   fields.add("connectivity.align", c.align, "align B with A before the path",
              {"none", "weights", "activations"});
-  fields.add("connectivity.engine", c.engine, "all alphas in one pass, or one by one",
-             {"auto", "batched", "single"});
+  fields.add("connectivity.engine", c.engine, "how points between two runs are evaluated",
+             {"auto", "batched", "prefixes", "single"});
   fields.add("connectivity.threshold", c.threshold,
              "a pair is connected where its loss barrier is below this part of the end points' "
              "mean loss",

@@ -40,8 +40,9 @@ PointOptions options_for(const std::string& engine) {
 std::vector<Evaluation> path(const ModelConfig& config, const std::string& engine, int64_t alphas) {
   auto model = make_decoder(config);
   PointEvaluator evaluator(*model, two_models(config), options_for(engine));
-  EXPECT_EQ(evaluator.batched(), engine == "batched");
-  return evaluator.evaluate(*stream_for(config, 200), path_points(equally_spaced(alphas)));
+  auto points = evaluator.evaluate(*stream_for(config, 200), path_points(equally_spaced(alphas)));
+  EXPECT_EQ(evaluator.engine(), engine);
+  return points;
 }
 
 TEST(Combination, IsBitwiseTheCornerAtItsEnd) {
@@ -77,7 +78,7 @@ TEST(Geometry, OfPointsOnTheAxes) {
 TEST(Path, EndPointsAreTheirOwnEvaluation) {
   const ModelConfig config = testing::small_gpt2();
   const auto stream = stream_for(config, 200);
-  for (const char* engine : {"single", "batched"}) {
+  for (const char* engine : {"single", "batched", "prefixes"}) {
     const std::vector<Evaluation> points = path(config, engine, 4);
     auto a = make_decoder(config, at::kFloat, DenseFactory(), 1);
     auto b = make_decoder(config, at::kFloat, DenseFactory(), 2);
@@ -91,20 +92,83 @@ TEST(Path, EndPointsAreTheirOwnEvaluation) {
 
 // The mean loss of either engine is within the table's tolerance for fp32; the arg max of random
 // models has no ties.
-TEST(Path, BatchedEqualsOneByOneForEverySetting) {
+void expect_same(const std::vector<Evaluation>& many, const std::vector<Evaluation>& single,
+                 const std::string& what) {
+  ASSERT_EQ(many.size(), single.size());
+  for (size_t i = 0; i < single.size(); ++i) {
+    const testing::Tolerance allowed = testing::tolerance(at::kCPU, at::kFloat);
+    EXPECT_NEAR(many[i].loss, single[i].loss, allowed.relative * single[i].loss + allowed.absolute)
+        << what << " point " << i;
+    EXPECT_EQ(many[i].accuracy, single[i].accuracy) << what << " point " << i;
+    EXPECT_EQ(many[i].tokens, single[i].tokens) << what;
+  }
+}
+
+TEST(Path, OtherEnginesEqualOneByOneForEverySetting) {
   for (const auto& [name, config] : every_setting()) {
-    const std::vector<Evaluation> single = path(config, "single", 5),
-                                  many = path(config, "batched", 5);
-    for (size_t i = 0; i < single.size(); ++i) {
-      const testing::Tolerance allowed = testing::tolerance(at::kCPU, at::kFloat);
-      EXPECT_NEAR(many[i].loss, single[i].loss,
-                  allowed.relative * single[i].loss + allowed.absolute)
-          << name << " point " << i;
-      EXPECT_EQ(many[i].accuracy, single[i].accuracy) << name << " point " << i;
-      EXPECT_EQ(many[i].tokens, single[i].tokens) << name;
-    }
+    const std::vector<Evaluation> single = path(config, "single", 5);
+    for (const char* engine : {"batched", "prefixes"})
+      expect_same(path(config, engine, 5), single, name + " " + engine);
     EXPECT_GT(std::abs(single[2].loss - single[0].loss), 1e-3) << name << ": the points differ";
   }
+}
+
+std::vector<Evaluation> path_over(const ModelConfig& config, const std::vector<int32_t>& tokens,
+                                  const std::string& engine, std::string* used = nullptr) {
+  auto model = make_decoder(config);
+  PointEvaluator evaluator(*model, two_models(config), options_for(engine));
+  auto points = evaluator.evaluate(*make_token_stream(tokens), path_points({0.2, 0.5, 0.9}));
+  if (used != nullptr) *used = evaluator.engine();
+  return points;
+}
+
+// `size` tokens, of which the window of six repeats `period` of them over and over.
+std::vector<int32_t> repeating(int64_t size, int64_t period) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < size; ++i) tokens.push_back(static_cast<int32_t>(i % period));
+  return tokens;
+}
+
+TEST(Path, PrefixesOfFewOrEqualWindows) {
+  const ModelConfig config = testing::small_gpt2();
+  // One window, whole and short; all windows equal, with and without a shorter one that is a prefix
+  // of them; a shorter one that is none; enough nodes for several trees.
+  std::vector<std::vector<int32_t>> streams = {
+      repeating(7, 9),  repeating(2, 9),  repeating(4, 9),    repeating(61, 6),
+      repeating(64, 6), repeating(65, 7), repeating(9000, 11)};
+  streams.push_back(streams[4]);
+  streams.back().back() = 8;
+  for (size_t i = 0; i < streams.size(); ++i) {
+    expect_same(path_over(config, streams[i], "prefixes"), path_over(config, streams[i], "single"),
+                "stream " + std::to_string(i));
+  }
+}
+
+TEST(Path, PrefixesAreTheSameTwice) {
+  const std::vector<int32_t> tokens = repeating(3000, 13);
+  const auto first = path_over(testing::small_llama(), tokens, "prefixes"),
+             second = path_over(testing::small_llama(), tokens, "prefixes");
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_EQ(first[i].loss, second[i].loss);
+}
+
+TEST(Path, AutoTakesPrefixesWhereTheyRepeat) {
+  const ModelConfig config = testing::small_gpt2();
+  std::vector<int32_t> distinct;  // windows of six that all begin differently
+  for (int32_t i = 0; i < 60; ++i) distinct.push_back(i % 6 == 0 ? i / 6 : 1);
+  std::string used;
+  const auto tokens = repeating(600, 11);
+  expect_same(path_over(config, tokens, "auto", &used), path_over(config, tokens, "single"),
+              "auto");
+  EXPECT_EQ(used, "prefixes");
+  path_over(config, distinct, "auto", &used);
+  EXPECT_EQ(used, "single");
+}
+
+TEST(Path, PrefixesRefuseOtherProducts) {
+  PointOptions options = options_for("prefixes");
+  options.products = "split";
+  auto model = make_decoder(testing::small_gpt2());
+  EXPECT_THROW(PointEvaluator(*model, two_models(testing::small_gpt2()), options), Error);
 }
 
 // Split products have 16 bits: the mean loss is right to 1e-4 where single products are not.
@@ -163,7 +227,7 @@ TEST(Path, HalfPrecisionIsNearOnCuda) {
 TEST(Path, AWindowLimitIsThatOfEvaluate) {
   const ModelConfig config = testing::small_gpt2();
   const auto stream = stream_for(config, 200);
-  for (const char* engine : {"single", "batched"}) {
+  for (const char* engine : {"single", "batched", "prefixes"}) {
     auto model = make_decoder(config);
     PointOptions options = options_for(engine);
     options.max_windows = 7;
@@ -191,8 +255,8 @@ TEST(Path, BuffersAreInterpolatedOrStartAfresh) {
     options.fresh_buffers = {at::zeros({2}).add(9)};
     options.calibration = stream;
     PointEvaluator evaluator(*with.model, corners, options);
-    EXPECT_FALSE(evaluator.batched());
     evaluator.evaluate(*stream, {{0.25, 0.75}});
+    EXPECT_EQ(evaluator.engine(), "single");
     return with.model->buffers().find("range")->tensor[0].item<float>();
   };
   EXPECT_EQ(buffer_after("interpolate"), 2.5F);
@@ -237,7 +301,7 @@ TEST(Path, LargeVocabulariesAgreeOnCuda) {
       options.products = products;
       PointEvaluator evaluator(model, corners, options);
       auto points = evaluator.evaluate(*stream_for(config, 3000), path_points({0.2, 0.5, 0.6}));
-      EXPECT_EQ(evaluator.batched(), engine != "single") << products;
+      EXPECT_EQ(evaluator.engine(), engine == "single" ? "single" : "batched") << products;
       return points;
     };
     const auto single = run("single", "auto");

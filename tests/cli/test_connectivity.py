@@ -55,14 +55,21 @@ def test_a_run_with_itself_is_flat(refract_json, two_runs):
         assert split["loss_barrier"]["barrier"] < 1e-6
 
 
-def test_the_same_twice_and_batched_as_single(refract_json, two_runs):
-    first = path(refract_json, *two_runs, "--alphas", 6, "--batches", 4)
-    assert path(refract_json, *two_runs, "--alphas", 6, "--batches", 4) == first
-    batched = path(refract_json, *two_runs, "--alphas", 6, "--batches", 4, "--engine", "batched")
-    assert first["engine"] == "single" and batched["engine"] == "batched"
-    for name, split in first["splits"].items():
-        assert split["tokens"] == 4 * 4 * 16
-        assert batched["splits"][name]["loss"] == pytest.approx(split["loss"], rel=1e-5)
+def test_the_same_twice_and_by_every_engine(refract_json, two_runs):
+    def by(engine):
+        result = path(refract_json, *two_runs, "--alphas", 6, "--batches", 4, "--engine", engine)
+        assert result["engine"] == engine or engine == "auto"
+        return result
+
+    first = by("auto")
+    assert by("auto") == first
+    single = by("single")
+    for other in (first, by("batched"), by("prefixes")):
+        for name, split in single["splits"].items():
+            assert split["tokens"] == 4 * 4 * 16
+            assert other["splits"][name]["loss"] == pytest.approx(split["loss"], rel=1e-5)
+            assert other["splits"][name]["loss"][0] == split["loss"][0]
+            assert other["splits"][name]["loss"][-1] == split["loss"][-1]
 
 
 @pytest.mark.parametrize("settings, words", [

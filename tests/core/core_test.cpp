@@ -47,6 +47,20 @@ TEST(Philox, MatchesKnownAnswers) {
   EXPECT_EQ(ones.word[3], 0x6d5451fdu);
 }
 
+// ... and for philox4x32-7.
+TEST(Philox, MatchesKnownAnswersOfNoise) {
+  const PhiloxBlock zero = noise_block({0, 0}, 0, 0);
+  EXPECT_EQ(zero.word[0], 0x5f6fb709u);
+  EXPECT_EQ(zero.word[1], 0x0d893f64u);
+  EXPECT_EQ(zero.word[2], 0x4f121f81u);
+  EXPECT_EQ(zero.word[3], 0x4f730a48u);
+  const PhiloxBlock ones = noise_block({0xffffffffu, 0xffffffffu}, ~0ull, ~0ull);
+  EXPECT_EQ(ones.word[0], 0x5207ddc2u);
+  EXPECT_EQ(ones.word[1], 0x45165e59u);
+  EXPECT_EQ(ones.word[2], 0x4d8ee751u);
+  EXPECT_EQ(ones.word[3], 0x8c52f662u);
+}
+
 TEST(RandomStream, IsUniformAndKeyed) {
   RandomStream a(1, "x"), b(1, "x"), c(2, "x"), d(1, "y");
   double sum = 0;

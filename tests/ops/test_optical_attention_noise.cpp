@@ -86,7 +86,7 @@ TEST(OpticalAttention, NoiseIsPhiloxs) {
             const uint64_t block =
                 ((((b + 5) * 3 + h) << 19 | i / 2) << 19) + 4 * (j / 16) + j % 8 / 2;
             const PhiloxBlock drawn =
-                philox(philox_key(17, static_cast<uint64_t>(-4)), step, block);
+                noise_block(philox_key(17, static_cast<uint64_t>(-4)), step, block);
             const uint32_t word = drawn.word[2 * (i % 2) + j % 2];
             const uint32_t half = j % 16 < 8 ? word & 0xffff : word >> 16;
             EXPECT_FLOAT_EQ(scores[b][h][row][static_cast<int64_t>(j)].item<float>(),
@@ -94,8 +94,10 @@ TEST(OpticalAttention, NoiseIsPhiloxs) {
           }
           for (uint64_t d = 0; d < 6; ++d) {
             const uint64_t index = (((b + 5) << 20 | i) * 3 + h) * 6 + d;
-            EXPECT_FLOAT_EQ(out[b][row][h][d].item<float>(),
-                            philox_uniform(philox_word(philox_key(17, 9), step, index)) - 0.5f);
+            EXPECT_FLOAT_EQ(
+                out[b][row][h][d].item<float>(),
+                philox_uniform(noise_block(philox_key(17, 9), step, index / 4).word[index % 4]) -
+                    0.5f);
           }
         }
       }

@@ -147,7 +147,7 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
 // after the first starts from the same ranges on both sides.
 template <class F>
 void compare_calls(Group a, Group b, const at::Tensor& x, at::DeviceType device, F reference,
-                   const std::string& what) {
+                   const std::string& what, std::optional<double> share = std::nullopt) {
   const auto dtype = x.scalar_type();
   // The product's own rounding moves an end of the output's range.
   const double ends = device == at::kCUDA && dtype != at::kFloat ? 1e-3 : 2e-5;
@@ -157,6 +157,7 @@ void compare_calls(Group a, Group b, const at::Tensor& x, at::DeviceType device,
     for (Group* g : {&a, &b}) {
       g->settings.clock->select(0, 0).fill_(call);
       g->settings.train = call < 3;
+      g->settings.ranges_set = call > 0;
     }
     for (size_t m = 0; call > 0 && m < a.splits.size(); ++m) a.out_ranges[m].copy_(b.out_ranges[m]);
     const at::Tensor actual = a(input.to(device)), expected = reference(b, input);
@@ -166,8 +167,8 @@ void compare_calls(Group a, Group b, const at::Tensor& x, at::DeviceType device,
       const double shift = call > 0 ? 0 : distance(a.out_ranges[m], b.out_ranges[m]);
       expect_levels(actual.narrow(-1, begin, a.splits[m]), expected.narrow(-1, begin, a.splits[m]),
                     step_of(b.out_ranges[m], a.settings.levels),
-                    shift > 0 ? 1 : share_of(dtype, device), here + ", member " + std::to_string(m),
-                    shift);
+                    shift > 0 ? 1 : share.value_or(share_of(dtype, device)),
+                    here + ", member " + std::to_string(m), shift);
       begin += a.splits[m];
     }
     expect_ranges(a, b, ends, here);
@@ -189,6 +190,68 @@ TEST(OpticalLinear, CudaAgreesWithTheCpu) {
         group.to(x.scalar_type(), at::kCUDA), group, x, at::kCUDA,
         [](Group& g, const at::Tensor& input) { return g(input); }, what);
   });
+}
+
+// Enough rows for the kernel of product and output, which keeps the product in fp32: whole and
+// partial tiles of rows, columns and the reduced dimension.
+TEST(OpticalLinear, CudaAgreesWithTheCpuOnManyRows) {
+  REFRACT_CUDA_OR_SKIP();
+  const double share = share_of(at::kFloat, at::kCUDA);
+  for (const auto dtype : {at::kBFloat16, at::kHalf}) {
+    for (const std::vector<int64_t>& splits :
+         std::vector<std::vector<int64_t>>{{128}, {96}, {128, 32, 160}, {288, 64}}) {
+      for (const int64_t inner : {64, 200, 776}) {
+        for (int variant = 0; variant < 4; ++variant) {
+          Group group(dtype, inner, splits, variant != 1);
+          if (variant == 2) group.settings.noise = false;
+          if (variant == 3) group.settings.shared_noise = 0.3;
+          compare_calls(
+              group.to(dtype, at::kCUDA), group, normal({2, 300, inner}, dtype).add(0.5), at::kCUDA,
+              [](Group& g, const at::Tensor& input) { return g(input); },
+              name_of(dtype) + " K " + std::to_string(inner) + ", " +
+                  std::to_string(splits.size()) + " members of " + std::to_string(splits[0]) +
+                  ", variant " + std::to_string(variant),
+              share);
+        }
+      }
+    }
+  }
+}
+
+// More tiles than the device holds at once, so that blocks go from one to the next.
+TEST(OpticalLinear, CudaAgreesWithTheCpuOnManyTiles) {
+  REFRACT_CUDA_OR_SKIP();
+  for (const int64_t inner : {64, 136, 512}) {
+    Group group(at::kBFloat16, inner, {1024, 32, 480}, true);
+    compare_calls(
+        group.to(at::kBFloat16, at::kCUDA), group, normal({4, 1000, inner}, at::kBFloat16),
+        at::kCUDA, [](Group& g, const at::Tensor& input) { return g(input); },
+        "K " + std::to_string(inner), share_of(at::kFloat, at::kCUDA));
+  }
+}
+
+TEST(OpticalLinear, WhatIsNoNumberStaysInItsRowOrColumn) {
+  for (const bool cuda : {false, true}) {
+    if (cuda && !testing::cuda_unavailable().empty() && !testing::cuda_required()) continue;
+    const auto device = cuda ? at::kCUDA : at::kCPU;
+    const auto dtype = cuda ? at::kBFloat16 : at::kFloat;
+    Group group = Group(dtype, 64, {64, 32}, true).to(dtype, device);
+    at::Tensor x = normal({600, 64}, dtype).to(device);
+    group(x);
+    group.settings.ranges_set = true;
+    group.settings.train = false;
+    const at::Tensor whole = group(x);
+    x.select(0, 70).select(0, 3).fill_(NAN);
+    const at::Tensor by_row = group(x);
+    EXPECT_TRUE(by_row.select(0, 70).isnan().all().item<bool>());
+    EXPECT_TRUE(identical(by_row.narrow(0, 71, 529).cpu(), whole.narrow(0, 71, 529).cpu()));
+    x.select(0, 70).select(0, 3).fill_(0);
+    group.weight.select(0, 40).select(0, 5).fill_(NAN);
+    const at::Tensor by_column = group(x);
+    EXPECT_TRUE(by_column.select(1, 40).isnan().all().item<bool>());
+    EXPECT_FALSE(by_column.narrow(1, 0, 40).isnan().any().item<bool>());
+    EXPECT_FALSE(by_column.narrow(1, 48, 48).isnan().any().item<bool>());
+  }
 }
 
 TEST(OpticalLinear, OtherSettingsAgreeToo) {
@@ -344,27 +407,34 @@ TEST(OpticalLinear, NoRowsMoveNothing) {
 }
 
 // A training call inside a graph asks nothing of the host, and its replays move the ranges.
+// A captured call against eager ones: both give the same bits, so a call's are reproducible too.
+void compare_captured(std::vector<int64_t> splits, int64_t tokens) {
+  const CudaRuntime& cuda = *cuda_runtime();
+  Group group = Group(at::kBFloat16, 64, std::move(splits), false).to(at::kBFloat16, at::kCUDA);
+  const at::Tensor x = normal({4, tokens, 64}, at::kBFloat16).to(at::kCUDA);
+  for (int i = 0; i < 3; ++i) group(x);
+  group.settings.ranges_set = true;
+  group(x);
+  Group eager = group.to(at::kBFloat16, at::kCUDA);
+  at::Tensor y;
+  auto graph = cuda.capture([&] { y = group(x); });
+  for (int i = 0; i < 3; ++i) {
+    x.mul_(1.3);
+    group.settings.clock->select(0, 0).fill_(i);
+    eager.settings.clock->select(0, 0).fill_(i);
+    graph->replay();
+    EXPECT_TRUE(identical(y.cpu(), eager(x).cpu())) << i;
+    EXPECT_TRUE(identical(group.out_ranges[1].cpu(), eager.out_ranges[1].cpu())) << i;
+    EXPECT_TRUE(identical(group.w_ranges[0].cpu(), eager.w_ranges[0].cpu())) << i;
+  }
+}
+
 TEST(OpticalLinear, IsCapturedInAGraph) {
   REFRACT_CUDA_OR_SKIP();
   std::thread([] {
-    const CudaRuntime& cuda = *cuda_runtime();
-    cuda.use_side_stream();
-    Group group = Group(at::kBFloat16, 64, {24, 40}, false).to(at::kBFloat16, at::kCUDA);
-    const at::Tensor x = normal({4, 8, 64}, at::kBFloat16).to(at::kCUDA);
-    for (int i = 0; i < 3; ++i) group(x);
-    group.settings.ranges_set = true;
-    Group eager = group.to(at::kBFloat16, at::kCUDA);
-    at::Tensor y;
-    auto graph = cuda.capture([&] { y = group(x); });
-    for (int i = 0; i < 3; ++i) {
-      x.mul_(1.3);
-      group.settings.clock->select(0, 0).fill_(i);
-      eager.settings.clock->select(0, 0).fill_(i);
-      graph->replay();
-      EXPECT_TRUE(identical(y.cpu(), eager(x).cpu())) << i;
-      EXPECT_TRUE(identical(group.out_ranges[1].cpu(), eager.out_ranges[1].cpu())) << i;
-      EXPECT_TRUE(identical(group.w_ranges[0].cpu(), eager.w_ranges[0].cpu())) << i;
-    }
+    cuda_runtime()->use_side_stream();
+    compare_captured({24, 40}, 8);
+    compare_captured({1024, 288}, 1024);  // several tiles a block
   }).join();
 }
 

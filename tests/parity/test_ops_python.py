@@ -96,6 +96,15 @@ def op_samples():
             ops.causal_attention_backward.default,
             (normal(2, 5, 32, grad=False), normal(2, 5, 64, grad=False), 4, 2, 0.4),
         ),
+        "prefix_attention": (
+            ops.prefix_attention.default,
+            (normal(2, 5, 64, grad=False), torch.tensor([0, 1, 2, 1, 0]), 3, 4, 2, 0.4),
+        ),
+        "prefix_cross_entropy": (
+            ops.prefix_cross_entropy.default,
+            (normal(2, 5, 16, grad=False), normal(2, 13, 16, grad=False), torch.tensor([0, 0, 3, 4]),
+             torch.tensor([2, 12, 0, 1]), torch.tensor([1, 5, 2, 1]), 13),
+        ),
         "linear": (ops.linear.default, (normal(2, 16, 32), normal(16, 32), normal(16))),
         "linear-blas": (ops.linear.default, (normal(2, 3, 5), normal(7, 5), None)),
         "linear_backward": (
