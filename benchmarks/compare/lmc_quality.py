@@ -26,8 +26,10 @@ STEPS = {"tinygpt": 20000, "toygpt": 15000, "compactgpt": 10000, "mingpt": 3000,
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", choices=gpt.PRESETS)
-    parser.add_argument("--data", required=True, help="a text file")
+    parser.add_argument("--data", help="a text file")
     parser.add_argument("--tokenizer", help="a folder with GPT-2's vocab.json and merges.txt (default: characters)")
+    parser.add_argument("--ids", nargs=2, metavar=("TRAIN", "VALIDATION"),
+                        help="both splits as GPT-2 token ids of 16 bits each, instead of --data and --tokenizer")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, help="default: the study's")
     parser.add_argument("--stop", type=int, help="stop after so many steps of that schedule")
@@ -36,8 +38,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eval-every", type=int, default=0, help="evaluate on the way too")
     parser.add_argument("--untied", action="store_true", help="a head of its own instead of the embedding's")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of training; bf16 by autocast")
     options = parser.parse_args()
-    if gpt.PRESETS[options.preset].vocab > 1000 and not options.tokenizer:
+    if not options.data and not options.ids:
+        parser.error("give --data or --ids")
+    if gpt.PRESETS[options.preset].vocab > 1000 and not options.tokenizer and not options.ids:
         parser.error(f"{options.preset} is trained on GPT-2's tokens: give --tokenizer FOLDER")
     options.steps = options.steps or STEPS[options.preset]
     options.warmup = options.steps // 10 if options.warmup is None else options.warmup
@@ -46,6 +51,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_tokens(options) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Token ids of both splits, and the size of the vocabulary."""
+    if options.ids:
+        train, validation = (torch.frombuffer(bytearray(pathlib.Path(file).read_bytes()), dtype=torch.uint16)
+                             for file in options.ids)
+        return train.long().to(options.device), validation.long().to(options.device), gpt.PRESETS["gpt2"].vocab
     text = pathlib.Path(options.data).read_text(encoding="utf-8")
     if options.tokenizer:
         from tokenizers import ByteLevelBPETokenizer
@@ -90,7 +99,8 @@ def train(options):
         optimizer.param_groups[0]["lr"] = gpt.learning_rate(step, options.steps, options.warmup)
         starts = torch.randint(len(train_ids) - size.context, (size.batch, 1), generator=order)
         batch = train_ids[starts.to(options.device) + offsets]
-        loss = loss_of(batch[:, :-1], batch[:, 1:])
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
+            loss = loss_of(batch[:, :-1], batch[:, 1:])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -102,8 +112,9 @@ def train(options):
             training_seconds += time.perf_counter() - start
             losses = [evaluate(model, ids, size.context) for ids in (train_ids, validation_ids)]
             print(json.dumps({"preset": options.preset, "step": done, "of": options.steps, "seed": options.seed,
-                              "tied": size.tied, "train_loss": losses[0], "validation_loss": losses[1],
-                              "training_seconds": round(training_seconds, 2)}), flush=True)
+                              "tied": size.tied, "precision": options.precision, "train_loss": losses[0],
+                              "validation_loss": losses[1], "training_seconds": round(training_seconds, 2)}),
+                  flush=True)
             start = time.perf_counter()
 
 

@@ -6,6 +6,7 @@
 
 #include "ops/common/call.h"
 #include "ops/common/check.h"
+#include "ops/common/cuda_runtime.h"
 #include "ops/fused/cross_entropy.h"
 
 namespace refract {
@@ -69,6 +70,13 @@ BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::
   static const auto op = find_op<Signature>("refract::batched_linear_cross_entropy");
   auto [loss, correct] = op.call(x, weight, targets, num_classes, split);
   return {loss, correct};
+}
+
+bool has_fused_split_head(int64_t width) {
+  constexpr int64_t kWidest = 608;  // of which both parts of 128 rows fit a multiprocessor
+  if (width % 32 != 0 || width > kWidest) return false;
+  const CudaRuntime* cuda = cuda_runtime();
+  return cuda && cuda->compute_capability() == 90;
 }
 
 namespace {

@@ -20,6 +20,9 @@ BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::
                                                  const at::Tensor& targets, int64_t num_classes,
                                                  bool split = false);
 
+// Whether it is for split operands of this width, on the current device.
+bool has_fused_split_head(int64_t width);
+
 namespace composite {
 // One model after the other by linear_cross_entropy().
 std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,

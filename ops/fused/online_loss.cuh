@@ -17,6 +17,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 struct OnlineRow {
   int target;
   float top = kLowest, sum = 0.0f, hit = -INFINITY;
+  float lost = 0.0f;         // of the sum, by rounding: the true one is sum - lost
   float before = -INFINITY;  // the maximum over classes before the target
 
   // kValues logits: value(2 j + i) is that of column tile + offset + 8 j + i.
@@ -27,12 +28,21 @@ struct OnlineRow {
     for (int i = 4; i < kValues; ++i) most[i % 4] = fmaxf(most[i % 4], value(i));
     const float highest = fmaxf(fmaxf(top, fmaxf(most[0], most[1])), fmaxf(most[2], most[3]));
     const float shift = highest * kLog2E;
-    float part[4] = {sum * exp2_fast((top - highest) * kLog2E), 0.0f, 0.0f, 0.0f};
+    float part[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < kValues; ++i) part[i % 4] += exp2_fast(fmaf(value(i), kLog2E, -shift));
-    sum = (part[0] + part[1]) + (part[2] + part[3]);
+    add_part((part[0] + part[1]) + (part[2] + part[3]), exp2_fast((top - highest) * kLog2E));
     if (static_cast<unsigned>(target - tile) < 4 * kValues) find<kValues>(tile + offset, value);
     top = highest;
+  }
+
+  // Kahan's sum: once a class has nearly all of the mass, that of a tile is below half a unit in
+  // the last place of the sum, and thousands of tiles would go for nothing.
+  __device__ __forceinline__ void add_part(float part, float scale) {
+    sum *= scale;
+    const float missing = part - lost * scale, next = sum + missing;
+    lost = (next - sum) - missing;
+    sum = next;
   }
 
   // Rare: the target is in the tile.

@@ -7,7 +7,6 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 
 #include <cmath>
 #include <limits>
@@ -185,7 +184,8 @@ OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::
                                           optical_attention_score_xi(q, k, settings));
   const at::Tensor exponent = exponents(level, used, settings);
   const at::Tensor log_sum = at::logsumexp(exponent, -1);
-  const at::Tensor unit_range = at::tensor({0.0, 1.0}, ranges.options());
+  // [0, 1]; a copy from the host could not be captured.
+  const at::Tensor unit_range = at::arange(2, ranges.options());
   const at::Tensor p =
       quantized(exponent.sub(log_sum.unsqueeze(-1)).exp(), unit_range, settings.levels, 0.0);
   const at::Tensor values =

@@ -148,8 +148,9 @@ BatchedDecoder::Linear BatchedDecoder::to_compute(Linear linear) const {
 }
 
 at::Tensor BatchedDecoder::apply(const Linear& linear, const at::Tensor& x, bool gelu) {
-  return batched_linear(linear.split ? split_bfloat16(x) : x, linear.weight,
-                        optional_of(linear.bias), linear.split, gelu);
+  const bool splits = linear.split && x.scalar_type() == at::kFloat;
+  return batched_linear(splits ? split_bfloat16(x) : x, linear.weight, optional_of(linear.bias),
+                        linear.split, gelu);
 }
 
 at::Tensor BatchedDecoder::embed(const at::Tensor& tokens_NT) const {
@@ -174,6 +175,8 @@ at::Tensor BatchedDecoder::mix_windows(const Layer& layer, const at::Tensor& joi
                 sequences = A * rows / T;
   at::Tensor qkv = joint.view({sequences, T, (H + 2 * K) * D});
   if (cos_.defined()) qkv = rope(qkv, cos_, sin_, 0, H + K, D);
+  if (qkv.is_cuda() && layer.output.split && has_cuda_split_attention(T, D))
+    return split_causal_attention(qkv, H, K, layer.scale).view({A, rows, 3 * H * D});
   // In 16 bits longer sequences are better off with tensor cores.
   const bool short_enough = T <= 16 || qkv.scalar_type() == at::kFloat;
   if (qkv.is_cuda() && short_enough && has_cuda_attention(T, D))
@@ -216,37 +219,53 @@ at::Tensor BatchedDecoder::mlp(const Layer& layer, const at::Tensor& x) const {
                config_.gated() ? swiglu(up, std::nullopt) : bias_gelu(up, std::nullopt, tanh));
 }
 
-at::Tensor BatchedDecoder::features(at::Tensor stream, const Mix& mix) const {
+// Only the rows' normalization is left of each norm; the residual add rides in it.
+at::Tensor BatchedDecoder::normed(const at::Tensor& branch, at::Tensor& stream, bool split) const {
   const std::optional<at::Tensor> no_bias = optional_of(zero_bias_);
-  at::Tensor branch, normed;
-  // Only the rows' normalization is left of each norm; the residual add rides in it.
-  const auto add_and_norm = [&] {
-    std::tie(normed, stream) =
-        add_norm(branch, stream, unit_weight_, no_bias, config_.norm_eps, config_.rms());
-  };
-  for (const Layer& layer : layers_) {
-    if (branch.defined()) {
-      add_and_norm();
-    } else {
-      normed = norm(stream, unit_weight_, no_bias, config_.norm_eps, config_.rms());
-    }
-    branch = apply(layer.output, mix(layer, apply(layer.qkv, normed)));
-    add_and_norm();
-    branch = mlp(layer, normed);
+  const double eps = config_.norm_eps;
+  const bool rms = config_.rms();
+  if (!branch.defined() && !split) return norm(stream, unit_weight_, no_bias, eps, rms);
+  at::Tensor result, sum;
+  if (split) {
+    const bool first = !branch.defined();
+    std::tie(result, sum) =
+        split_norm_bfloat16(first ? stream : branch, first ? std::nullopt : optional_of(stream),
+                            std::nullopt, std::nullopt, eps, rms);
+  } else {
+    std::tie(result, sum) = add_norm(branch, stream, unit_weight_, no_bias, eps, rms);
   }
-  add_and_norm();
-  normed = normed.mul_(final_weight_);
-  if (final_bias_.defined()) normed.add_(final_bias_);
-  return normed;
+  if (branch.defined()) stream = std::move(sum);
+  return result;
+}
+
+at::Tensor BatchedDecoder::final_normed(const at::Tensor& branch, const at::Tensor& stream) const {
+  if (split_head_) {
+    return std::get<0>(split_norm_bfloat16(branch, stream, final_weight_, optional_of(final_bias_),
+                                           config_.norm_eps, config_.rms()));
+  }
+  at::Tensor sum = stream;
+  const at::Tensor rows = normed(branch, sum, /*split=*/false).mul_(final_weight_);
+  return final_bias_.defined() ? rows.add_(final_bias_) : rows;
+}
+
+// Split rows for a split head.
+at::Tensor BatchedDecoder::features(at::Tensor stream, const Mix& mix) const {
+  at::Tensor branch;
+  for (const Layer& layer : layers_) {
+    const at::Tensor rows = normed(branch, stream, layer.qkv.split);
+    branch = apply(layer.output, mix(layer, apply(layer.qkv, rows)));
+    branch = mlp(layer, normed(branch, stream, layer.up.split));
+  }
+  return final_normed(branch, stream);
 }
 
 BatchedDecoder::Loss BatchedDecoder::loss(const at::Tensor& tokens_NT,
                                           const at::Tensor& targets_NT) const {
   const at::NoGradGuard no_grad;
-  at::Tensor rows = features(embed(tokens_NT), [&](const Layer& layer, const at::Tensor& qkv) {
-    return mix_windows(layer, qkv, tokens_NT.size(1));
-  });
-  if (split_head_) rows = split_bfloat16(rows);
+  const at::Tensor rows =
+      features(embed(tokens_NT), [&](const Layer& layer, const at::Tensor& qkv) {
+        return mix_windows(layer, qkv, tokens_NT.size(1));
+      });
   const BatchedCrossEntropy loss = batched_linear_cross_entropy(
       rows, head_, targets_NT.reshape({-1}), config_.vocab_size, /*split=*/split_head_);
   return {loss.loss_sum, loss.num_correct};

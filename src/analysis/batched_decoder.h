@@ -58,14 +58,19 @@ class BatchedDecoder {
   Linear linear(const Names& modules) const;        // side by side
   Linear folded(const Names& modules, const std::string& norm) const;
   Linear to_compute(Linear linear) const;
+  // x as it is, or split already where the layer is.
   static at::Tensor apply(const Linear& linear, const at::Tensor& x, bool gelu = false);
+  // stream += branch (where there is one); what the norm makes of it, split for a split consumer.
+  at::Tensor normed(const at::Tensor& branch, at::Tensor& stream, bool split) const;
+  at::Tensor final_normed(const at::Tensor& branch, const at::Tensor& stream) const;
   at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
   at::Tensor embed(const PrefixTree& tree) const;       // [A, nodes, C]
   // What attention makes of the joint projections [A, rows, (H + 2 K) D]: [A, rows, H D].
   using Mix = std::function<at::Tensor(const Layer& layer, const at::Tensor& qkv)>;
+  // Split where the output layer is and the kernel is there.
   at::Tensor mix_windows(const Layer& layer, const at::Tensor& qkv, int64_t length) const;
   at::Tensor mix_prefixes(const Layer& layer, const at::Tensor& qkv, const PrefixTree& tree) const;
-  // All layers and the last norm, of embedded rows.
+  // All layers and the last norm, of embedded rows; split for a split head.
   at::Tensor features(at::Tensor stream, const Mix& mix) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
 

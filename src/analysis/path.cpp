@@ -27,6 +27,7 @@ constexpr int64_t kNodesPerTree = 1024;
 // unasked.
 constexpr double kWorthSharing = 0.95;
 constexpr int64_t kMostTokensSorted = int64_t{1} << 24;
+constexpr int64_t kWarmUpTokens = 16384;  // a batch of evaluate()
 // Attention's kernels take the batch as a grid dimension of 16 bits.
 constexpr int64_t kMostSequences = 32768;
 
@@ -108,10 +109,7 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
     results[i] = evaluate_single(stream, points[i], options_.max_windows);
     report(1);
   }
-  const int64_t budget = model_.device().is_cuda() ? kWeightBytesCuda : kWeightBytesCpu;
-  // Weights, beside them their folded copies, and split ones of one and a half times that.
-  const int64_t bytes = 4 * corners_[0].parameters.numel() * 4;
-  const auto most = static_cast<size_t>(std::max<int64_t>(1, budget / bytes));
+  const size_t most = points_together();
   for (size_t first = 0; first < between.size(); first += most) {
     std::vector<Coefficients> chunk;
     const size_t last = std::min(between.size(), first + most);
@@ -121,6 +119,38 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
     report(chunk.size());
   }
   return results;
+}
+
+size_t PointEvaluator::points_together() const {
+  const int64_t budget = model_.device().is_cuda() ? kWeightBytesCuda : kWeightBytesCpu;
+  // Weights, beside them their folded copies, and split ones of one and a half times that.
+  const int64_t bytes = 4 * corners_[0].parameters.numel() * 4;
+  return static_cast<size_t>(std::max<int64_t>(1, budget / bytes));
+}
+
+int64_t PointEvaluator::windows_together(int64_t models) const {
+  const int64_t activations =
+      model_.device().is_cuda() ? kActivationBytesCuda : kActivationBytesCpu;
+  const int64_t fit = activations / (models * options_.context * bytes_per_token(model_.config()));
+  return std::max<int64_t>(1, std::min(fit, kMostSequences / models));
+}
+
+void PointEvaluator::warm_up(const std::vector<Coefficients>& points) {
+  if (!model_.device().is_cuda()) return;
+  std::vector<Coefficients> between;
+  for (const Coefficients& point : points) {
+    if (corner_of(point) < 0 && between.size() < points_together()) between.push_back(point);
+  }
+  const int64_t T = options_.context, windows = std::max<int64_t>(1, kWarmUpTokens / T);
+  const std::vector<int32_t> zeros(static_cast<size_t>(windows * T + 1));
+  Coefficients first(corners_.size(), 0);
+  first[0] = 1;
+  evaluate_single(*make_token_stream(zeros), first, windows);
+  if (engine_ != "batched" || between.empty()) return;
+  const auto models = static_cast<int64_t>(between.size());
+  evaluate_batch(at::zeros({windows_together(models) * T + 1},
+                           at::TensorOptions().dtype(at::kInt).device(model_.device())),
+                 between);
 }
 
 PointEvaluator::Together PointEvaluator::together(const TokenStream& stream,
@@ -247,10 +277,7 @@ std::vector<Evaluation> PointEvaluator::evaluate_batch(const at::Tensor& tokens,
     loss.add_(part.sum);
     correct.add_(part.correct);
   };
-  const int64_t activations =
-      model_.device().is_cuda() ? kActivationBytesCuda : kActivationBytesCpu;
-  const int64_t fit = activations / (models * T * bytes_per_token(model_.config()));
-  const int64_t together = std::max<int64_t>(1, std::min(fit, kMostSequences / models));
+  const int64_t together = windows_together(models);
   for (int64_t first = 0; first < windows; first += together)
     add(first * T, std::min(together, windows - first), T);
   if (predicted % T > 0) add(windows * T, 1, predicted % T);

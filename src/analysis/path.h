@@ -40,6 +40,11 @@ class PointEvaluator {
   PointEvaluator(Decoder& model, std::vector<Weights> corners, PointOptions options);
 
   using Coefficients = std::vector<double>;
+  // On a GPU: one batch of zeros as evaluate() would have it for these points. The first products
+  // of a process cost tenths of a second, in which libraries start and kernels are loaded; this may
+  // run beside reading the tokens.
+  void warm_up(const std::vector<Coefficients>& points);
+
   // One evaluation a point. `done` is called with the number of points that are finished.
   std::vector<Evaluation> evaluate(const TokenStream& stream,
                                    const std::vector<Coefficients>& points,
@@ -68,6 +73,8 @@ class PointEvaluator {
                                          const std::vector<Coefficients>& points);
   std::vector<Evaluation> evaluate_batch(const at::Tensor& tokens,
                                          const std::vector<Coefficients>& points);
+  int64_t windows_together(int64_t models) const;
+  size_t points_together() const;
   Products products() const;
   void re_estimate_buffers();
 

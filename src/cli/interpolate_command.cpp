@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "analysis/path.h"
 #include "analysis/plane.h"
@@ -49,6 +50,7 @@ class InterpolateCommand : public Command {
   void open_models();
   void open_streams();
   void take_corners();
+  void warm_up();
   PointOptions point_options() const;
   PathResult measure();
   json describe(const PathResult& result) const;
@@ -146,6 +148,16 @@ void InterpolateCommand::open_streams() {
   }
   for (const NamedStream& split : streams_)
     check_tokens(*split.stream, first().config.model.vocab_size, "the corpus");
+}
+
+// What is computed is thrown away, and what is wrong is left to measure().
+void InterpolateCommand::warm_up() {
+  try {
+    PointEvaluator evaluator(*first().model, corners_, point_options());
+    evaluator.warm_up(path_points(equally_spaced(alphas_)));
+  } catch (const std::exception&) {
+    return;
+  }
 }
 
 PointOptions InterpolateCommand::point_options() const {
@@ -260,8 +272,14 @@ int InterpolateCommand::run() {
   if (plane_ != 0 && plane_ < 2)
     fail_usage("--plane {}: a grid has at least 2 points a side", plane_);
   open_models();
-  open_streams();
-  take_corners();
+  if (align_ == "none" && plane_ == 0) {  // aligning may read the corpus
+    take_corners();
+    std::jthread beside([this] { warm_up(); });
+    open_streams();
+  } else {
+    open_streams();
+    take_corners();
+  }
   if (plane_ > 0) return run_plane();
   const PathResult result = measure();
   write_files(result);

@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
@@ -10,11 +11,13 @@
 #include "core/random.h"
 #include "model/dense.h"
 #include "model/rope.h"
+#include "ops/fused/batched_cross_entropy.h"
 #include "ops/fused/cross_entropy.h"
 #include "ops/fused/dropout.h"
 #include "ops/fused/embedding.h"
 #include "ops/fused/norm.h"
 #include "ops/fused/rope.h"
+#include "ops/fused/split.h"
 
 namespace refract {
 namespace {
@@ -29,6 +32,23 @@ Norm declare_norm(ParameterArena& arena, const ModelConfig& config, const std::s
   if (!config.rms())
     norm.bias = arena.declare({name + ".bias", {config.hidden_size}, Init::zeros()});
   return norm;
+}
+
+// A smaller head is bound by memory, and splitting its operands costs more than it saves.
+constexpr int64_t kSplitVocabularyFrom = 8192;
+
+// Whether nothing but the loss of fp32 states is wanted, and tensor cores can give it.
+bool takes_split_head(const at::Tensor& states, int64_t vocabulary) {
+  return !at::GradMode::is_enabled() && states.is_cuda() && states.scalar_type() == at::kFloat &&
+         vocabulary >= kSplitVocabularyFrom && has_fused_split_head(states.size(-1));
+}
+
+Decoder::Loss split_loss(const at::Tensor& states, const at::Tensor& head,
+                         const at::Tensor& targets, int64_t vocabulary) {
+  const BatchedCrossEntropy loss = batched_linear_cross_entropy(
+      split_bfloat16(states.reshape({1, -1, states.size(-1)})),
+      split_weight_bfloat16(head.unsqueeze(0)), targets.reshape({-1}), vocabulary, /*split=*/true);
+  return {loss.loss_sum.squeeze(0), loss.num_correct.squeeze(0)};
 }
 
 Activation activation_of(const ModelConfig& config) {
@@ -230,6 +250,8 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) {
 Decoder::Loss Decoder::loss(const ForwardContext& context, const at::Tensor& tokens_BT,
                             const at::Tensor& targets_BT) {
   const at::Tensor states = hidden(context, tokens_BT);
+  if (takes_split_head(states, config_.vocab_size))
+    return split_loss(states, head_leaf_, targets_BT, config_.vocab_size);
   const CrossEntropy loss =
       linear_cross_entropy(states, head_leaf_, targets_BT, config_.vocab_size);
   return {loss.loss_sum, loss.num_correct};

@@ -55,7 +55,9 @@ class Decoder {
     at::Tensor sum;  // float scalar: cross-entropy in nats, summed over targets that are not -100
     at::Tensor correct;  // int64 scalar: targets that are the argmax (without gradient only)
   };
-  // The V-wide logits of the whole batch never exist.
+  // The V-wide logits of the whole batch never exist. Without gradient, fp32 logits of a large
+  // vocabulary come from tensor cores where the kernel is there, each within 3 * 2^-16 of the sum
+  // of its products' magnitudes (ops/fused/split.h); the mean loss is then within 1e-6 of itself.
   Loss loss(const ForwardContext& context, const at::Tensor& tokens_BT,
             const at::Tensor& targets_BT);
 

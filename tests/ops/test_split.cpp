@@ -213,6 +213,27 @@ TEST(BatchedCrossEntropy, NaNAndBadTargetsShowInTheirModelOnly) {
   }
 }
 
+// One class e^17 times as likely as each of the others, of which each is below half a unit in the
+// last place of the sum, and all together 0.2% of it. Only those beside the class itself in its
+// tile, eight to a partial sum, go for nothing: 2e-4 of the loss. A plain sum loses a quarter.
+TEST(BatchedCrossEntropy, SmallSharesAddUpOnCuda) {
+  REFRACT_CUDA_OR_SKIP();
+  constexpr int64_t kClasses = 50257;
+  at::Tensor x = at::zeros({1, 70, 64}, at::kFloat), w = at::zeros({1, kClasses, 64}, at::kFloat);
+  x.select(2, 0).fill_(17);
+  w.select(2, 0).select(1, 5000).fill_(1);
+  const at::Tensor targets = at::zeros({70}, at::kLong).add(5000).cuda();
+  const double expected = 70 * std::log1p((kClasses - 1) * std::exp(-17.0));
+  const auto loss = [&](const at::Tensor& rows, const at::Tensor& weight, bool split) {
+    return batched_linear_cross_entropy(rows, weight, targets, kClasses, split)
+        .loss_sum.item<double>();
+  };
+  EXPECT_NEAR(loss(split_bfloat16(x.cuda()), split_weight_bfloat16(w.cuda()), true) / expected, 1,
+              3e-4);
+  EXPECT_NEAR(loss(x.to(at::kBFloat16).cuda(), w.to(at::kBFloat16).cuda(), false) / expected, 1,
+              3e-4);
+}
+
 TEST(BatchedCrossEntropy, SaysWhatSplitOperandsAre) {
   const at::Tensor x = at::randn({1, 4, 32}, at::kFloat), targets = at::zeros({4}, at::kLong);
   EXPECT_THROW(batched_linear_cross_entropy(x, x, targets, 4, /*split=*/true), c10::Error);

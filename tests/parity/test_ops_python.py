@@ -63,6 +63,14 @@ def op_samples():
         ),
         "split_bfloat16": (ops.split_bfloat16.default, (normal(4, 8, grad=False),)),
         "split_gelu_bfloat16": (ops.split_gelu_bfloat16.default, (normal(4, 8, grad=False), True)),
+        "split_norm_bfloat16": (
+            ops.split_norm_bfloat16.default,
+            (normal(2, 3, 8, grad=False), normal(2, 3, 8, grad=False), normal(2, 1, 8, grad=False), None, 1e-5, False),
+        ),
+        "split_causal_attention": (
+            ops.split_causal_attention.default,
+            (normal(2, 5, 24, grad=False), 2, 2, 0.5),
+        ),
         "batched_linear": (
             ops.batched_linear.default,
             (normal(2, 5, 8, grad=False), normal(2, 3, 8, grad=False), normal(2, 1, 3, grad=False), False, True),

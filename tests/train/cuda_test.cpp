@@ -51,7 +51,12 @@ std::vector<RunConfig> settings() {
   guided.self_guided.mode = "fixedflop";
   guided.self_guided.ratio = 0.5;
   guided.self_guided.reduce_flop = true;
-  return {plain, mixed, guided};
+  // Heads of a width that the optical attention's kernels do not have.
+  RunConfig optical = plain;
+  optical.run.dir += "_optical";
+  optical.transform =
+      R"([{"match": "model\\.layers\\.\\d+\\.self_attn(\\.\\w+_proj)?", "kind": "optical"}])";
+  return {plain, mixed, guided, optical};
 }
 
 TEST(CudaTraining, CapturedEqualsUncaptured) {
