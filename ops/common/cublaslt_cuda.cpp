@@ -49,12 +49,16 @@ std::vector<cublasLtMatmulAlgo_t> Product::propose(int most) {
                                      x_, y_, y_, preference, most, results.data(), &count);
   cublasLtMatmulPreferenceDestroy(preference);
   std::vector<cublasLtMatmulAlgo_t> algorithms;
-  if (status != CUBLAS_STATUS_SUCCESS) return algorithms;
+  if (status != CUBLAS_STATUS_SUCCESS) {
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) keep(status);
+    return algorithms;
+  }
   for (int i = 0; i < count; ++i) algorithms.push_back(results[static_cast<size_t>(i)].algo);
   return algorithms;
 }
 
 cublasStatus_t Product::launch(const cublasLtMatmulAlgo_t& algorithm) const {
+  if (status_ != CUBLAS_STATUS_SUCCESS) return status_;
   const float one = 1, zero = 0;
   return cublasLtMatmul(at::cuda::getCurrentCUDABlasLtHandle(), operation_, &one, matrices_.weight,
                         weight_, matrices_.x, x_, &zero, matrices_.y, y_, matrices_.y, y_,

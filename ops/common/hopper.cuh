@@ -102,9 +102,15 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// All threads of all blocks of the cluster; orders no memory but what fence_barrier_init() does.
-__device__ __forceinline__ void cluster_sync() {
+// All threads of all blocks of the cluster, once barriers were made: orders no memory but what
+// fence_barrier_init() does.
+__device__ __forceinline__ void cluster_start() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                   : "memory");
+}
+// The same at the end: what a block has sent to another one has come before either goes.
+__device__ __forceinline__ void cluster_end() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                    : "memory");
 }
 // The address of the same place in the shared memory of the cluster's block `rank`.

@@ -1,6 +1,7 @@
-// Philox 4x32-10, the counter-based random generator of Salmon et al., "Parallel Random Numbers: As
-// Easy as 1, 2, 3" (SC 2011). The one source of randomness in refract: the same key and counter
-// give the same four words on a CPU and on a GPU, in any order, on any number of threads.
+// Philox 4x32 (10 rounds; 7 for simulated noise), the counter-based random generator of Salmon et
+// al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011). The one source of randomness in
+// refract: the same key and counter give the same four words on a CPU and on a GPU, in any order,
+// on any number of threads.
 #pragma once
 #include <cstdint>
 

@@ -36,6 +36,7 @@ std::optional<cublasLtMatmulAlgo_t> algorithm(const cublaslt::Matrices& m, bool 
   const std::lock_guard lock(mutex);
   if (const auto at = known.find(key); at != known.end()) return at->second;
   const auto proposed = product.propose(1);
+  if (product.status() != CUBLAS_STATUS_SUCCESS) return {};  // may pass: ask again next time
   return known
       .emplace(key,
                proposed.empty() ? std::nullopt : std::optional<cublasLtMatmulAlgo_t>(proposed[0]))

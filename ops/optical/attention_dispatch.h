@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/ops/empty.h>
 
+#include "ops/common/cuda_runtime.h"
 #include "ops/optical/attention.h"
 #include "ops/optical/dispatch.h"
 
@@ -20,9 +21,12 @@ namespace refract::attention_op {
 // whose backward pass reads it, [B, T, H, D] where it was asked, else [0].
 using ForwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using BackwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-// Whether the kernels for compute capability 9.0 do this shape, whose backward pass reads the mean.
+// Whether the kernels for compute capability 9.0 do this call, whose backward pass reads the mean.
 inline bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& s) {
-  return q.is_cuda() && q.sym_size(3) == 64 && s.levels <= 256;
+  const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
+  if (!q.is_cuda() || !half || q.sym_size(3) != 64 || s.levels > 256) return false;
+  const CudaRuntime* cuda = cuda_runtime();
+  return cuda == nullptr || cuda->compute_capability() == 90;
 }
 inline at::Tensor mean_like(const at::Tensor& q, bool with_mean) {
   return with_mean ? at::empty_symint(q.sym_sizes(), q.options()) : at::empty({0}, q.options());

@@ -11,12 +11,14 @@ struct OpticalLinearArgs {
 };
 
 // Whether the kernel can be had for these on the current device: bfloat16 and float16, at most 256
-// levels, ranges that are set and not learned from clipped values, members of whole 32 columns.
+// levels, ranges not learned from clipped values, members of whole 32 columns, from 512 rows on,
+// one batch, `inner` a multiple of 8, pointers at 16 bytes. The caller sees to it that ranges are
+// set.
 bool can_fuse_optical_linear(const OpticalLinearArgs& a, Dtype dtype);
 // Floats that `seen` needs for this shape.
-int64_t optical_linear_parts(const OpticalLinearArgs& a);
+int64_t optical_linear_parts(const OpticalLinearArgs& a, int multiprocessors);
 // seen: scratch. The launch may begin while the encoding of x drains.
 cudaError_t launch_optical_linear(const OpticalLinearArgs& a, float* seen, Dtype dtype,
-                                  cudaStream_t stream);
+                                  int multiprocessors, cudaStream_t stream);
 
 }  // namespace refract

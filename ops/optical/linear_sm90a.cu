@@ -1,9 +1,9 @@
 // An optical linear layer's product of codes with its noise, quantization, bias and range, without
-// the product in memory. Blocks stay and go from tile to tile, and their warpgroups have roles: one
-// thread brings in tiles of both operands by the copy engine; two warpgroups take turns at the
-// tensor cores, and while one multiplies its tile the other finishes what it holds in registers;
-// the fourth draws the noise that they add. The two blocks of a cluster have the same columns, and
-// each brings in half of the weight's tile for both.
+// the product in memory. Blocks stay and go from tile to tile, and their warpgroups have roles: two
+// warps bring in tiles of the operands by the copy engine, one each; two warpgroups take turns at
+// the tensor cores, and while one multiplies its tile the other finishes what it holds in
+// registers; the fourth draws the noise that they add. The two blocks of a cluster have the same
+// columns, and each brings in half of the weight's tile for both.
 #include <climits>
 
 #include "ops/common/tensor_map.h"
@@ -265,7 +265,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads
   wait_for_earlier();
   if (thread < a.members.count) shared.member[thread] = Member(a, thread);
   __syncthreads();
-  hopper::cluster_sync();
+  hopper::cluster_start();
   // The launch gives each thread 128 registers; consumers, who hold the sums, get those of others.
   if (thread >= kDrawer) {
     hopper::give_registers<40>();
@@ -278,7 +278,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads
     consume<T, kDraws>(a, grid, bytes, shared);
     if (a.train) tell(a, parts, shared);
   }
-  hopper::cluster_sync();  // no block may go while the other one signals to it
+  hopper::cluster_end();  // no block may go while the other one signals to it
 }
 
 Grid grid_of(const OpticalLinearArgs& args) {
@@ -292,18 +292,14 @@ Grid grid_of(const OpticalLinearArgs& args) {
 }
 
 // As many blocks as the device holds, or as there are tiles.
-int blocks_of(const Grid& grid) {
-  int device = 0, chip = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&chip, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-    return kCluster;
-  }
-  const int most = chip / kCluster;
+int blocks_of(const Grid& grid, int multiprocessors) {
+  const int most = multiprocessors / kCluster;
   return kCluster * (grid.tiles() < most ? grid.tiles() : most);
 }
 
 template <class T, bool kDraws>
-cudaError_t launch(const OpticalLinearArgs& args, float* seen, cudaStream_t stream) {
+cudaError_t launch(const OpticalLinearArgs& args, float* seen, int multiprocessors,
+                   cudaStream_t stream) {
   const OpticalOutputArgs& a = args.output;
   CUtensorMap x, weight;
   if (!make_tensor_map(&x, Dtype::kFloat16, {args.x_codes, a.inner, a.rows, 1, a.rows * a.inner},
@@ -317,7 +313,7 @@ cudaError_t launch(const OpticalLinearArgs& args, float* seen, cudaStream_t stre
     return e;
   }
   const Grid grid = grid_of(args);
-  const dim3 blocks(static_cast<unsigned>(blocks_of(grid)));
+  const dim3 blocks(static_cast<unsigned>(blocks_of(grid, multiprocessors)));
   return launch_overlapped(kernel, {blocks, kBlockThreads, kDynamicBytes}, stream, x, weight, a,
                            seen, grid);
 }
@@ -335,21 +331,21 @@ bool can_fuse_optical_linear(const OpticalLinearArgs& args, Dtype dtype) {
   return whole && is_hopper() && has_tensor_maps();
 }
 
-int64_t optical_linear_parts(const OpticalLinearArgs& a) {
+int64_t optical_linear_parts(const OpticalLinearArgs& a, int multiprocessors) {
   using namespace optical::linear;
-  return int64_t{2} * a.output.members.count * blocks_of(grid_of(a));
+  return int64_t{2} * a.output.members.count * blocks_of(grid_of(a), multiprocessors);
 }
 
 cudaError_t launch_optical_linear(const OpticalLinearArgs& a, float* seen, Dtype dtype,
-                                  cudaStream_t stream) {
+                                  int multiprocessors, cudaStream_t stream) {
   using namespace optical::linear;
   const bool half = dtype == Dtype::kFloat16;
   if (a.output.draws) {
-    return half ? launch<__half, true>(a, seen, stream)
-                : launch<__nv_bfloat16, true>(a, seen, stream);
+    return half ? launch<__half, true>(a, seen, multiprocessors, stream)
+                : launch<__nv_bfloat16, true>(a, seen, multiprocessors, stream);
   }
-  return half ? launch<__half, false>(a, seen, stream)
-              : launch<__nv_bfloat16, false>(a, seen, stream);
+  return half ? launch<__half, false>(a, seen, multiprocessors, stream)
+              : launch<__nv_bfloat16, false>(a, seen, multiprocessors, stream);
 }
 
 }  // namespace refract

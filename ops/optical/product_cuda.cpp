@@ -136,10 +136,11 @@ bool run_fused(const char* op, const OpticalOutputArgs& a, const at::Tensor& x_c
   const OpticalLinearArgs args{x_codes.const_data_ptr(), w_codes.const_data_ptr(), a};
   const Dtype dtype = cuda_dtype(y.scalar_type());
   if (!s.ranges_set || !can_fuse_optical_linear(args, dtype)) return false;
+  const int chip = multiprocessors();
   const at::Tensor seen =
-      at::empty({s.train ? optical_linear_parts(args) : 0}, y.options().dtype(at::kFloat));
-  check_launch(
-      op, launch_optical_linear(args, seen.mutable_data_ptr<float>(), dtype, current_stream()));
+      at::empty({s.train ? optical_linear_parts(args, chip) : 0}, y.options().dtype(at::kFloat));
+  check_launch(op, launch_optical_linear(args, seen.mutable_data_ptr<float>(), dtype, chip,
+                                         current_stream()));
   return true;
 }
 
@@ -162,6 +163,24 @@ bool has_cuda_kernel(const at::Tensor& x, const OpticalSettings& s, int64_t inne
   return optical_op::has_kernel(x, s) && inner <= kMaxHalfSum && x.numel() > 0;
 }
 
+// The kernels read an encoded weight by its pointers.
+void check_encoded(const OpticalOperand& encoded, const at::Tensor& weight,
+                   at::IntArrayRef splits) {
+  const auto check = [&](const char* name, const at::Tensor& t, at::ScalarType type,
+                         at::IntArrayRef sizes) {
+    TORCH_CHECK(t.scalar_type() == type && t.sizes() == sizes && t.is_contiguous() &&
+                    t.device() == weight.device(),
+                "refract::optical_linear: expected the encoded weight's ", name, " contiguous, ",
+                type, " ", sizes, " on ", weight.device(), ", got ", t.scalar_type(), " ",
+                t.sizes(), " on ", t.device(), "; pass what optical_encode gives for this weight");
+  };
+  const auto members = static_cast<int64_t>(splits.size());
+  check("codes", encoded.codes, at::kHalf, weight.sizes());
+  check("sums", encoded.sums, at::kFloat, {weight.size(0)});
+  check("ranges", encoded.used, at::kFloat, {members, 2});
+  check("seen values", encoded.seen, at::kFloat, {members, kOpticalParts, 2});
+}
+
 at::Tensor linear_cuda(const at::Tensor& x_in, const at::Tensor& weight,
                        const OpticalOperand& encoded, const std::optional<at::Tensor>& bias_in,
                        const at::Tensor& x_range, at::TensorList w_ranges,
@@ -173,6 +192,7 @@ at::Tensor linear_cuda(const at::Tensor& x_in, const at::Tensor& weight,
                                      encoded, move_weights, s);
   }
   optical_op::check_linear(x_in, weight, bias_in, x_range, w_ranges, out_ranges, splits, s);
+  check_encoded(encoded, weight, splits);
   const c10::cuda::CUDAGuard guard(x_in.device());
   std::vector<int64_t> sizes = x_in.sizes().vec();
   const int64_t inner = sizes.back(), columns = weight.size(0), rows = x_in.numel() / inner;
