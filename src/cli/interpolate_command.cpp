@@ -20,6 +20,7 @@
 #include "core/progress.h"
 #include "data/dataset.h"
 #include "report/page.h"
+#include "report/run_record.h"
 
 namespace refract {
 namespace {
@@ -47,7 +48,9 @@ class InterpolateCommand : public Command {
   int run() override;
 
  private:
+  void prepare_folder() const;
   void open_models();
+  void warn_of_other_settings(const LoadedModel& model, const std::string& name) const;
   void open_streams();
   void take_corners();
   void warm_up();
@@ -114,8 +117,21 @@ void InterpolateCommand::open_models() {
     if (const std::string difference = first_difference(models_[0], models_.back());
         !difference.empty())
       fail_usage("there is no path between '{}' and '{}': {}", a_, name, difference);
+    warn_of_other_settings(models_.back(), name);
     if (!models_[0].tokenizer) models_[0].tokenizer = models_.back().tokenizer;
   }
+}
+
+// All models are evaluated with A's settings.
+void InterpolateCommand::warn_of_other_settings(const LoadedModel& model,
+                                                const std::string& name) const {
+  const RunConfig &ours = first().config, &theirs = model.config;
+  if (ours.data.context != theirs.data.context)
+    log_warning("'{}' has data.context = {}; it is evaluated with {}, as '{}' is", name,
+                theirs.data.context, ours.data.context, a_);
+  if (ours.train.precision != theirs.train.precision)
+    log_warning("'{}' has train.precision = {}; it is evaluated in {}, as '{}' is", name,
+                theirs.train.precision, ours.train.precision, a_);
 }
 
 // The corners, the others aligned with the first where that is asked for. Their own models go.
@@ -140,6 +156,8 @@ void InterpolateCommand::open_streams() {
       const size_t comma = std::min(splits_.find(',', begin), splits_.size());
       const std::string name = splits_.substr(begin, comma - begin);
       require_choice("--splits", name, {"train", "val"});
+      if (std::ranges::find(streams_, name, &NamedStream::name) != streams_.end())
+        fail_usage("--splits {} names {} twice", splits_, name);
       streams_.push_back({name, name == "train" ? data.train : data.validation});
       if (!streams_.back().stream || streams_.back().stream->size() < 2)
         fail_usage("'{}' has no {} split; choose --splits or give --data", a_, name);
@@ -148,6 +166,9 @@ void InterpolateCommand::open_streams() {
   }
   for (const NamedStream& split : streams_)
     check_tokens(*split.stream, first().config.model.vocab_size, "the corpus");
+  if (buffers_ == "re-estimate" && calibration_->size() <= first().config.data.context)
+    fail_usage("--buffers re-estimate needs a window of {} tokens to see; the corpus has {}",
+               first().config.data.context + 1, calibration_->size());
 }
 
 // What is computed is thrown away, and what is wrong is left to measure().
@@ -175,7 +196,7 @@ PointOptions InterpolateCommand::point_options() const {
   options.calibration_batch = first().config.train.batch;
   if (batches_ != "all") {
     const double batches = evaluate_expression(batches_, {});
-    if (batches < 1 || batches != std::floor(batches))
+    if (!(batches >= 1 && batches <= 1e12) || batches != std::floor(batches))
       fail_usage("--batches {} is neither \"all\" nor a whole number above 0", batches_);
     options.max_windows = static_cast<int64_t>(batches) * first().config.train.batch;
   }
@@ -227,7 +248,6 @@ void InterpolateCommand::write_page(const PathResult& result) const {
 }
 
 void InterpolateCommand::write_files(const PathResult& result) const {
-  fs::create_directories(out_);
   write_file_atomically(fs::path(out_) / "path.json", describe(result).dump(1) + "\n");
   write_file_atomically(fs::path(out_) / "path.csv", path_csv(result));
   write_page(result);
@@ -263,14 +283,29 @@ int InterpolateCommand::run_plane() {
   return 0;
 }
 
+// Before anything is computed, so that no result is lost for want of a place.
+void InterpolateCommand::prepare_folder() const {
+  if (is_run(out_))
+    fail_usage("--out {} is a run, whose report.html would be lost; choose another folder", out_);
+  std::error_code error;
+  if (!out_.empty()) fs::create_directories(out_, error);
+  if (out_.empty() || error)
+    fail_usage("--out: can't make the folder '{}'{}{}", out_, error ? ": " : "",
+               error ? error.message() : "");
+}
+
 int InterpolateCommand::run() {
+  constexpr int64_t kMostAlphas = 100000, kMostSide = 1000;
   if (alphas_ < 2) fail_usage("--alphas {}: a path has at least its two ends", alphas_);
+  if (alphas_ > kMostAlphas) fail_usage("--alphas {}: at most {}", alphas_, kMostAlphas);
   require_choice("--buffers", buffers_, {"interpolate", "re-estimate"});
   require_choice("--engine", engine_, {"auto", "batched", "prefixes", "single"});
   require_choice("--products", products_, {"auto", "fp32", "split", "half"});
   require_choice("--align", align_, {"none", "weights", "activations"});
   if (plane_ != 0 && plane_ < 2)
     fail_usage("--plane {}: a grid has at least 2 points a side", plane_);
+  if (plane_ > kMostSide) fail_usage("--plane {}: at most {} points a side", plane_, kMostSide);
+  prepare_folder();
   open_models();
   if (align_ == "none" && plane_ == 0) {  // aligning may read the corpus
     take_corners();

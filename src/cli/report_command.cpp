@@ -60,6 +60,12 @@ class ReportCommand : public Command {
 int ReportCommand::run() {
   const bool one = paths_.size() == 1;
   fs::path out = out_;
+  if (out.empty() && one && fs::exists(fs::path(paths_[0]) / "connectivity.json")) {
+    fail_usage(
+        "'{}' is an analysis, whose report.html refract connectivity writes (and renews when "
+        "it is run again); for a page about its runs give --out FILE",
+        paths_[0]);
+  }
   if (out.empty()) out = one ? fs::path(paths_[0]) / "report.html" : "report.html";
   std::vector<RunRecord> runs;
   for (const std::string& path : paths_) {

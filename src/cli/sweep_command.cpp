@@ -81,6 +81,7 @@ void SweepCommand::write_tables(const SweepOutcome& outcome) const {
 
 int SweepCommand::run() {
   if (jobs_ < 1) fail_usage("--jobs {} must be at least 1", jobs_);
+  if (!(margin_ > 0)) fail_usage("--margin {} must be above 0", margin_);
   std::vector<SweptKey> keys;
   for (const std::string& text : over_) keys.push_back(parse_swept_key(text));
   planned_ = plan_sweep(recipe_, overrides_, keys);

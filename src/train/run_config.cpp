@@ -53,7 +53,8 @@ void describe_train(Fields& fields, RunConfig& c) {
              {"auto", "on", "off"});
   fields.add("train.deterministic", c.train.deterministic,
              "bit-reproducible on CUDA too (the CPU always is)");
-  fields.add("train.threads", c.train.threads, "CPU threads; 0: all cores", or_zero);
+  fields.add("train.threads", c.train.threads, "CPU threads; 0: all cores",
+             Limits{.min = 0, .max = 1024});
   fields.add(
       "self_guided.mode", c.self_guided.mode,
       "guide structured layers by dense ones; fixedflop repeats the guided steps' data at the "
