@@ -118,7 +118,9 @@ def test_killed_and_called_again_it_equals_an_uninterrupted_one(refract, start, 
     for name in NAMES:
         a, b = weights(tmp_path / "whole" / name), weights(folder / name)
         assert all((a[key] == b[key]).all() for key in a), name
-        assert steps_logged(folder / name) == list(range(5, 61, 5)), name
+        # A run that could still stop in order when its sweep died has logged the step it stopped at.
+        logged = steps_logged(folder / name)
+        assert [step for step in logged if step % 5 == 0] == list(range(5, 61, 5)) and len(logged) <= 13, name
     assert kept == {name: (folder / name / "log.txt").read_text() for name in done}  # not run again
     assert any("resuming from step" in (folder / name / "log.txt").read_text() for name in NAMES)
 
