@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fraction", type=float, default=1.0, help="of tiny Shakespeare's tokens")
     parser.add_argument("--data", type=pathlib.Path, help="a text whose characters are the tokens; default: random")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--engine", default="auto", help="of refract: auto, batched, single")
+    parser.add_argument("--engine", default="auto", help="of refract: auto, batched, prefixes, single")
     parser.add_argument("--products", default="auto", help="of refract: auto, fp32, split, half")
     parser.add_argument("--overrides", nargs="*", default=[], help="key=value settings for refract")
     parser.add_argument("--only", choices=["pytorch", "refract"], help="one side alone")

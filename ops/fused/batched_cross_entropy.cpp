@@ -2,6 +2,7 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include "ops/common/call.h"
@@ -72,9 +73,12 @@ BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::
   return {loss, correct};
 }
 
-bool has_fused_split_head(int64_t width) {
-  constexpr int64_t kWidest = 608;  // of which both parts of 128 rows fit a multiprocessor
-  if (width % 32 != 0 || width > kWidest) return false;
+// The kernel's own rule for split operands is with_shape() of batched_cross_entropy_sm90a.cu; this
+// one must not be wider, or the split logits would lie in memory.
+bool has_fused_split_head(int64_t width, at::Device device) {
+  constexpr int64_t kWidest = 608;  // of which the high part of 128 rows fits beside three tiles
+  if (!device.is_cuda() || width % 32 != 0 || width > kWidest) return false;
+  const c10::DeviceGuard guard(device);
   const CudaRuntime* cuda = cuda_runtime();
   return cuda && cuda->compute_capability() == 90;
 }

@@ -20,8 +20,8 @@ BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::
                                                  const at::Tensor& targets, int64_t num_classes,
                                                  bool split = false);
 
-// Whether it is for split operands of this width, on the current device.
-bool has_fused_split_head(int64_t width);
+// Whether it is so for split operands of this width, on this device.
+bool has_fused_split_head(int64_t width, at::Device device);
 
 namespace composite {
 // One model after the other by linear_cross_entropy().

@@ -281,7 +281,9 @@ cudaError_t launch(const BatchedHead& a, cudaStream_t stream) {
 
 // Calls f with the shape for these arguments; false where none fits. Four warpgroups on narrow rows
 // hide the exponentials best, three on wider ones leave room for weight tiles, and rows so wide
-// that both of their parts don't fit have the low one come with the weight.
+// that both of their parts don't fit have the low one come with the weight. What this gives for
+// split rows, multiples of 32 up to 608, stands in has_fused_split_head()
+// (batched_cross_entropy.cpp) too.
 template <class F>
 bool with_shape(const BatchedHead& a, F f) {
   const auto attempt = [&](auto shape) {

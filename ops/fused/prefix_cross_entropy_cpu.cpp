@@ -88,36 +88,38 @@ Totals rows_of_model(const Args& a, int64_t model, int64_t begin, int64_t end) {
   return totals;
 }
 
-void check_pairs(const Args& a) {
-  for (int64_t p = 0; p < a.pairs; ++p) {
-    TORCH_CHECK_INDEX(a.rows[p] >= (p > 0 ? a.rows[p - 1] : 0) && a.rows[p] < a.nodes,
-                      "refract::prefix_cross_entropy: expected ascending rows in [0, ", a.nodes,
-                      "), got ", a.rows[p]);
-    TORCH_CHECK_INDEX(a.targets[p] >= 0 && a.targets[p] < a.classes,
-                      "refract::prefix_cross_entropy: expected targets in [0, ", a.classes,
-                      "), got ", a.targets[p]);
+// Also before the composite form, which would read another row's logits.
+void check_pairs(const at::Tensor& rows_in, const at::Tensor& targets_in, int64_t nodes,
+                 int64_t classes) {
+  const int64_t *rows = rows_in.const_data_ptr<int64_t>(),
+                *targets = targets_in.const_data_ptr<int64_t>();
+  for (int64_t p = 0; p < rows_in.numel(); ++p) {
+    TORCH_CHECK_INDEX(rows[p] >= (p > 0 ? rows[p - 1] : 0) && rows[p] < nodes,
+                      "refract::prefix_cross_entropy: expected ascending rows in [0, ", nodes,
+                      "), got ", rows[p]);
+    TORCH_CHECK_INDEX(targets[p] >= 0 && targets[p] < classes,
+                      "refract::prefix_cross_entropy: expected targets in [0, ", classes, "), got ",
+                      targets[p]);
   }
 }
 
 bool ours(const at::Tensor& x) {
-  return x.scalar_type() != at::kDouble && x.dim() == 3 && x.size(2) % gemm::kWhole == 0 &&
-         x.numel() > 0;
+  return x.scalar_type() != at::kDouble && x.size(2) % gemm::kWhole == 0 && x.numel() > 0;
 }
 
 std::tuple<at::Tensor, at::Tensor> prefix_cross_entropy_cpu(
     const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& rows_in,
     const at::Tensor& targets_in, const at::Tensor& counts_in, int64_t num_classes) {
   prefix_cross_entropy_op::check(x_in, weight_in, rows_in, targets_in, counts_in, num_classes);
-  if (!ours(x_in)) {
-    return composite::prefix_cross_entropy(x_in, weight_in, rows_in, targets_in, counts_in,
-                                           num_classes);
-  }
+  const at::Tensor rows = rows_in.contiguous(), targets = targets_in.contiguous(),
+                   counts = counts_in.contiguous();
+  check_pairs(rows, targets, x_in.size(1), num_classes);
+  if (!ours(x_in))
+    return composite::prefix_cross_entropy(x_in, weight_in, rows, targets, counts, num_classes);
   // Half types are computed in fp32 throughout: few CPUs multiply them faster.
   const at::Tensor x = x_in.to(at::kFloat).contiguous();
   at::Tensor weight = weight_in.to(at::kFloat);
   if (!weight.select(0, 0).is_contiguous()) weight = weight.contiguous();
-  const at::Tensor rows = rows_in.contiguous(), targets = targets_in.contiguous(),
-                   counts = counts_in.contiguous();
   const Args a{x.const_data_ptr<float>(),
                weight.const_data_ptr<float>(),
                rows.const_data_ptr<int64_t>(),
@@ -129,7 +131,6 @@ std::tuple<at::Tensor, at::Tensor> prefix_cross_entropy_cpu(
                num_classes,
                rows.numel(),
                weight.stride(0)};
-  check_pairs(a);
   const int64_t blocks = (a.nodes + kRowBlock - 1) / kRowBlock;
   std::vector<Totals> parts(a.models * blocks);
   at::parallel_for(0, a.models * blocks, 1, [&](int64_t begin, int64_t end) {

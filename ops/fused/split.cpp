@@ -13,13 +13,18 @@
 #include "ops/fused/norm.h"
 
 namespace refract {
-namespace {
 
-void check(const at::Tensor& x) {
-  TORCH_CHECK(x.scalar_type() == at::kFloat && x.dim() >= 1,
-              "refract::split_bfloat16: expected x to be float32 with a dimension or more, got ",
-              x.scalar_type(), " of shape ", x.sizes());
+namespace split_op {
+
+void check(const char* op, const char* name, const at::Tensor& x) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat && x.dim() >= 1, "refract::", op, ": expected ", name,
+              " to be float32 with a dimension or more, got ", x.scalar_type(), " of shape ",
+              x.sizes());
 }
+
+}  // namespace split_op
+
+namespace {
 
 std::pair<at::Tensor, at::Tensor> parts(const at::Tensor& x) {
   const at::Tensor high = x.to(at::kBFloat16);
@@ -28,14 +33,14 @@ std::pair<at::Tensor, at::Tensor> parts(const at::Tensor& x) {
 
 at::Tensor split_composite(const at::Tensor& x) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  check(x);
+  split_op::check("split_bfloat16", "x", x);
   const auto [high, low] = parts(x);
   return at::cat({high, high, low}, -1);
 }
 
 at::Tensor split_gelu_composite(const at::Tensor& x, bool tanh_form) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  check(x);
+  split_op::check("split_gelu_bfloat16", "x", x);
   return split_composite(bias_gelu(x, std::nullopt, tanh_form));
 }
 
@@ -49,9 +54,10 @@ void check(const at::Tensor& x, const std::optional<at::Tensor>& residual,
   TORCH_CHECK(x.scalar_type() == at::kFloat && x.dim() == 3, "refract::", op,
               ": expected x to be float32 of shape [A, N, C], got ", x.scalar_type(), " of shape ",
               x.sizes());
-  if (residual) check_like(op, "residual", *residual, "x", x);
-  TORCH_CHECK(!residual || residual->sizes() == x.sizes(), "refract::", op,
-              ": expected residual of shape ", x.sizes(), " as x");
+  if (residual) {
+    check_like(op, "residual", *residual, "x", x);
+    check_same_shape(op, "residual", *residual, "x", x);
+  }
   for (const auto& affine : {weight, bias}) {
     if (!affine) continue;
     check_like(op, "weight or bias", *affine, "x", x);
@@ -83,7 +89,7 @@ std::tuple<at::Tensor, at::Tensor> split_norm_bfloat16(const at::Tensor& x,
 at::Tensor split_causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
                                   double scale) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  check(qkv);
+  split_op::check("split_causal_attention", "qkv", qkv);
   return split_composite(causal_attention(qkv, num_heads, num_kv_heads, scale));
 }
 
@@ -117,7 +123,7 @@ at::Tensor split_bfloat16(const at::Tensor& x) {
 }
 
 at::Tensor split_weight_bfloat16(const at::Tensor& w) {
-  check(w);
+  split_op::check("split_weight_bfloat16", "w", w);
   const auto [high, low] = parts(w);
   return at::cat({high, low, high}, -1);
 }

@@ -40,6 +40,11 @@ inline bool has_cuda_split_attention(int64_t length, int64_t head_dim) {
   return length >= 32 && (head_dim == 32 || head_dim == 64);
 }
 
+namespace split_op {
+// Raises unless x, the tensor `name` of `op`, is fp32 with a dimension or more.
+void check(const char* op, const char* name, const at::Tensor& x);
+}  // namespace split_op
+
 namespace split_norm {
 // Raises unless the arguments fit together.
 void check(const at::Tensor& x, const std::optional<at::Tensor>& residual,

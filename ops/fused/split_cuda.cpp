@@ -16,9 +16,8 @@ namespace {
 
 at::Tensor split(BeforeSplit before, const at::Tensor& x_in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  TORCH_CHECK(x_in.scalar_type() == at::kFloat && x_in.dim() >= 1,
-              "refract::split_bfloat16: expected x to be float32 with a dimension or more, got ",
-              x_in.scalar_type(), " of shape ", x_in.sizes());
+  const char* op = before == BeforeSplit::kNothing ? "split_bfloat16" : "split_gelu_bfloat16";
+  split_op::check(op, "x", x_in);
   const c10::cuda::CUDAGuard device(x_in.device());
   const at::Tensor x = x_in.contiguous();
   const int64_t width = x.size(-1);
@@ -33,9 +32,8 @@ at::Tensor split(BeforeSplit before, const at::Tensor& x_in) {
   sizes.back() *= 3;
   at::Tensor out = at::empty(sizes, x.options().dtype(at::kBFloat16));
   check_launch(
-      "split_bfloat16",
-      launch_split_bfloat16(before, x.const_data_ptr<float>(), out.mutable_data_ptr(),
-                            x.numel() / std::max<int64_t>(width, 1), width, current_stream()));
+      op, launch_split_bfloat16(before, x.const_data_ptr<float>(), out.mutable_data_ptr(),
+                                x.numel() / std::max<int64_t>(width, 1), width, current_stream()));
   return out;
 }
 

@@ -23,8 +23,8 @@ constexpr int64_t kActivationBytesCpu = int64_t{64} << 20, kActivationBytesCuda 
 constexpr int64_t kCheckTokensCpu = 8192, kCheckTokensCuda = 32768;
 // On a CPU a tree's activations stay in a core's own cache.
 constexpr int64_t kNodesPerTree = 1024;
-// Trees pay up to that share of distinct prefixes; streams above that length are not sorted
-// unasked.
+// Trees pay up to that share of distinct prefixes; streams above that length are neither read as a
+// whole nor sorted unasked.
 constexpr double kWorthSharing = 0.95;
 constexpr int64_t kMostTokensSorted = int64_t{1} << 24;
 constexpr int64_t kWarmUpTokens = 16384;  // a batch of evaluate()
@@ -67,7 +67,6 @@ std::vector<PointEvaluator::Coefficients> path_points(const std::vector<double>&
 PointEvaluator::PointEvaluator(Decoder& model, std::vector<Weights> corners, PointOptions options)
     : model_(model), corners_(std::move(corners)), options_(std::move(options)) {
   choose_engine();
-  if (engine_ == "batched" || options_.engine == "prefixes") used_ = engine_;
 }
 
 void PointEvaluator::choose_engine() {
@@ -99,11 +98,11 @@ std::vector<Evaluation> PointEvaluator::evaluate(const TokenStream& stream,
     (engine_ != "single" && corner_of(points[i]) < 0 ? between : alone).push_back(i);
   Together engine;
   if (!between.empty()) {
-    const Cut cut = cut_of(stream, options_.context, options_.max_windows);
-    const at::Tensor tokens =
-        tokens_of(stream, cut.windows * options_.context + cut.rest + 1, model_.device());
-    engine = together(stream, tokens, points[between[between.size() / 2]]);
-    if (!engine) alone.insert(alone.end(), between.begin(), between.end()), between.clear();
+    engine = together(stream, points[between[between.size() / 2]]);
+    if (engine)
+      used_ = engine_;
+    else
+      alone.insert(alone.end(), between.begin(), between.end()), between.clear();
   }
   for (size_t i : alone) {
     results[i] = evaluate_single(stream, points[i], options_.max_windows);
@@ -141,37 +140,39 @@ void PointEvaluator::warm_up(const std::vector<Coefficients>& points) {
   for (const Coefficients& point : points) {
     if (corner_of(point) < 0 && between.size() < points_together()) between.push_back(point);
   }
-  const int64_t T = options_.context, windows = std::max<int64_t>(1, kWarmUpTokens / T);
+  const auto at_most = [this](int64_t windows) {
+    return options_.max_windows > 0 ? std::min(windows, options_.max_windows) : windows;
+  };
+  const int64_t T = options_.context, windows = at_most(std::max<int64_t>(1, kWarmUpTokens / T));
   const std::vector<int32_t> zeros(static_cast<size_t>(windows * T + 1));
   Coefficients first(corners_.size(), 0);
   first[0] = 1;
   evaluate_single(*make_token_stream(zeros), first, windows);
   if (engine_ != "batched" || between.empty()) return;
   const auto models = static_cast<int64_t>(between.size());
-  evaluate_batch(at::zeros({windows_together(models) * T + 1},
+  evaluate_batch(at::zeros({at_most(windows_together(models)) * T + 1},
                            at::TensorOptions().dtype(at::kInt).device(model_.device())),
                  between);
 }
 
 PointEvaluator::Together PointEvaluator::together(const TokenStream& stream,
-                                                  const at::Tensor& tokens,
                                                   const Coefficients& sample) {
   const bool automatic = options_.engine == "auto";
+  const Cut cut = cut_of(stream, options_.context, options_.max_windows);
+  const int64_t count = cut.windows * options_.context + cut.rest + 1;
+  // Before it is read: a memory-mapped stream may be larger than memory.
+  if (engine_ == "prefixes" && automatic && count > kMostTokensSorted) return {};
+  const at::Tensor tokens = tokens_of(stream, count, model_.device());
   if (engine_ == "prefixes") {
     const auto any = [this](const at::Tensor& some) { return by_prefixes(some, 1); };
-    if (automatic && tokens.numel() > kMostTokensSorted) return {};
     Together engine = by_prefixes(tokens, automatic ? kWorthSharing : 1);
     if (!engine || (automatic && !agrees(stream, tokens, sample, kCheckTokensCpu, any))) return {};
-    used_ = engine_;
     return engine;
   }
   const auto batch = [this](const at::Tensor& some) -> Together {
     return [this, some](const auto& points) { return evaluate_batch(some, points); };
   };
-  if (automatic && !agrees(stream, tokens, sample, kCheckTokensCuda, batch)) {
-    used_ = "single";
-    return {};
-  }
+  if (automatic && !agrees(stream, tokens, sample, kCheckTokensCuda, batch)) return {};
   return batch(tokens);
 }
 

@@ -17,8 +17,8 @@ struct PointOptions {
   int64_t max_windows = 0;  // whole windows from the start of the stream; 0: all of it
   // "batched": many points in one pass; "prefixes": each distinct prefix of a window once, on a CPU
   // (analysis/prefix_tree.h); both for models in plain layers only; "single": one after the other;
-  // "auto": batched on CUDA, prefixes on a CPU where enough of them repeat, after one point came
-  // out the same both ways.
+  // "auto": batched on CUDA, prefixes on a CPU where enough of them repeat and the stream has at
+  // most 2^24 tokens, after one point came out the same both ways.
   std::string engine = "auto";
   // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
   // in two (ops/fused/split.h); "half": in fp16 throughout; "auto": split on CUDA.
@@ -40,9 +40,10 @@ class PointEvaluator {
   PointEvaluator(Decoder& model, std::vector<Weights> corners, PointOptions options);
 
   using Coefficients = std::vector<double>;
-  // On a GPU: one batch of zeros as evaluate() would have it for these points. The first products
-  // of a process cost tenths of a second, in which libraries start and kernels are loaded; this may
-  // run beside reading the tokens.
+  // On a GPU: one batch of zeros for these points, of at most as many windows as evaluate() takes
+  // together, and one by one at most 16,384 tokens; never more than `max_windows`. How many tokens
+  // there will be is not known here. The first products of a process cost tenths of a second, in
+  // which libraries start and kernels are loaded; this may run beside reading the tokens.
   void warm_up(const std::vector<Coefficients>& points);
 
   // One evaluation a point. `done` is called with the number of points that are finished.
@@ -51,8 +52,8 @@ class PointEvaluator {
                                    const std::function<void(int64_t)>& done = {});
 
   const std::vector<Weights>& corners() const { return corners_; }
-  // How points between corners were evaluated: "batched"; "prefixes", where any stream was so;
-  // "single".
+  // How points between corners were evaluated so far: "batched" or "prefixes" where those of any
+  // stream were, else "single".
   const std::string& engine() const { return used_; }
 
  private:
@@ -63,8 +64,7 @@ class PointEvaluator {
   Evaluation evaluate_single(const TokenStream& stream, const Coefficients& point,
                              int64_t max_windows);
   // None where points are to be evaluated one by one.
-  Together together(const TokenStream& stream, const at::Tensor& tokens,
-                    const Coefficients& sample);
+  Together together(const TokenStream& stream, const Coefficients& sample);
   bool agrees(const TokenStream& stream, const at::Tensor& tokens, const Coefficients& point,
               int64_t most_tokens, const std::function<Together(const at::Tensor&)>& engine);
   Together by_prefixes(const at::Tensor& tokens, double worth);

@@ -52,6 +52,7 @@ class ConnectivityCommand : public Command {
   PathResult path_of(const fs::path& file, const Member& a, const Member& b);
   Weights weights(const Member& member);
   Weights aligned(const Weights& a, const Weights& b);
+  // Wrong settings are refused here, before anything is trained.
   PointOptions point_options() const;
   json measured_with() const;
 
@@ -59,6 +60,8 @@ class ConnectivityCommand : public Command {
   std::vector<std::string> overrides_;
   bool help_keys_ = false, json_ = false;
   InstabilityPlan plan_;
+  PointOptions options_;
+  std::string used_engine_;         // of the path that was measured last
   std::unique_ptr<Decoder> model_;  // the paths are evaluated in
 };
 
@@ -78,6 +81,7 @@ void ConnectivityCommand::open() {
   plan_.config = recipe.config;
   plan_.source = recipe.source;
   plan_.where = recipe_;
+  options_ = point_options();
   plan_.device = open_device(plan_.config);
   make_run_folder(plan_.config.run.dir);
   log_to_file(fs::path(plan_.config.run.dir) / "log.txt");
@@ -142,6 +146,8 @@ PointOptions ConnectivityCommand::point_options() const {
   options.engine = c.engine;
   const bool rules =
       c.pairs != "transforms" && !plan_.config.transform.empty() && plan_.config.transform != "[]";
+  if (rules && (c.engine == "batched" || c.engine == "prefixes"))
+    fail_usage("connectivity.engine = \"{}\" is for models without [[transform]] rules", c.engine);
   if (rules) options.engine = "single";
   if (c.batches != "all") {
     const double batches = evaluate_expression(c.batches, {});
@@ -161,7 +167,7 @@ PathResult ConnectivityCommand::measure_pair(const Member& a, const Member& b) {
   PathResult path;
   path.alphas = equally_spaced(c.alphas);
   path.geometry = geometry_of(corners[0], corners[1]);
-  PointEvaluator evaluator(*model_, corners, point_options());
+  PointEvaluator evaluator(*model_, corners, options_);
   for (const std::string& name : c.splits) {
     const auto& stream = name == "train" ? plan_.data.train : plan_.data.validation;
     if (!stream || stream->size() < 2)
@@ -169,6 +175,7 @@ PathResult ConnectivityCommand::measure_pair(const Member& a, const Member& b) {
                  recipe_);
     path.splits.push_back({name, evaluator.evaluate(*stream, path_points(path.alphas))});
   }
+  used_engine_ = evaluator.engine();
   return path;
 }
 
@@ -192,6 +199,7 @@ PathResult ConnectivityCommand::path_of(const fs::path& file, const Member& a, c
   json out = path_json(path);
   out["a"] = a.config.run.dir;
   out["b"] = b.config.run.dir;
+  out["engine"] = used_engine_;
   out["measured_with"] = with;
   write_file_atomically(file, out.dump(1) + "\n");
   return path;

@@ -50,7 +50,7 @@ class InterpolateCommand : public Command {
   void open_models();
   void open_streams();
   void take_corners();
-  void warm_up();
+  void warm_up(const PointOptions& options);
   PointOptions point_options() const;
   PathResult measure();
   json describe(const PathResult& result) const;
@@ -69,6 +69,7 @@ class InterpolateCommand : public Command {
   std::vector<Weights> corners_;
   std::vector<NamedStream> streams_;
   std::shared_ptr<TokenStream> calibration_;
+  PointOptions options_;
   std::string used_engine_;
   double seconds_ = 0;
 };
@@ -151,15 +152,16 @@ void InterpolateCommand::open_streams() {
 }
 
 // What is computed is thrown away, and what is wrong is left to measure().
-void InterpolateCommand::warm_up() {
+void InterpolateCommand::warm_up(const PointOptions& options) {
   try {
-    PointEvaluator evaluator(*first().model, corners_, point_options());
+    PointEvaluator evaluator(*first().model, corners_, options);
     evaluator.warm_up(path_points(equally_spaced(alphas_)));
   } catch (const std::exception&) {
     return;
   }
 }
 
+// All but the calibration tokens.
 PointOptions InterpolateCommand::point_options() const {
   PointOptions options;
   options.context = first().config.data.context;
@@ -171,7 +173,6 @@ PointOptions InterpolateCommand::point_options() const {
   }
   options.products = products_;
   options.buffers = buffers_;
-  options.calibration = calibration_;
   options.calibration_batch = first().config.train.batch;
   if (batches_ != "all") {
     const double batches = evaluate_expression(batches_, {});
@@ -190,7 +191,7 @@ PathResult InterpolateCommand::measure() {
   PathResult result;
   result.alphas = equally_spaced(alphas_);
   result.geometry = geometry_of(corners_[0], corners_[1]);
-  PointEvaluator evaluator(*first().model, corners_, point_options());
+  PointEvaluator evaluator(*first().model, corners_, options_);
   const auto start = std::chrono::steady_clock::now();
   const auto points = static_cast<int64_t>(streams_.size()) * alphas_;
   Progress progress("interpolate", points);
@@ -246,7 +247,7 @@ int InterpolateCommand::run_plane() {
   for (double y : result.y) {
     for (double x : result.x) points.push_back(plane.coefficients(x, y));
   }
-  PointEvaluator evaluator(*first().model, corners_, point_options());
+  PointEvaluator evaluator(*first().model, corners_, options_);
   const auto count = static_cast<int64_t>(points.size());
   Progress progress("plane", static_cast<int64_t>(streams_.size()) * count);
   for (const NamedStream& split : streams_) {
@@ -272,14 +273,18 @@ int InterpolateCommand::run() {
   if (plane_ != 0 && plane_ < 2)
     fail_usage("--plane {}: a grid has at least 2 points a side", plane_);
   open_models();
+  options_ = point_options();
   if (align_ == "none" && plane_ == 0) {  // aligning may read the corpus
     take_corners();
-    std::jthread beside([this] { warm_up(); });
+    std::jthread beside;  // with options of its own: those here get their calibration tokens
+    if (first().model->device().is_cuda())
+      beside = std::jthread([this, options = options_] { warm_up(options); });
     open_streams();
   } else {
     open_streams();
     take_corners();
   }
+  options_.calibration = calibration_;
   if (plane_ > 0) return run_plane();
   const PathResult result = measure();
   write_files(result);

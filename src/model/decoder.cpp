@@ -40,7 +40,8 @@ constexpr int64_t kSplitVocabularyFrom = 8192;
 // Whether nothing but the loss of fp32 states is wanted, and tensor cores can give it.
 bool takes_split_head(const at::Tensor& states, int64_t vocabulary) {
   return !at::GradMode::is_enabled() && states.is_cuda() && states.scalar_type() == at::kFloat &&
-         vocabulary >= kSplitVocabularyFrom && has_fused_split_head(states.size(-1));
+         vocabulary >= kSplitVocabularyFrom &&
+         has_fused_split_head(states.size(-1), states.device());
 }
 
 Decoder::Loss split_loss(const at::Tensor& states, const at::Tensor& head,

@@ -52,12 +52,12 @@ class Decoder {
   // hidden [..., C] -> logits [..., V].
   at::Tensor logits(const at::Tensor& hidden);
   struct Loss {
-    at::Tensor sum;  // float scalar: cross-entropy in nats, summed over targets that are not -100
+    at::Tensor sum;      // float32 or float64 scalar: nats, summed over targets that are not -100
     at::Tensor correct;  // int64 scalar: targets that are the argmax (without gradient only)
   };
-  // The V-wide logits of the whole batch never exist. Without gradient, fp32 logits of a large
-  // vocabulary come from tensor cores where the kernel is there, each within 3 * 2^-16 of the sum
-  // of its products' magnitudes (ops/fused/split.h); the mean loss is then within 1e-6 of itself.
+  // The batch's V-wide logits never exist. Without gradient, fp32 logits of a large vocabulary come
+  // from tensor cores if they can, within 3 * 2^-16 of the sum of |products| (ops/fused/split.h);
+  // the mean loss is within 1e-6 of itself, plus 1e-6 nats where nearly all mass is on one class.
   Loss loss(const ForwardContext& context, const at::Tensor& tokens_BT,
             const at::Tensor& targets_BT);
 

@@ -17,12 +17,16 @@ namespace {
 using testing::every_setting;
 using testing::make_decoder;
 
-std::shared_ptr<TokenStream> stream_for(const ModelConfig& config, int64_t size) {
+std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t size) {
   RandomStream random(5, "tokens");
   std::vector<int32_t> tokens;
   for (int64_t i = 0; i < size; ++i)
     tokens.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size))));
-  return make_token_stream(tokens);
+  return tokens;
+}
+
+std::shared_ptr<TokenStream> stream_for(const ModelConfig& config, int64_t size) {
+  return make_token_stream(random_tokens(config, size));
 }
 
 std::vector<Weights> two_models(const ModelConfig& config) {
@@ -132,12 +136,13 @@ std::vector<int32_t> repeating(int64_t size, int64_t period) {
 TEST(Path, PrefixesOfFewOrEqualWindows) {
   const ModelConfig config = testing::small_gpt2();
   // One window, whole and short; all windows equal, with and without a shorter one that is a prefix
-  // of them; a shorter one that is none; enough nodes for several trees.
+  // of them; a shorter one that is none; random tokens, enough of them for several trees.
   std::vector<std::vector<int32_t>> streams = {
       repeating(7, 9),  repeating(2, 9),  repeating(4, 9),    repeating(61, 6),
       repeating(64, 6), repeating(65, 7), repeating(9000, 11)};
   streams.push_back(streams[4]);
   streams.back().back() = 8;
+  streams.push_back(random_tokens(config, 9000));
   for (size_t i = 0; i < streams.size(); ++i) {
     expect_same(path_over(config, streams[i], "prefixes"), path_over(config, streams[i], "single"),
                 "stream " + std::to_string(i));
@@ -145,23 +150,70 @@ TEST(Path, PrefixesOfFewOrEqualWindows) {
 }
 
 TEST(Path, PrefixesAreTheSameTwice) {
-  const std::vector<int32_t> tokens = repeating(3000, 13);
-  const auto first = path_over(testing::small_llama(), tokens, "prefixes"),
-             second = path_over(testing::small_llama(), tokens, "prefixes");
-  for (size_t i = 0; i < first.size(); ++i) EXPECT_EQ(first[i].loss, second[i].loss);
+  const ModelConfig config = testing::small_llama();
+  for (const auto& tokens : {repeating(3000, 13), random_tokens(config, 9000)}) {
+    const auto first = path_over(config, tokens, "prefixes"),
+               second = path_over(config, tokens, "prefixes");
+    for (size_t i = 0; i < first.size(); ++i) EXPECT_EQ(first[i].loss, second[i].loss);
+  }
+}
+
+// Windows of six that all begin differently.
+std::vector<int32_t> beginning_differently() {
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < 60; ++i) tokens.push_back(i % 6 == 0 ? i / 6 : 1);
+  return tokens;
 }
 
 TEST(Path, AutoTakesPrefixesWhereTheyRepeat) {
   const ModelConfig config = testing::small_gpt2();
-  std::vector<int32_t> distinct;  // windows of six that all begin differently
-  for (int32_t i = 0; i < 60; ++i) distinct.push_back(i % 6 == 0 ? i / 6 : 1);
+  const std::vector<int32_t> distinct = beginning_differently(), tokens = repeating(600, 11);
   std::string used;
-  const auto tokens = repeating(600, 11);
   expect_same(path_over(config, tokens, "auto", &used), path_over(config, tokens, "single"),
               "auto");
   EXPECT_EQ(used, "prefixes");
   path_over(config, distinct, "auto", &used);
   EXPECT_EQ(used, "single");
+}
+
+TEST(Path, TheEngineIsThatOfAnyStreamsPointsBetween) {
+  const ModelConfig config = testing::small_gpt2();
+  const auto repeats = make_token_stream(repeating(600, 11)),
+             distinct = make_token_stream(beginning_differently());
+  for (const std::string engine : {"auto", "prefixes", "batched"}) {
+    auto model = make_decoder(config);
+    PointEvaluator evaluator(*model, two_models(config), options_for(engine));
+    EXPECT_EQ(evaluator.engine(), "single") << engine << ", nothing yet";
+    evaluator.evaluate(*repeats, path_points({0, 1}));
+    EXPECT_EQ(evaluator.engine(), "single") << engine << ", ends alone";
+    evaluator.evaluate(*repeats, path_points({0, 0.5, 1}));
+    const std::string used = engine == "auto" ? "prefixes" : engine;
+    EXPECT_EQ(evaluator.engine(), used);
+    evaluator.evaluate(*distinct, path_points({0, 0.5, 1}));
+    EXPECT_EQ(evaluator.engine(), used) << engine << ", one by one after that";
+  }
+}
+
+// As a memory-mapped corpus beyond the limit of what is sorted; only windows of it are to be read.
+class LongStream : public TokenStream {
+ public:
+  int64_t size() const override { return (int64_t{1} << 24) + 1; }
+  int32_t max_token() const override { return 0; }
+  void read(int64_t, std::span<int32_t> out) const override {
+    fail("{} tokens were asked for", out.size());
+  }
+};
+
+TEST(Path, AutoReadsNoStreamAsAWholeThatItDoesNotSort) {
+  const ModelConfig config = testing::small_gpt2();
+  auto model = make_decoder(config);
+  PointEvaluator evaluator(*model, two_models(config), options_for("auto"));
+  try {
+    evaluator.evaluate(LongStream(), path_points({0.5}));
+    FAIL() << "nothing was read";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "7 tokens were asked for");  // a window
+  }
 }
 
 TEST(Path, PrefixesRefuseOtherProducts) {

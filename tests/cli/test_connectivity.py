@@ -114,10 +114,11 @@ def test_instability_analysis(refract, refract_json, recipe, tmp_path):
     by_spawn = {row["spawn"]: row for row in result["summary"] if row["split"] == "train"}
     assert by_spawn[0]["pairs"] == 2 and by_spawn[0]["distance"]["deviation"] is not None
     assert 0 < by_spawn[8]["distance"]["mean"] < by_spawn[0]["distance"]["mean"]
-    # A pair's path is that of refract interpolate.
+    # A pair's path is that of refract interpolate, and says how it came about.
     pair = result["spawned"][0]["pairs"][0]
     folder = tmp_path / "lmc" / "seed-1" / "spawn-00000000"
     again = path(refract_json, folder / "copy-1", folder / "copy-2", "--alphas", 3, "--batches", 4)
+    assert json.loads((folder / "path-copy-1-copy-2.json").read_text())["engine"] == again["engine"] != "auto"
     for name in ("train", "val"):
         assert pair[name]["loss_barrier"] == again["splits"][name]["loss_barrier"]
     assert (tmp_path / "lmc" / "report.html").exists()
@@ -194,6 +195,17 @@ transform = [{match = 'model.layers.\\d+.mlp.up_proj', kind = "lora", r = 2}]
 def test_bad_connectivity_settings(refract, recipe, override, words):
     done = refract("connectivity", recipe, *CONNECTIVITY, override, code=2)
     assert words in done.stderr and done.stdout == ""
+
+
+def test_engines_that_rules_rule_out_are_refused(refract, recipe, tmp_path):
+    with recipe.open("a") as file:
+        file.write("\n[[transform]]\nmatch = 'model.layers.\\d+.mlp.up_proj'\nkind = \"lora\"\nr = 2\n")
+    for engine in ("batched", "prefixes"):
+        done = refract("connectivity", recipe, "run.dir=ruled", *CONNECTIVITY, f"connectivity.engine={engine}", code=2)
+        assert f'connectivity.engine = "{engine}"' in done.stderr and done.stdout == ""
+    assert not (tmp_path / "ruled").exists()  # before anything is trained
+    refract("train", recipe, "run.dir=ruled", *SMALL)
+    assert "--engine batched" in refract("interpolate", "ruled", "ruled", "--engine", "batched", code=2).stderr
 
 
 def test_train_accepts_the_table_and_checks_it(refract, recipe):

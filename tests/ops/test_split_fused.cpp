@@ -60,6 +60,32 @@ TEST(SplitNorm, RefusesWhatDoesNotFit) {
   EXPECT_THROW(split_norm_bfloat16(x.to(at::kDouble), {}, {}, {}, 1e-5, false), c10::Error);
 }
 
+template <class F>
+std::string refusal(F f) {
+  try {
+    f();
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+  return "nothing was refused";
+}
+
+TEST(Split, ARefusalNamesTheOpAndItsTensor) {
+  const auto names = [](const std::string& text, const std::string& words) {
+    EXPECT_NE(text.find(words), std::string::npos) << text;
+  };
+  const at::Tensor x = at::randn({2, 3, 12}, at::kFloat), wide = x.to(at::kDouble);
+  names(refusal([&] { split_bfloat16(wide); }), "refract::split_bfloat16: expected x to be");
+  names(refusal([&] { split_gelu_bfloat16(wide, true); }),
+        "refract::split_gelu_bfloat16: expected x to be");
+  names(refusal([&] { split_weight_bfloat16(wide); }),
+        "refract::split_weight_bfloat16: expected w to be");
+  names(refusal([&] { split_causal_attention(wide, 1, 1, 1.0); }),
+        "refract::split_causal_attention: expected qkv to be");
+  names(refusal([&] { split_norm_bfloat16(x, x.narrow(1, 0, 2), {}, {}, 1e-5, false); }),
+        "got [2, 2, 12]");
+}
+
 struct Case {
   int64_t sequences, length, heads, kv_heads, width;
 };
