@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/toml.h"
+#include "model/safetensors.h"
 #include "ops/common/cuda_runtime.h"
 #include "train/self_guided.h"
 #include "train/signals.h"
@@ -65,6 +66,13 @@ void check_checkpoint(const fs::path& checkpoint, const RunConfig& config) {
     if (fs::exists(checkpoint / fmt::format("{}.index.json", name))) continue;
     fail("'{}' lacks {}; remove '{}' to have that run trained again", checkpoint.string(), name,
          run);
+  }
+  if (const fs::path weights = checkpoint / "model.safetensors"; fs::exists(weights)) {
+    try {
+      const SafetensorsFile opens(weights);
+    } catch (const Error& error) {
+      fail("{}; remove '{}' to have that run trained again", error.what(), run);
+    }
   }
   const std::string other = other_setting(checkpoint / "config.toml", config);
   if (!other.empty()) {

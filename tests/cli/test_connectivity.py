@@ -302,7 +302,10 @@ def test_damaged_files_of_an_analysis(refract, refract_json, recipe, tmp_path):
         assert spawned(refract_json(*call)) == spawned(first)
         assert json.loads(file.read_text()) == json.loads(good)
     copy = file.parent / "copy-2"
-    next(copy.rglob("model.safetensors")).unlink()
+    weights = next(copy.rglob("model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:3])
+    assert "has 3 bytes; remove 'lmc/seed-3/spawn-00000000/copy-2'" in refract(*call, code=1).stderr
+    weights.unlink()
     done = refract(*call, code=1)
     assert "lacks model.safetensors; remove 'lmc/seed-3/spawn-00000000/copy-2'" in done.stderr
     shutil.rmtree(copy)
