@@ -1,6 +1,7 @@
-#include <cmath>
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "analysis/align.h"
 #include "analysis/merged.h"
@@ -11,11 +12,9 @@
 #include "cli/session.h"
 #include "core/config.h"
 #include "core/error.h"
-#include "core/expression.h"
 #include "core/files.h"
 #include "core/log.h"
 #include "core/progress.h"
-#include "core/toml.h"
 #include "model/checkpoint.h"
 #include "model/dense.h"
 
@@ -46,14 +45,17 @@ class ConnectivityCommand : public Command {
 
  private:
   void open();
+  void check_settings() const;
   void claim_folder() const;
   ConnectivityResult measure(const InstabilityRuns& runs);
   PathResult measure_pair(const Member& a, const Member& b);
+  std::optional<PathResult> saved_path(const fs::path& file, const json& with) const;
   PathResult path_of(const fs::path& file, const Member& a, const Member& b);
   Weights weights(const Member& member);
   Weights aligned(const Weights& a, const Weights& b);
   // Wrong settings are refused here, before anything is trained.
   PointOptions point_options() const;
+  RunConfig path_config() const;
   json measured_with() const;
 
   std::string recipe_;
@@ -65,13 +67,11 @@ class ConnectivityCommand : public Command {
   std::unique_ptr<Decoder> model_;  // the paths are evaluated in
 };
 
-// What a run's outcome does not depend on.
-json decisive(json tree) {
-  for (const char* table : {"eval", "decode", "checkpoint", "log", "connectivity"})
-    tree.erase(table);
-  for (const char* key : {"dir"}) tree["run"].erase(key);
-  tree["data"].erase("cache");
-  return tree;
+// What decides over a member's weights, beside the settings of all.
+json end_json(const Member& member) {
+  return {{"order_seed", member.config.data.order_seed},
+          {"noise_seed", member.config.run.noise_seed},
+          {"transform", member.config.transform}};
 }
 
 void ConnectivityCommand::open() {
@@ -89,21 +89,43 @@ void ConnectivityCommand::open() {
   log_info("data: {}", plan_.data.description);
 }
 
+// Of the model that paths are evaluated in.
+RunConfig ConnectivityCommand::path_config() const {
+  RunConfig config = plan_.config;
+  if (plan_.connectivity.pairs == "transforms") config.transform.clear();
+  return config;
+}
+
+// What the paths would only find once all is trained.
+void ConnectivityCommand::check_settings() const {
+  const ConnectivityConfig& c = plan_.connectivity;
+  for (const std::string& name : c.splits) {
+    const auto& stream = name == "train" ? plan_.data.train : plan_.data.validation;
+    if (stream && stream->size() >= 2) continue;
+    if (name == "train") fail_usage("{}: the train split has no two tokens", recipe_);
+    fail_usage("{}: there is no validation split; set connectivity.splits = [\"train\"]", recipe_);
+  }
+  RunConfig config = path_config();
+  const TransformedModel model = plan_model(config, recipe_);
+  if (c.align != "none" && !model.rules.empty()) {
+    fail_usage("{}: connectivity.align = \"{}\" is for models without [[transform]] rules", recipe_,
+               c.align);
+  }
+  if (c.engine == "auto" || c.engine == "single") return;
+  model.decoder->allocate(plan_.device, compute_dtype(config));
+  const PointEvaluator refuses_others(*model.decoder, {}, options_);
+}
+
 // The folder may hold an earlier call's runs, of the same settings only.
 void ConnectivityCommand::claim_folder() const {
   const fs::path file = fs::path(plan_.config.run.dir) / "config.toml";
-  const std::string text = to_toml(plan_.config);
-  if (fs::exists(file)) {
-    const json before = decisive(read_toml(file)), now = decisive(parse_toml(text, "the settings"));
-    if (before != now) {
-      const json difference = json::diff(before, now);
-      fail_usage(
-          "'{}' holds an analysis with other settings (the first is at {}); choose another "
-          "run.dir",
-          plan_.config.run.dir, difference[0].at("path").get<std::string>());
-    }
+  const std::string other = fs::exists(file) ? other_setting(file, plan_.config) : "";
+  if (!other.empty()) {
+    fail_usage(
+        "'{}' holds an analysis with other settings (the first is at {}); choose another run.dir",
+        plan_.config.run.dir, other);
   }
-  write_file_atomically(file, text);
+  write_file_atomically(file, to_toml(plan_.config));
 }
 
 Weights ConnectivityCommand::weights(const Member& member) {
@@ -121,7 +143,7 @@ Weights ConnectivityCommand::weights(const Member& member) {
 }
 
 Weights ConnectivityCommand::aligned(const Weights& a, const Weights& b) {
-  RunConfig config = plan_.config;
+  RunConfig config = path_config();
   const TransformedModel first = plan_model(config, plan_.where),
                          second = plan_model(config, plan_.where);
   for (const auto& [model, point] : {std::pair(&first, &a), std::pair(&second, &b)}) {
@@ -149,14 +171,7 @@ PointOptions ConnectivityCommand::point_options() const {
   if (rules && (c.engine == "batched" || c.engine == "prefixes"))
     fail_usage("connectivity.engine = \"{}\" is for models without [[transform]] rules", c.engine);
   if (rules) options.engine = "single";
-  if (c.batches != "all") {
-    const double batches = evaluate_expression(c.batches, {});
-    if (batches < 1 || batches != std::floor(batches)) {
-      fail_usage("connectivity.batches = \"{}\" is neither \"all\" nor a whole number above 0",
-                 c.batches);
-    }
-    options.max_windows = static_cast<int64_t>(batches) * plan_.config.train.batch;
-  }
+  options.max_windows = batches_of(c) * plan_.config.train.batch;
   return options;
 }
 
@@ -170,9 +185,6 @@ PathResult ConnectivityCommand::measure_pair(const Member& a, const Member& b) {
   PointEvaluator evaluator(*model_, corners, options_);
   for (const std::string& name : c.splits) {
     const auto& stream = name == "train" ? plan_.data.train : plan_.data.validation;
-    if (!stream || stream->size() < 2)
-      fail_usage("{}: there is no validation split; set connectivity.splits = [\"train\"]",
-                 recipe_);
     path.splits.push_back({name, evaluator.evaluate(*stream, path_points(path.alphas))});
   }
   used_engine_ = evaluator.engine();
@@ -188,13 +200,33 @@ json ConnectivityCommand::measured_with() const {
           {"device", plan_.device.str()}};
 }
 
-PathResult ConnectivityCommand::path_of(const fs::path& file, const Member& a, const Member& b) {
-  const json with = measured_with();
-  if (fs::exists(file)) {
-    const json saved = json::parse(read_file(file, "the path"), nullptr, false);
-    if (!saved.is_discarded() && saved.value("measured_with", json()) == with)
-      return path_from_json(saved);
+// None for a file that is damaged or was measured with other settings.
+std::optional<PathResult> ConnectivityCommand::saved_path(const fs::path& file,
+                                                          const json& with) const {
+  if (!fs::exists(file)) return std::nullopt;
+  const json saved = json::parse(read_file(file, "the path"), nullptr, false);
+  if (!saved.is_object() || saved.value("measured_with", json()) != with) return std::nullopt;
+  try {
+    const PathResult read = path_from_json(saved);
+    PathResult path{read.alphas, {}, read.geometry};
+    for (const std::string& name : plan_.connectivity.splits) {  // in the order of the settings
+      const auto split = std::find_if(read.splits.begin(), read.splits.end(),
+                                      [&](const PathSplit& s) { return s.name == name; });
+      if (split == read.splits.end()) return std::nullopt;
+      path.splits.push_back(*split);
+    }
+    const auto points = static_cast<size_t>(plan_.connectivity.alphas);
+    return path.alphas.size() == points ? std::optional(path) : std::nullopt;
+  } catch (const json::exception&) {
+    return std::nullopt;
   }
+}
+
+PathResult ConnectivityCommand::path_of(const fs::path& file, const Member& a, const Member& b) {
+  json with = measured_with();
+  with["ends"] = {end_json(a), end_json(b)};
+  with["merged"] = plan_.connectivity.pairs == "transforms";
+  if (const std::optional<PathResult> saved = saved_path(file, with)) return *saved;
   const PathResult path = measure_pair(a, b);
   json out = path_json(path);
   out["a"] = a.config.run.dir;
@@ -225,7 +257,7 @@ ConnectivityResult ConnectivityCommand::measure(const InstabilityRuns& runs) {
       for (size_t a = 0; a < count; ++a) {
         for (size_t b = a + 1; b < count; ++b) {
           const fs::path file = runs.folder(seed, spawn) /
-                                fmt::format("path-{}-{}.json", members[a].name, members[b].name);
+                                fmt::format("path-{}~{}.json", members[a].name, members[b].name);
           spawned.pairs.push_back({a, b, path_of(file, members[a], members[b]),
                                    fs::relative(file, plan_.config.run.dir).string()});
           progress.update(++done);
@@ -253,13 +285,14 @@ int ConnectivityCommand::run() {
     fail_usage("connectivity needs a recipe, e.g. refract connectivity recipes/lmc/tinygpt.toml");
   open();
   InstabilityRuns runs(plan_);
+  check_settings();
   claim_folder();
+  runs.check_folders();
   if (!runs.train()) {
     log_info("stopped by a signal; what was trained is saved, the same command goes on with it");
     return static_cast<int>(ExitCode::kFailed);
   }
-  RunConfig config = plan_.config;
-  if (plan_.connectivity.pairs == "transforms") config.transform.clear();
+  RunConfig config = path_config();
   model_ = plan_model(config, recipe_).decoder;
   model_->allocate(plan_.device, compute_dtype(plan_.config));
   const ConnectivityResult result = measure(runs);

@@ -6,12 +6,15 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "cli/session.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "core/toml.h"
+#include "model/safetensors.h"
 #include "ops/common/cuda_runtime.h"
 #include "train/self_guided.h"
 #include "train/signals.h"
@@ -21,6 +24,7 @@ namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 constexpr int64_t kSideBySideOnCuda = 4;
 
@@ -54,7 +58,45 @@ std::optional<int64_t> trunk_start(const Checkpoints& trunk, const std::vector<i
   return std::nullopt;
 }
 
+// What a checkpoint was made with and holds has to be what its run is planned to be.
+void check_checkpoint(const fs::path& checkpoint, const RunConfig& config) {
+  const std::string& run = config.run.dir;
+  for (const char* name : {"config.toml", "config.json", "model.safetensors"}) {
+    if (fs::exists(checkpoint / name)) continue;
+    if (fs::exists(checkpoint / fmt::format("{}.index.json", name))) continue;
+    fail("'{}' lacks {}; remove '{}' to have that run trained again", checkpoint.string(), name,
+         run);
+  }
+  if (const fs::path weights = checkpoint / "model.safetensors"; fs::exists(weights)) {
+    try {
+      const SafetensorsFile opens(weights);
+    } catch (const Error& error) {
+      fail("{}; remove '{}' to have that run trained again", error.what(), run);
+    }
+  }
+  const std::string other = other_setting(checkpoint / "config.toml", config);
+  if (!other.empty()) {
+    fail_usage("'{}' holds a run with other settings (the first is at {}); choose another run.dir",
+               run, other);
+  }
+}
+
 }  // namespace
+
+json decisive_settings(json tree) {
+  for (const char* table : {"eval", "decode", "checkpoint", "log", "connectivity"})
+    tree.erase(table);
+  tree["run"].erase("dir");
+  tree["data"].erase("cache");
+  return tree;
+}
+
+std::string other_setting(const fs::path& file, const RunConfig& config) {
+  const json before = decisive_settings(read_toml(file)),
+             now = decisive_settings(parse_toml(to_toml(config), "the settings"));
+  if (before == now) return "";
+  return json::diff(before, now)[0].at("path").get<std::string>();
+}
 
 InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) {
   std::sort(plan_.connectivity.spawn.begin(), plan_.connectivity.spawn.end());
@@ -64,6 +106,7 @@ InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) 
   steps_ = resolve_steps(config, plan_model(config, plan_.where).decoder->arena().count());
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", plan_.where);
   steps_ = SelfGuidedPlan(config, steps_).total_steps();
+  plan_rules();
   if (plan_.connectivity.spawn.back() >= steps_) {
     fail_usage("{}: connectivity.spawn has {}, but a run is only {} steps long", plan_.where,
                plan_.connectivity.spawn.back(), steps_);
@@ -71,6 +114,27 @@ InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) 
   if (plan_.connectivity.pairs != "twins" && plan_.source.empty()) {
     fail_usage("{}: connectivity.pairs = \"{}\" needs init.from, the model that is tuned",
                plan_.where, plan_.connectivity.pairs);
+  }
+}
+
+// The rules as the runs' own config.toml will hold them.
+void InstabilityRuns::plan_rules() {
+  plan_model(plan_.config, plan_.where);
+  variants_ = variants_of(plan_.connectivity);
+  for (ConnectivityVariant& variant : variants_) {
+    RunConfig config = plan_.config;
+    config.transform = variant.transform;
+    plan_model(config, fmt::format("{}: connectivity.variant \"{}\"", plan_.where, variant.name));
+    variant.transform = config.transform;
+  }
+}
+
+void InstabilityRuns::check_folders() const {
+  for (const std::vector<Task>& tasks : {trunks(), copies()}) {
+    for (const Task& task : tasks) {
+      const Checkpoints own(task.config.run.dir);
+      for (int64_t step : own.steps()) check_checkpoint(own.path(step), task.config);
+    }
   }
 }
 
@@ -91,15 +155,14 @@ RunConfig InstabilityRuns::run_config(const fs::path& folder, int64_t seed) cons
 
 std::vector<Member> InstabilityRuns::members(int64_t seed, int64_t spawn) const {
   const ConnectivityConfig& c = plan_.connectivity;
-  const std::vector<ConnectivityVariant> variants = variants_of(c);
-  const int64_t count = variants.empty() ? c.copies : static_cast<int64_t>(variants.size());
+  const int64_t count = variants_.empty() ? c.copies : static_cast<int64_t>(variants_.size());
   std::vector<Member> all;
   for (int64_t i = 0; i < count; ++i) {
-    const std::string name = variants.empty() ? fmt::format("copy-{}", i + 1) : variants[i].name;
+    const std::string name = variants_.empty() ? fmt::format("copy-{}", i + 1) : variants_[i].name;
     Member member{name, run_config(folder(seed, spawn) / name, seed)};
     if (differs_in(c, "order")) member.config.data.order_seed = copy_seed(seed, i + 1);
     if (differs_in(c, "noise")) member.config.run.noise_seed = copy_seed(seed, i + 1);
-    if (!variants.empty()) member.config.transform = variants[i].transform;
+    if (!variants_.empty()) member.config.transform = variants_[i].transform;
     all.push_back(std::move(member));
   }
   return all;

@@ -6,6 +6,7 @@
 #pragma once
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,12 @@
 #include "train/connectivity_config.h"
 
 namespace refract {
+
+// The settings that a run's outcome depends on, of all that its config.toml holds.
+nlohmann::json decisive_settings(nlohmann::json tree);
+// The place of the first difference between those in a file and `config`, "/optimizer/lr"; empty:
+// there is none.
+std::string other_setting(const std::filesystem::path& file, const RunConfig& config);
 
 struct InstabilityPlan {
   RunConfig config;  // run.dir is the folder of all of it
@@ -31,6 +38,7 @@ struct Member {
 
 class InstabilityRuns {
  public:
+  // Plans the model of every run: bad rules fail here.
   explicit InstabilityRuns(InstabilityPlan plan);
 
   const std::vector<int64_t>& seeds() const { return seeds_; }
@@ -38,6 +46,8 @@ class InstabilityRuns {
   std::vector<Member> members(int64_t seed, int64_t spawn) const;
   std::filesystem::path folder(int64_t seed, int64_t spawn) const;
 
+  // Fails where a folder holds a run that was trained with other settings, or a damaged one.
+  void check_folders() const;
   // Trains what is missing; false where a signal stopped it (all is saved).
   bool train();
 
@@ -50,6 +60,7 @@ class InstabilityRuns {
   };
   using Progressed = std::function<void()>;
 
+  void plan_rules();
   RunConfig run_config(const std::filesystem::path& folder, int64_t seed) const;
   std::vector<Task> trunks() const;
   std::vector<Task> copies() const;
@@ -59,6 +70,7 @@ class InstabilityRuns {
   int64_t steps_of(const Task& task) const;
 
   InstabilityPlan plan_;
+  std::vector<ConnectivityVariant> variants_;  // with their effective rules
   std::vector<int64_t> seeds_;
   int64_t steps_ = 0;  // of a whole run
 };

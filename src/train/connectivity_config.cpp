@@ -1,23 +1,28 @@
 #include "train/connectivity_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/expression.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
 
+constexpr double kMostBatches = 1e9;
+
 void require(bool good, const std::string& where, const std::string& complaint) {
   if (!good) fail_usage("{}: {}", where, complaint);
 }
 
-bool distinct(const std::vector<int64_t>& values) {
-  return std::set<int64_t>(values.begin(), values.end()).size() == values.size();
+template <class T>
+bool distinct(const std::vector<T>& values) {
+  return std::set<T>(values.begin(), values.end()).size() == values.size();
 }
 
 void check(const ConnectivityConfig& c, const std::string& where) {
@@ -32,7 +37,9 @@ void check(const ConnectivityConfig& c, const std::string& where) {
     require(split == "train" || split == "val", where,
             fmt::format("connectivity.splits has \"{}\"; there are train and val", split));
   }
-  require(!c.splits.empty(), where, "connectivity.splits takes train, val, or both");
+  require(!c.splits.empty() && distinct(c.splits), where,
+          "connectivity.splits takes train, val, or both, each once");
+  batches_of(c);
   const size_t variants = variants_of(c).size();
   const bool across = c.pairs == "transforms";
   require(!across || variants >= 2, where,
@@ -63,7 +70,8 @@ void describe(Fields& fields, ConnectivityConfig& c) {
   fields.add_raw("connectivity.variant", c.variant,
                  "with pairs = \"transforms\": tables of name and transform (rules as in "
                  "[[transform]]; none: dense)");
-  fields.add("connectivity.alphas", c.alphas, "points on a path, both ends included", {.min = 2});
+  fields.add("connectivity.alphas", c.alphas, "points on a path, both ends included",
+             {.min = 2, .max = 100000});
   fields.add("connectivity.batches", c.batches,
              "\"all\" of a split, or so many batches of train.batch sequences from its start");
   fields.add("connectivity.splits", c.splits, "which splits to evaluate: train, val");
@@ -104,8 +112,9 @@ std::vector<ConnectivityVariant> variants_of(const ConnectivityConfig& config) {
         fail_usage("[[connectivity.variant]]: unknown key '{}'; there are name and transform", key);
     }
     ConnectivityVariant variant{name->get<std::string>(), ""};
-    if (!names.insert(variant.name).second ||
-        variant.name.find_first_of("/\\") != std::string::npos || variant.name.empty()) {
+    // ~ stands between two names in that of a path's file.
+    if (!names.insert(variant.name).second || variant.name.empty() || variant.name == "." ||
+        variant.name == ".." || variant.name.find_first_of("/\\~") != std::string::npos) {
       fail_usage("[[connectivity.variant]]: \"{}\" is no name for a folder of its own",
                  variant.name);
     }
@@ -113,6 +122,21 @@ std::vector<ConnectivityVariant> variants_of(const ConnectivityConfig& config) {
     variants.push_back(variant);
   }
   return variants;
+}
+
+int64_t batches_of(const ConnectivityConfig& config) {
+  if (config.batches == "all") return 0;
+  double batches = 0;
+  try {
+    batches = evaluate_expression(config.batches, {});
+  } catch (const Error& error) {
+    fail_usage("connectivity.batches: {}", error.what());
+  }
+  if (!(batches >= 1 && batches <= kMostBatches) || batches != std::floor(batches)) {
+    fail_usage("connectivity.batches = \"{}\" is neither \"all\" nor a whole number from 1 to {}",
+               config.batches, static_cast<int64_t>(kMostBatches));
+  }
+  return static_cast<int64_t>(batches);
 }
 
 }  // namespace refract

@@ -38,4 +38,7 @@ ConnectivityConfig make_connectivity_config(const nlohmann::json& tree, const st
 
 std::vector<ConnectivityVariant> variants_of(const ConnectivityConfig& config);
 
+// Batches of a split that are evaluated; 0: all. Fails (usage) for what is neither.
+int64_t batches_of(const ConnectivityConfig& config);
+
 }  // namespace refract

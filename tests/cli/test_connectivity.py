@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -118,7 +119,7 @@ def test_instability_analysis(refract, refract_json, recipe, tmp_path):
     pair = result["spawned"][0]["pairs"][0]
     folder = tmp_path / "lmc" / "seed-1" / "spawn-00000000"
     again = path(refract_json, folder / "copy-1", folder / "copy-2", "--alphas", 3, "--batches", 4)
-    assert json.loads((folder / "path-copy-1-copy-2.json").read_text())["engine"] == again["engine"] != "auto"
+    assert json.loads((folder / "path-copy-1~copy-2.json").read_text())["engine"] == again["engine"] != "auto"
     for name in ("train", "val"):
         assert pair[name]["loss_barrier"] == again["splits"][name]["loss_barrier"]
     assert (tmp_path / "lmc" / "report.html").exists()
@@ -189,6 +190,14 @@ transform = [{match = 'model.layers.\\d+.mlp.up_proj', kind = "lora", r = 2}]
     ("connectivity.spawn=[16]", "only 16 steps long"),
     ("connectivity.copies=1", "connectivity.copies"),
     ("connectivity.splits=[test]", "connectivity.splits"),
+    ("connectivity.splits=['val','val']", "each once"),
+    ("connectivity.batches=foo", "connectivity.batches"),
+    ("connectivity.batches=0", "connectivity.batches"),
+    ("connectivity.batches=1.5", "connectivity.batches"),
+    ("connectivity.batches=-1", "connectivity.batches"),
+    ("connectivity.batches=1e30", "connectivity.batches"),
+    ("connectivity.alphas=100001", "connectivity.alphas"),
+    ("data.validation_fraction=0", "there is no validation split"),
     ("connectivity.pear=1", "connectivity.pair"),
     ("connectivity.pairs=transforms", "connectivity.variant"),
 ])
@@ -206,6 +215,101 @@ def test_engines_that_rules_rule_out_are_refused(refract, recipe, tmp_path):
     assert not (tmp_path / "ruled").exists()  # before anything is trained
     refract("train", recipe, "run.dir=ruled", *SMALL)
     assert "--engine batched" in refract("interpolate", "ruled", "ruled", "--engine", "batched", code=2).stderr
+
+
+LORA = """transform = [{match = 'model.layers.\\d+.mlp.up_proj', kind = "lora", r = RANK}]"""
+TUNED = ["eval.every=0", "checkpoint.every=0", "connectivity.alphas=3", "connectivity.batches=1", "train.steps=4",
+         "eval.batches=1", "init.from=base"]
+
+
+def variants(tmp_path, recipe, **rules):
+    """A recipe with variants: name=rank of its LoRA layers; 0: dense."""
+    text = recipe.read_text() + '[connectivity]\npairs = "transforms"\n'
+    for name, rank in rules.items():
+        text += f'[[connectivity.variant]]\nname = "{name}"\n' + (LORA.replace("RANK", str(rank)) + "\n" if rank else "")
+    path = tmp_path / "variants.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def base(refract, recipe):
+    refract("train", recipe, "run.dir=base", *SMALL, "train.steps=2")
+
+
+def test_copies_of_other_settings_are_refused(refract, refract_json, recipe, base):
+    tuned = ["connectivity", recipe, "run.dir=tuned", *TUNED, "connectivity.pairs=fine_tune"]
+    first = refract_json(*tuned)
+    for differ, key in (("noise", "/data/order_seed"), ("order", "/run/noise_seed"), ("nothing", "/data/order_seed")):
+        done = refract(*tuned, f"connectivity.differ={differ}", code=2)
+        assert "holds a run with other settings" in done.stderr and key in done.stderr
+        assert "choose another run.dir" in done.stderr and done.stdout == ""
+    assert spawned(refract_json(*tuned, "connectivity.differ=both")) == spawned(first)  # what auto stands for
+    more = refract_json(*tuned, "connectivity.copies=3", "connectivity.seeds=[3,4]")
+    assert spawned(more)[0][2][0] == spawned(first)[0][2][0] and len(spawned(more)) == 2
+
+
+def test_variants_of_other_rules_are_refused(refract, refract_json, recipe, base, tmp_path):
+    def call(**rules):
+        return ["connectivity", variants(tmp_path, recipe, **rules), "run.dir=across", *TUNED]
+
+    first = refract_json(*call(dense=0, lora=2))
+    done = refract(*call(dense=0, lora=3), code=2)
+    assert "spawn-00000000/lora' holds a run with other settings" in done.stderr and "/transform/0/r" in done.stderr
+    more = refract_json(*call(dense=0, lora=2, other=3))
+    assert spawned(more)[0][2][0] == spawned(first)[0][2][0] and len(spawned(more)[0][2]) == 3
+
+
+def test_each_pair_has_a_file_of_its_own(refract, refract_json, recipe, base, tmp_path):
+    rules = {"a": 0, "b-c": 1, "a-b": 2, "c": 3}
+    result = refract_json("connectivity", variants(tmp_path, recipe, **rules), "run.dir=four", *TUNED,
+                          "optimizer.lr=1e-2")
+    pairs = result["spawned"][0]["pairs"]
+    assert len({pair["path"] for pair in pairs}) == 6
+    for pair in pairs:
+        saved = json.loads((tmp_path / "four" / pair["path"]).read_text())
+        assert [saved["a"].split("/")[-1], saved["b"].split("/")[-1]] == [pair["a"], pair["b"]]
+        assert saved["distance"] == pair["distance"]
+    for name in (".", "..", "a~b"):
+        done = refract("connectivity", variants(tmp_path, recipe, **{"a": 0, name: 0}), *TUNED, code=2)
+        assert "is no name for a folder" in done.stderr
+
+
+def test_bad_settings_of_paths_are_found_before_training(refract, recipe, base, tmp_path):
+    def refused(recipe, *arguments):
+        done = refract("connectivity", recipe, "run.dir=early", *TUNED, *arguments, code=2)
+        assert not list((tmp_path / "early").rglob("checkpoints"))
+        return done.stderr
+
+    assert "connectivity.variant \"lora\"" in refused(variants(tmp_path, recipe, dense=0, lora=-1))
+    with recipe.open("a") as file:
+        file.write("[[transform]]\n" + LORA[LORA.index("match"):-2].replace("RANK", "2").replace(", ", "\n"))
+    fine_tune = "connectivity.pairs=fine_tune"
+    assert "connectivity.align" in refused(recipe, fine_tune, "connectivity.align=weights")
+    assert "connectivity.engine" in refused(recipe, fine_tune, "connectivity.engine=batched")
+
+
+def test_damaged_files_of_an_analysis(refract, refract_json, recipe, tmp_path):
+    call = ["connectivity", recipe, "run.dir=lmc", *TUNED[:-1]]
+    first = refract_json(*call)
+    file = tmp_path / "lmc" / first["spawned"][0]["pairs"][0]["path"]
+    good = file.read_text()
+    without = json.loads(good)
+    del without["splits"]
+    for damaged in ("[]", "null", "{", good[:100], json.dumps(without), json.dumps(json.loads(good) | {"splits": {}}),
+                    json.dumps(json.loads(good) | {"alphas": "x"})):
+        file.write_text(damaged)
+        assert spawned(refract_json(*call)) == spawned(first)
+        assert json.loads(file.read_text()) == json.loads(good)
+    copy = file.parent / "copy-2"
+    weights = next(copy.rglob("model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:3])
+    assert "has 3 bytes; remove 'lmc/seed-3/spawn-00000000/copy-2'" in refract(*call, code=1).stderr
+    weights.unlink()
+    done = refract(*call, code=1)
+    assert "lacks model.safetensors; remove 'lmc/seed-3/spawn-00000000/copy-2'" in done.stderr
+    shutil.rmtree(copy)
+    assert spawned(refract_json(*call)) == spawned(first)
 
 
 def test_train_accepts_the_table_and_checks_it(refract, recipe):
