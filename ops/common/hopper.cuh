@@ -87,6 +87,26 @@ __device__ __forceinline__ void copy_spread_rows_at(uint32_t to, const CUtensorM
       : "memory");
 }
 
+// Where in a ring of stages one is; the parity of a stage's barriers flips with every lap.
+struct Place {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void next(int stages) {
+    if (++stage == stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  __device__ __forceinline__ void skip(int count, int stages) {
+    stage += count % stages;
+    parity ^= static_cast<uint32_t>(count / stages) & 1;
+    if (stage >= stages) {
+      stage -= stages;
+      parity ^= 1;
+    }
+  }
+};
+
 // True in one thread of a warp that is here as a whole.
 __device__ __forceinline__ bool elect() {
   uint32_t elected;

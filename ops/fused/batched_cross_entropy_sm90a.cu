@@ -54,18 +54,6 @@ struct Barriers {
   uint64_t rows, full[kMostStages], empty[kMostStages];
 };
 
-// Where in the ring one is; the parity flips with every lap.
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void next(int stages) {
-    if (++stage == stages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // The four threads of a row put together what they know; one writes it.
 __device__ __forceinline__ void finish(const Task& task, OnlineRow row, int r, int64_t target) {
   float top = row.top, hit = row.hit, before = row.before;
@@ -103,7 +91,7 @@ __device__ __forceinline__ void produce(const Task& task, const CUtensorMap* x,
     hopper::copy_box(shared + i * S::kRowsBytes, x, &barriers.rows,
                      part * 2 * task.width + chunk * S::kChunk, row, model);
   }
-  Place place{0, 1};
+  hopper::Place place{0, 1};
   for (int first = 0; first < task.classes; first += S::kColumns) {
     for (int pass = 0; pass < S::kPasses; ++pass) {
       for (int chunk = 0; chunk < task.chunks; ++chunk) {
@@ -132,7 +120,7 @@ struct Consumer {
   const char* ring;
   int group;
   Barriers& barriers;
-  Place next{}, held{};  // the stage to multiply, and the oldest that is not given back
+  hopper::Place next{}, held{};  // the stage to multiply, and the oldest that is not given back
 
   __device__ __forceinline__ void release() {
     if (threadIdx.x % 32 == 0) hopper::arrive(&barriers.empty[held.stage]);

@@ -15,15 +15,21 @@ __device__ __forceinline__ void store_range(float* p, Range r) {
   p[1] = r.hi;
 }
 
-// The range over all threads of a block of kThreads, given to every thread; ends and begins with a
-// barrier.
-__device__ __forceinline__ Range block_range(Range r) {
-  __shared__ float lo[kWarps], hi[kWarps];
+// The range over a warp, given to its lanes.
+__device__ __forceinline__ Range warp_range(Range r) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
     r = merge(r,
               {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
   }
+  return r;
+}
+
+// The range over all threads of a block of kThreads, given to every thread; ends and begins with a
+// barrier.
+__device__ __forceinline__ Range block_range(Range r) {
+  __shared__ float lo[kWarps], hi[kWarps];
+  r = warp_range(r);
   __syncthreads();
   if (threadIdx.x % 32 == 0) {
     lo[threadIdx.x / 32] = r.lo;
@@ -58,12 +64,7 @@ __device__ __forceinline__ Range warp_merge_parts(const float* parts, int64_t co
     const float2 part = __ldcg(reinterpret_cast<const float2*>(parts) + i);
     r = merge(r, {part.x, part.y});
   }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset >>= 1) {
-    r = merge(r,
-              {__shfl_xor_sync(kFullWarp, r.lo, offset), __shfl_xor_sync(kFullWarp, r.hi, offset)});
-  }
-  return r;
+  return warp_range(r);
 }
 
 // One more block of a launch has written what it has to tell; true for the last of `blocks`, which

@@ -35,14 +35,14 @@ template <class F>
 __device__ __forceinline__ void fill(const OpticalMembers& members, const Grid& grid,
                                      Shared& shared, F copy) {
   const uint32_t empty = hopper::shared_address(shared.empty);
-  Place place;
+  hopper::Place place;
   for (Walk walk(members, grid, 0, 1); walk.more(); walk.next()) {
     const Tile tile = walk.tile();
     for (int chunk = 0; chunk < grid.chunks; ++chunk) {
       const auto stage = static_cast<uint32_t>(place.stage);
       hopper::wait_at(empty + 8 * stage, place.parity ^ 1);
       if (hopper::elect()) copy(tile, chunk, stage);
-      place.next();
+      place.next(kStages);
     }
   }
 }
@@ -124,8 +124,8 @@ struct Ring {
 
 // then(): called once all products are on their way.
 template <class F>
-__device__ __forceinline__ void multiply(Sums& d, int chunks, const Ring& ring, Place& place,
-                                         F then) {
+__device__ __forceinline__ void multiply(Sums& d, int chunks, const Ring& ring,
+                                         hopper::Place& place, F then) {
   int held = 0;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     hopper::wait_at(ring.full + 8 * static_cast<uint32_t>(place.stage), place.parity);
@@ -141,7 +141,7 @@ __device__ __forceinline__ void multiply(Sums& d, int chunks, const Ring& ring, 
     hopper::wgmma_wait<1>();
     if (chunk > 0) ring.release(held);
     held = place.stage;
-    place.next();
+    place.next(kStages);
   }
   then();
   hopper::wgmma_wait<0>();
@@ -160,11 +160,7 @@ __device__ __forceinline__ void set_column(Columns& columns, int own, const Memb
 
 // Keeps what a warp saw of a member.
 __device__ __forceinline__ void keep_seen(Shared& shared, int member, Range seen) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset >>= 1) {
-    seen = merge(seen, {__shfl_xor_sync(kFullWarp, seen.lo, offset),
-                        __shfl_xor_sync(kFullWarp, seen.hi, offset)});
-  }
+  seen = warp_range(seen);
   Range& kept = shared.seen[member][threadIdx.x / 32];
   if (threadIdx.x % 32 == 0) kept = merge(kept, seen);
 }
@@ -180,8 +176,8 @@ __device__ __forceinline__ void consume(const OpticalOutputArgs& a, const Grid& 
   const Noise noise{
       shared_bytes + kRingBytes + group * kSlots * kSlotBytes + place_of_noise(own_row, own % 4),
       shared.drawn[group], shared.used[group]};
-  Place place;
-  place.skip(group * grid.chunks);
+  hopper::Place place;
+  place.skip(group * grid.chunks, kStages);
   if (group > 0) give_turn(0);
   Range seen = unset_range();
   int member = 0;  // whose values were seen
@@ -209,7 +205,7 @@ __device__ __forceinline__ void consume(const OpticalOutputArgs& a, const Grid& 
     multiply(d, grid.chunks, ring, place, [&] {
       if (walk.followed()) give_turn(1 - group);
     });
-    place.skip((kGroups - 1) * grid.chunks);
+    place.skip((kGroups - 1) * grid.chunks, kStages);
     const Member& m = shared.member[member];
     set_column(shared.columns[group], own, m, column_sum, bias);
 #pragma unroll

@@ -118,26 +118,6 @@ class Walk {
   int clusters_, stride_, index_, in_band_, band_ = 0;
 };
 
-// Where in the ring one is; the parity flips with every lap.
-struct Place {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-  __device__ __forceinline__ void skip(int stages) {
-    stage += stages % kStages;
-    parity ^= static_cast<uint32_t>(stages / kStages) & 1;
-    if (stage >= kStages) {
-      stage -= kStages;
-      parity ^= 1;
-    }
-  }
-};
-
 // The row of the batch that a call's first row is, for the noise.
 __device__ __forceinline__ int64_t first_row(const OpticalOutputArgs& a, const Now& now) {
   return static_cast<int64_t>(now.slice) * (a.rows / a.slices);
