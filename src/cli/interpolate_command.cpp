@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -14,13 +13,14 @@
 #include "cli/same_model.h"
 #include "cli/session.h"
 #include "core/error.h"
-#include "core/expression.h"
 #include "core/files.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "data/dataset.h"
 #include "report/page.h"
 #include "report/run_record.h"
+#include "train/batch_count.h"
+#include "train/connectivity_config.h"
 
 namespace refract {
 namespace {
@@ -195,12 +195,7 @@ PointOptions InterpolateCommand::point_options() const {
   options.products = products_;
   options.buffers = buffers_;
   options.calibration_batch = first().config.train.batch;
-  if (batches_ != "all") {
-    const double batches = evaluate_expression(batches_, {});
-    if (!(batches >= 1 && batches <= 1e12) || batches != std::floor(batches))
-      fail_usage("--batches {} is neither \"all\" nor a whole number above 0", batches_);
-    options.max_windows = static_cast<int64_t>(batches) * first().config.train.batch;
-  }
+  options.max_windows = batch_count(batches_, "--batches") * first().config.train.batch;
   // A decoder that was only declared holds the buffers of a new model.
   const TransformedModel fresh = build_model(first().config.model, first().config.transform, a_);
   for (const BufferStore::Buffer& buffer : fresh.decoder->buffers().all())
@@ -296,7 +291,7 @@ void InterpolateCommand::prepare_folder() const {
 }
 
 int InterpolateCommand::run() {
-  constexpr int64_t kMostAlphas = 100000, kMostSide = 1000;
+  constexpr int64_t kMostSide = 1000;
   if (alphas_ < 2) fail_usage("--alphas {}: a path has at least its two ends", alphas_);
   if (alphas_ > kMostAlphas) fail_usage("--alphas {}: at most {}", alphas_, kMostAlphas);
   require_choice("--buffers", buffers_, {"interpolate", "re-estimate"});

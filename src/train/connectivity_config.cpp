@@ -1,20 +1,17 @@
 #include "train/connectivity_config.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/config.h"
 #include "core/error.h"
-#include "core/expression.h"
+#include "train/batch_count.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
-
-constexpr double kMostBatches = 1e9;
 
 void require(bool good, const std::string& where, const std::string& complaint) {
   if (!good) fail_usage("{}: {}", where, complaint);
@@ -71,7 +68,7 @@ void describe(Fields& fields, ConnectivityConfig& c) {
                  "with pairs = \"transforms\": tables of name and transform (rules as in "
                  "[[transform]]; none: dense)");
   fields.add("connectivity.alphas", c.alphas, "points on a path, both ends included",
-             {.min = 2, .max = 100000});
+             {.min = 2, .max = kMostAlphas});
   fields.add("connectivity.batches", c.batches,
              "\"all\" of a split, or so many batches of train.batch sequences from its start");
   fields.add("connectivity.splits", c.splits, "which splits to evaluate: train, val");
@@ -125,18 +122,7 @@ std::vector<ConnectivityVariant> variants_of(const ConnectivityConfig& config) {
 }
 
 int64_t batches_of(const ConnectivityConfig& config) {
-  if (config.batches == "all") return 0;
-  double batches = 0;
-  try {
-    batches = evaluate_expression(config.batches, {});
-  } catch (const Error& error) {
-    fail_usage("connectivity.batches: {}", error.what());
-  }
-  if (!(batches >= 1 && batches <= kMostBatches) || batches != std::floor(batches)) {
-    fail_usage("connectivity.batches = \"{}\" is neither \"all\" nor a whole number from 1 to {}",
-               config.batches, static_cast<int64_t>(kMostBatches));
-  }
-  return static_cast<int64_t>(batches);
+  return batch_count(config.batches, "connectivity.batches");
 }
 
 }  // namespace refract

@@ -9,6 +9,8 @@ namespace refract {
 
 class Fields;
 
+inline constexpr int64_t kMostAlphas = 100000;  // points on a path
+
 struct ConnectivityConfig {
   std::vector<int64_t> spawn = {0};
   int64_t copies = 2;

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/expression.h"
 #include "core/toml.h"
+#include "train/batch_count.h"
 #include "train/connectivity_config.h"
 
 namespace refract {
@@ -211,13 +212,7 @@ void check_run_config(const RunConfig& c) {
   }
   if (c.train.steps > 0 && !c.train.tokens.empty())
     fail_usage("set train.steps or train.tokens, not both");
-  if (c.eval.batches != "all") {
-    const double batches = evaluate_expression(c.eval.batches, {});
-    if (batches < 1 || batches != std::floor(batches)) {
-      fail_usage("eval.batches = \"{}\" is neither \"all\" nor a whole number above 0",
-                 c.eval.batches);
-    }
-  }
+  batch_count(c.eval.batches, "eval.batches");
 }
 
 }  // namespace refract

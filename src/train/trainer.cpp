@@ -6,9 +6,9 @@
 #include <chrono>
 
 #include "core/error.h"
-#include "core/expression.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "train/batch_count.h"
 #include "train/generate.h"
 #include "train/memory.h"
 #include "train/schedule.h"
@@ -170,11 +170,7 @@ void Trainer::evaluate_now() {
   evaluated_at_ = position_.step;
   model_.set_guide(step_.guide_share(position_.step));
   if (data_.validation && data_.validation->size() > 1) {
-    int64_t windows = 0;
-    if (config_.eval.batches != "all") {
-      windows =
-          static_cast<int64_t>(evaluate_expression(config_.eval.batches, {})) * config_.train.batch;
-    }
+    const int64_t windows = batch_count(config_.eval.batches, "eval.batches") * config_.train.batch;
     result_.evaluation = evaluate(model_, *data_.validation, config_.data.context, windows);
     observer_.on_evaluation(position_.step, *result_.evaluation);
   }
