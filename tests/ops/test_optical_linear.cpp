@@ -1,10 +1,9 @@
-// optical_linear and optical_matmul: the kernels against the composite form and the definition in
-// float64, gradients against the dense product, ranges, groups, noise, captured graphs.
+// optical_linear: the kernels against the composite form and the definition in float64, gradients
+// against the dense layer, ranges, groups, noise, captured graphs.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/matmul.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <thread>
@@ -14,17 +13,21 @@
 #include "ops/optical/product.h"
 #include "ops/optical/quantize.h"
 #include "ops/optical_inputs.h"
+#include "ops/optical_levels.h"
 
 namespace refract {
 namespace {
 
 using testing::clock_of;
+using testing::distance;
+using testing::expect_levels;
 using testing::identical;
+using testing::kKernelTypes;
 using testing::name_of;
 using testing::normal;
+using testing::share_of;
+using testing::step_of;
 using testing::unset;
-
-const at::ScalarType kKernelTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
 
 // One group of layers with its ranges, called as a training step does.
 struct Group {
@@ -83,34 +86,6 @@ struct Group {
   }
 };
 
-double step_of(const at::Tensor& range, int64_t levels) {
-  return (range[1].item<double>() - range[0].item<double>()) / static_cast<double>(levels - 1);
-}
-
-// Two computations of the same outputs: apart from what the element type rounds, elements may
-// differ by one level, and only the `share` of them whose value lies that near the middle of two
-// levels. shift: by how much the ranges differ that the two were quantized with.
-void expect_levels(const at::Tensor& actual, const at::Tensor& expected, double step, double share,
-                   const std::string& what, double shift = 0) {
-  ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
-  const at::Tensor a = actual.detach().to(at::kCPU, at::kDouble);
-  const at::Tensor e = expected.detach().to(at::kCPU, at::kDouble);
-  const double type = actual.scalar_type() == at::kBFloat16 ? 1.0 / 128
-                      : actual.scalar_type() == at::kHalf   ? 1.0 / 1024
-                                                            : 1e-5;
-  const at::Tensor rounding = e.abs().mul(type).add(1e-5 * step + shift);
-  const at::Tensor difference = a.sub(e).abs();
-  EXPECT_EQ(difference.isnan().sum().item<int64_t>(), 0) << what;
-  EXPECT_LE(difference.sub(rounding).max().item<double>(), 1.001 * step) << what;
-  const at::Tensor other = difference.gt(rounding.add(0.01 * step));
-  EXPECT_LE(other.to(at::kDouble).mean().item<double>(), share) << what << ": other levels";
-}
-
-// fp32: sums of fp32 products. Half types on CUDA keep the product in fp16, 2^-12 of its value.
-double share_of(at::ScalarType dtype, at::DeviceType device) {
-  return dtype != at::kFloat && device == at::kCUDA ? 0.03 : 0.006;
-}
-
 void expect_ranges(const Group& actual, const Group& expected, double tolerance,
                    const std::string& what) {
   const auto a = actual.ranges(), e = expected.ranges();
@@ -137,10 +112,6 @@ void for_all_groups(F f) {
       }
     }
   }
-}
-
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  return a.to(at::kCPU).sub(b.to(at::kCPU)).abs().max().item<double>();
 }
 
 // Three training calls, which set the ranges and move them, and one outside training. Each call
@@ -441,87 +412,6 @@ TEST(OpticalLinear, IsCapturedInAGraph) {
     compare_captured({24, 40}, 8);
     compare_captured({1024, 288}, 1024);  // several tiles a block
   }).join();
-}
-
-// ---- optical_matmul
-
-struct Matmul {
-  at::Tensor a_range = unset(), b_range = unset(), out_range = unset();
-  OpticalSettings settings;
-  Matmul() {
-    settings.train = true;
-    settings.noise = true;
-    settings.clock = clock_of(2, 5);
-    settings.streams = {17};
-  }
-  Matmul to(at::DeviceType device) const {
-    Matmul copy = *this;
-    copy.a_range = a_range.to(device).clone();
-    copy.b_range = b_range.to(device).clone();
-    copy.out_range = out_range.to(device).clone();
-    copy.settings.clock = settings.clock->to(device);
-    return copy;
-  }
-  at::Tensor operator()(const at::Tensor& a, const at::Tensor& b) {
-    return optical_matmul(a, b, a_range, b_range, out_range, settings);
-  }
-  at::Tensor composite(const at::Tensor& a, const at::Tensor& b) {
-    return composite::optical_matmul(a, b, a_range, b_range, out_range, settings);
-  }
-};
-
-void compare_matmuls(at::DeviceType device) {
-  for (const auto dtype : kKernelTypes) {
-    for (const auto& sizes :
-         std::vector<std::vector<int64_t>>{{33, 24, 40}, {2, 3, 16, 64, 24}, {4, 9, 7, 11}}) {
-      const size_t n = sizes.size();
-      const at::IntArrayRef lead(sizes.data(), n - 3);
-      std::vector<int64_t> a_sizes(lead.begin(), lead.end()), b_sizes(lead.begin(), lead.end());
-      a_sizes.insert(a_sizes.end(), {sizes[n - 3], sizes[n - 2]});
-      b_sizes.insert(b_sizes.end(), {sizes[n - 1], sizes[n - 2]});
-      const at::Tensor a = normal(a_sizes, dtype).add(0.3);
-      const at::Tensor b = normal(b_sizes, dtype).transpose(-1, -2);
-      Matmul reference, tested = reference.to(device);
-      for (int call = 0; call < 3; ++call) {
-        const std::string what =
-            name_of(dtype) + " " + std::to_string(n) + " dimensions, call " + std::to_string(call);
-        if (call > 0) tested.out_range.copy_(reference.out_range);
-        const at::Tensor expected = reference.composite(a.mul(1 + call), b);
-        const at::Tensor actual = tested(a.mul(1 + call).to(device), b.to(device));
-        const double shift = call > 0 ? 0 : distance(tested.out_range, reference.out_range);
-        expect_levels(actual, expected, step_of(reference.out_range, 256),
-                      shift > 0 ? 1 : share_of(dtype, device), what, shift);
-        EXPECT_TRUE(identical(tested.a_range.cpu(), reference.a_range)) << what;
-        EXPECT_TRUE(identical(tested.b_range.cpu(), reference.b_range)) << what;
-      }
-    }
-  }
-}
-
-TEST(OpticalMatmul, CpuAgreesWithTheComposite) { compare_matmuls(at::kCPU); }
-
-TEST(OpticalMatmul, CudaAgreesWithTheComposite) {
-  REFRACT_CUDA_OR_SKIP();
-  compare_matmuls(at::kCUDA);
-}
-
-TEST(OpticalMatmul, GradientsAreTheDenseProducts) {
-  for (const auto dtype : testing::kAllTypes) {
-    Matmul product;
-    const at::Tensor a = normal({2, 5, 8}, dtype).requires_grad_(true);
-    const at::Tensor b = normal({2, 8, 6}, dtype).requires_grad_(true),
-                     g = normal({2, 5, 6}, dtype);
-    testing::expect_all_close(torch::autograd::grad({product(a, b)}, {a, b}, {g}),
-                              torch::autograd::grad({at::matmul(a, b)}, {a, b}, {g}),
-                              name_of(dtype));
-  }
-}
-
-TEST(OpticalMatmul, RefusesWhatDoesNotFit) {
-  Matmul product;
-  EXPECT_THROW(product(normal({2, 5, 8}, at::kFloat), normal({2, 7, 6}, at::kFloat)), c10::Error);
-  EXPECT_THROW(product(normal({2, 5, 8}, at::kFloat), normal({3, 8, 6}, at::kFloat)), c10::Error);
-  EXPECT_THROW(product(normal({5}, at::kFloat), normal({5}, at::kFloat)), c10::Error);
 }
 
 }  // namespace
