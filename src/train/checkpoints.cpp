@@ -74,7 +74,10 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
                        {"noise_seed", std::to_string(position.noise_seed)},
                        {"layout", model.arena().layout()}});
     sync_path(partial);
-    fs::remove_all(final_path);  // of an earlier, longer run that was resumed from before this step
+    // Of an earlier, longer run that was resumed from before this step. The state goes first: what
+    // is left of a removal that is cut off must not be taken for a checkpoint.
+    fs::remove(final_path / kStateFile);
+    fs::remove_all(final_path);
     fs::rename(partial, final_path);
     sync_path(folder_);
   } catch (const fs::filesystem_error& error) {
@@ -154,7 +157,14 @@ void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) con
       removable.push_back(step);
   }
   const auto excess = static_cast<int64_t>(removable.size()) - keep;
-  for (int64_t i = 0; i < excess; ++i) fs::remove_all(path(removable[i]), ignored);
+  for (int64_t i = 0; i < excess; ++i) {
+    // Under the name of an unfinished one, so that a removal that is cut off leaves none with parts
+    // missing; the next call removes the rest.
+    fs::path going = path(removable[i]);
+    going += kUnfinished;
+    fs::rename(path(removable[i]), going, ignored);
+    fs::remove_all(going, ignored);
+  }
 }
 
 }  // namespace refract
