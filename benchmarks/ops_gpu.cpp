@@ -20,12 +20,12 @@
 #include <string_view>
 
 #include "ops/common/cuda_runtime.h"
-#include "ops/fused/activation.h"
-#include "ops/fused/cross_entropy.h"
-#include "ops/fused/embedding.h"
-#include "ops/fused/norm.h"
-#include "ops/fused/optimizer.h"
-#include "ops/fused/rope.h"
+#include "ops/dense/activation/activation.h"
+#include "ops/dense/attention/rope.h"
+#include "ops/dense/embedding/embedding.h"
+#include "ops/dense/loss/cross_entropy.h"
+#include "ops/dense/norm/norm.h"
+#include "ops/dense/optimizer/optimizer.h"
 
 namespace refract {
 namespace {

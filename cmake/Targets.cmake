@@ -1,6 +1,5 @@
 # refract_library(NAME [TORCH] SOURCES ... DEPS ...): a static library from one folder of src/.
 # refract_program(NAME [TORCH] SOURCES ... DEPS ...): an executable.
-# refract_test(NAME [TORCH] SOURCES ... DEPS ...): one GoogleTest program for one folder of tests/.
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
@@ -49,14 +48,29 @@ function(refract_program name)
   target_link_libraries(${name} PRIVATE ${arg_DEPS})
 endfunction()
 
-function(refract_test name)
-  cmake_parse_arguments(arg "TORCH" "" "SOURCES;DEPS" ${ARGN})
+# refract_tests(NAME [TORCH] DEPS ...): every *_test.cpp of this folder of tests/ and below it as one program.
+function(refract_tests name)
+  cmake_parse_arguments(arg "TORCH" "" "DEPS" ${ARGN})
+  set(torch "")
   if(arg_TORCH)
-    set(arg_TORCH TORCH)
-  else()
-    set(arg_TORCH "")
+    set(torch TORCH)
   endif()
-  refract_program(${name} ${arg_TORCH} SOURCES ${arg_SOURCES} DEPS ${arg_DEPS} GTest::gtest GTest::gtest_main)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS *_test.cpp)
+  refract_program(${name} ${torch} SOURCES ${sources} DEPS ${arg_DEPS} nlohmann_json::nlohmann_json GTest::gtest GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  if(arg_TORCH)
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/cuda_guard.cpp)
+    target_link_libraries(${name} PRIVATE ${CMAKE_DL_LIBS})
+  endif()
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+endfunction()
+
+# refract_probe(NAME [TORCH] DEPS ...): NAME.cpp of this folder as a small program that tests in Python drive.
+function(refract_probe name)
+  cmake_parse_arguments(arg "TORCH" "" "DEPS" ${ARGN})
+  set(torch "")
+  if(arg_TORCH)
+    set(torch TORCH)
+  endif()
+  refract_program(${name} ${torch} SOURCES ${name}.cpp DEPS ${arg_DEPS} nlohmann_json::nlohmann_json)
 endfunction()

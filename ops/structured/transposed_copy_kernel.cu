@@ -1,6 +1,6 @@
 // A block of 32 x 8 threads moves a tile of 64 x 64 elements through shared memory, so that both
 // sides are read and written along their rows. Two-byte elements go in pairs on both sides.
-#include "ops/common/vector.cuh"
+#include "ops/device/vector.cuh"
 #include "ops/structured/transposed_copy_kernel.h"
 
 namespace refract {

@@ -7,10 +7,10 @@
 
 #include <cmath>
 
-#include "analysis/batched_decoder.h"
-#include "analysis/prefix_tree.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "model/batched_decoder.h"
+#include "model/prefix_tree.h"
 
 namespace refract {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "analysis/batched_decoder.h"
 #include "analysis/weights.h"
+#include "model/batched_decoder.h"
 #include "train/evaluate.h"
 
 namespace refract {
@@ -16,12 +16,12 @@ struct PointOptions {
   int64_t context = 0;
   int64_t max_windows = 0;  // whole windows from the start of the stream; 0: all of it
   // "batched": many points in one pass; "prefixes": each distinct prefix of a window once, on a CPU
-  // (analysis/prefix_tree.h); both for models in plain layers only; "single": one after the other;
+  // (model/prefix_tree.h); both for models in plain layers only; "single": one after the other;
   // "auto": batched on CUDA, prefixes on a CPU where enough of them repeat and the stream has at
   // most 2^24 tokens, after one point came out the same both ways.
   std::string engine = "auto";
   // Of the batched engine in fp32: "fp32" products; "split": on tensor cores, from operands split
-  // in two (ops/fused/split.h); "half": in fp16 throughout; "auto": split on CUDA.
+  // in two (ops/many/split.h); "half": in fp16 throughout; "auto": split on CUDA.
   std::string products = "auto";
   // What becomes of buffers (running ranges) between the corners: "interpolate", or "re-estimate"
   // from `calibration`: they start as in a new model and see `calibration_batches` batches of

@@ -1,14 +1,14 @@
 #include <nlohmann/json.hpp>
 
-#include "cli/alignment.h"
-#include "cli/choices.h"
 #include "cli/commands.h"
-#include "cli/same_model.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
 #include "data/dataset.h"
-#include "model/checkpoint.h"
+#include "formats/checkpoint.h"
+#include "runs/same_model.h"
+#include "studies/alignment.h"
+#include "studies/choices.h"
 
 namespace refract {
 namespace {

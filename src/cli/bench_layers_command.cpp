@@ -6,9 +6,10 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "cli/bench_common.h"
-#include "cli/bench_layers.h"
-#include "cli/bench_timing.h"
+#include "bench/bench_common.h"
+#include "bench/bench_layers.h"
+#include "bench/bench_timing.h"
+#include "cli/bench_options.h"
 #include "cli/commands.h"
 #include "core/error.h"
 #include "ops/common/cuda_runtime.h"
@@ -123,7 +124,7 @@ class BenchMlpCommand : public Command {
     line.option("--tokens", tokens_, "tokens in a call; default 16,512, on CUDA 16 to 32768");
     line.option("--shares", shares_, "percent of the dense parameters to size kinds to: 63, 32");
     line.option("--kinds", kinds_, "a kind to time; may be given several times; default all");
-    settings_.declare(line);
+    refract::declare(line, settings_);
   }
   int run() override {
     const BenchDevice bench = open_bench_device(settings_);
@@ -203,7 +204,7 @@ class BenchKernelCommand : public Command {
     line.option("--shapes", shapes_, "of each kind, the first this many; 0: 1, on CUDA all 5");
     line.option("--tokens", tokens_, "tokens in a call; 0: the shape's own, on a CPU 256");
     line.option("--kinds", kinds_, "a kind to time; may be given several times; default all");
-    settings_.declare(line);
+    refract::declare(line, settings_);
   }
   int run() override {
     const BenchDevice bench = open_bench_device(settings_);

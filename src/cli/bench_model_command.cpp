@@ -8,13 +8,14 @@
 
 #include "analysis/model_flops.h"
 #include "analysis/peak.h"
-#include "cli/bench_common.h"
-#include "cli/bench_timing.h"
+#include "bench/bench_common.h"
+#include "bench/bench_timing.h"
+#include "cli/bench_options.h"
 #include "cli/commands.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "decode/generation.h"
 #include "ops/common/cuda_runtime.h"
-#include "train/generation.h"
 #include "train/memory.h"
 #include "train/step.h"
 
@@ -44,7 +45,7 @@ class BenchTrainCommand : public Command {
     line.option("--batches", batches_, "sequences of a step; default the recipe's");
     line.option("--contexts", contexts_, "tokens of a sequence; default the recipe's");
     line.option("--steps", steps_, "steps to time after the warm-up");
-    settings_.declare(line);
+    refract::declare(line, settings_);
   }
   int run() override;
 
@@ -140,7 +141,7 @@ class BenchDecodeCommand : public Command {
     line.option("--prompt", prompt_, "tokens of a prompt");
     line.option("--generate", generate_, "tokens to make");
     line.option("--repeats", repeats_, "runs to time; the median counts");
-    settings_.declare(line);
+    refract::declare(line, settings_);
   }
   int run() override;
 

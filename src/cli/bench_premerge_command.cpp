@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "cli/bench_common.h"
-#include "cli/bench_timing.h"
+#include "bench/bench_common.h"
+#include "bench/bench_timing.h"
+#include "cli/bench_options.h"
 #include "cli/commands.h"
 #include "core/error.h"
 #include "core/files.h"
@@ -27,7 +28,7 @@ class BenchPremergeCommand : public Command {
   void declare(CommandLine& line) override {
     line.positional("source", source_, "a recipe (.toml; nothing is kept), or a run");
     line.option("--most", most_, "the largest number of tokens to try");
-    settings_.declare(line);
+    refract::declare(line, settings_);
   }
   int run() override;
 

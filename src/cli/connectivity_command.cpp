@@ -3,20 +3,20 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "analysis/align.h"
+#include "analysis/matching/align.h"
 #include "analysis/merged.h"
 #include "analysis/path.h"
 #include "cli/commands.h"
-#include "cli/connectivity_output.h"
-#include "cli/instability_runs.h"
-#include "cli/session.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
 #include "core/progress.h"
-#include "model/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "model/dense.h"
+#include "runs/session.h"
+#include "studies/connectivity_output.h"
+#include "studies/instability_runs.h"
 
 namespace refract {
 namespace {

@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/source.h"
-#include "data/stories.h"
+#include "data/stories/stories.h"
 
 namespace refract {
 namespace {

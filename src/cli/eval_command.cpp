@@ -1,9 +1,9 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "cli/session.h"
 #include "core/error.h"
 #include "data/dataset.h"
+#include "runs/session.h"
 #include "train/evaluate.h"
 
 namespace refract {

@@ -1,12 +1,12 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "cli/session.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "data/source.h"
-#include "model/checkpoint.h"
-#include "model/hf_config.h"
+#include "formats/checkpoint.h"
+#include "formats/hf_config.h"
+#include "runs/session.h"
 #include "transforms/peft.h"
 
 namespace refract {

@@ -2,10 +2,10 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "cli/session.h"
 #include "core/error.h"
+#include "decode/generate.h"
+#include "runs/session.h"
 #include "text/utf8.h"
-#include "train/generate.h"
 
 namespace refract {
 namespace {

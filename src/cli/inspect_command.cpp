@@ -2,12 +2,12 @@
 
 #include "analysis/model_flops.h"
 #include "cli/commands.h"
-#include "cli/session.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/tokenize.h"
-#include "model/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "report/table.h"
+#include "runs/session.h"
 
 namespace refract {
 namespace {

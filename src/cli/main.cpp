@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "cli/commands.h"
+#include "studies/connectivity_config.h"
 
 namespace {
 
@@ -34,6 +35,7 @@ void keep_freed_memory() {
 int main(int argc, char** argv) {
   limit_spinning(argv);
   keep_freed_memory();
+  refract::register_connectivity_table();
   std::vector<std::unique_ptr<refract::Command>> commands;
   commands.push_back(refract::make_train_command());
   commands.push_back(refract::make_eval_command());

@@ -8,10 +8,10 @@
 #include "analysis/model_flops.h"
 #include "analysis/scaling.h"
 #include "cli/commands.h"
-#include "cli/session.h"
 #include "core/error.h"
-#include "report/page.h"
+#include "report/page/page.h"
 #include "report/table.h"
+#include "runs/session.h"
 
 namespace refract {
 namespace {

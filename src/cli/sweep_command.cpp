@@ -5,12 +5,12 @@
 #include <thread>
 
 #include "cli/commands.h"
-#include "cli/sweep_plan.h"
-#include "cli/sweep_runner.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
-#include "report/sweep_report.h"
+#include "report/sweep/sweep_report.h"
+#include "studies/sweep_plan.h"
+#include "studies/sweep_runner.h"
 #include "train/run_config.h"
 #include "train/signals.h"
 #include "transforms/plugin.h"

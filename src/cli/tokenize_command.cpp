@@ -6,7 +6,7 @@
 #include "core/progress.h"
 #include "data/source.h"
 #include "data/tokenize.h"
-#include "text/bpe_trainer.h"
+#include "text/bpe/bpe_trainer.h"
 
 namespace refract {
 namespace {

@@ -4,15 +4,15 @@
 
 #include "analysis/model_flops.h"
 #include "cli/commands.h"
-#include "cli/reporter.h"
-#include "cli/run_session.h"
-#include "cli/session.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
-#include "model/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "report/run_report.h"
+#include "runs/reporter.h"
+#include "runs/run_session.h"
+#include "runs/session.h"
 #include "train/trainer.h"
 
 namespace refract {

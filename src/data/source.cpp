@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "data/stories.h"
+#include "data/stories/stories.h"
 
 namespace refract {
 namespace {

@@ -11,13 +11,13 @@
 #include "core/random.h"
 #include "model/dense.h"
 #include "model/rope.h"
-#include "ops/fused/batched_cross_entropy.h"
-#include "ops/fused/cross_entropy.h"
-#include "ops/fused/dropout.h"
-#include "ops/fused/embedding.h"
-#include "ops/fused/norm.h"
-#include "ops/fused/rope.h"
-#include "ops/fused/split.h"
+#include "ops/dense/activation/dropout.h"
+#include "ops/dense/attention/rope.h"
+#include "ops/dense/embedding/embedding.h"
+#include "ops/dense/loss/cross_entropy.h"
+#include "ops/dense/norm/norm.h"
+#include "ops/many/batched_cross_entropy.h"
+#include "ops/many/split.h"
 
 namespace refract {
 namespace {

@@ -56,7 +56,7 @@ class Decoder {
     at::Tensor correct;  // int64 scalar: targets that are the argmax (without gradient only)
   };
   // The batch's V-wide logits never exist. Without gradient, fp32 logits of a large vocabulary come
-  // from tensor cores if they can, within 3 * 2^-16 of the sum of |products| (ops/fused/split.h);
+  // from tensor cores if they can, within 3 * 2^-16 of the sum of |products| (ops/many/split.h);
   // the mean loss is within 1e-6 of itself, plus 1e-6 nats where nearly all mass is on one class.
   Loss loss(const ForwardContext& context, const at::Tensor& tokens_BT,
             const at::Tensor& targets_BT);

@@ -6,10 +6,10 @@
 #include <ATen/ops/softmax.h>
 
 #include "core/random.h"
-#include "ops/fused/attention.h"
-#include "ops/fused/decode_attention.h"
-#include "ops/fused/dropout.h"
-#include "ops/fused/linear.h"
+#include "ops/dense/activation/dropout.h"
+#include "ops/dense/attention/attention.h"
+#include "ops/dense/attention/decode_attention.h"
+#include "ops/dense/linear/linear.h"
 
 namespace refract {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "model/dense.h"
-#include "ops/fused/activation.h"
+#include "ops/dense/activation/activation.h"
 
 namespace refract {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "report/page.h"
+#include "report/page/page.h"
 #include "report/run_record.h"
 
 namespace refract {

@@ -6,8 +6,8 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "model/checkpoint.h"
-#include "model/safetensors.h"
+#include "formats/checkpoint.h"
+#include "formats/safetensors.h"
 #include "report/run_record.h"
 
 namespace refract {
@@ -35,7 +35,7 @@ bool holds_pairs(const TensorInfo& info) {
   return floating && info.name.find("range") != std::string::npos && count > 0 && count % 2 == 0;
 }
 
-// Of an attention's "ranges" [5, 2], in the order of transforms/optical_attention.h.
+// Of an attention's "ranges" [5, 2], in the order of transforms/optical/optical_attention.h.
 constexpr std::array<const char*, 5> kAttentionRoles = {"q", "k", "scores", "v", "output"};
 
 // "model.layers.0.mlp.up_proj.x_range" -> module "model.layers.0.mlp.up_proj", role "x_range"; of a

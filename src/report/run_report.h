@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "report/page.h"
+#include "report/page/page.h"
 #include "report/run_record.h"
 
 namespace refract {

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "text/byte_level.h"
+#include "text/bpe/byte_level.h"
 
 namespace refract {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "text/added_tokens.h"
-#include "text/bpe_model.h"
+#include "text/bpe/bpe_model.h"
 #include "text/pre_tokenizer.h"
 
 namespace refract {

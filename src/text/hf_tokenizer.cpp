@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "text/byte_level.h"
+#include "text/bpe/byte_level.h"
 #include "text/hf_components.h"
 #include "text/utf8.h"
 

@@ -8,8 +8,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "model/checkpoint.h"
-#include "model/safetensors.h"
+#include "formats/checkpoint.h"
+#include "formats/safetensors.h"
 
 namespace refract {
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/config.h"
@@ -10,12 +11,18 @@
 #include "core/expression.h"
 #include "core/toml.h"
 #include "train/batch_count.h"
-#include "train/connectivity_config.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+
+using TableCheck = std::function<void(const json&, const std::string&)>;
+
+std::map<std::string, TableCheck>& foreign_tables() {
+  static std::map<std::string, TableCheck> tables;
+  return tables;
+}
 
 void describe_optimizer(Fields& fields, RunConfig& c) {
   const Limits not_negative{.min = 0}, positive{.min = 0, .open_min = true};
@@ -175,13 +182,18 @@ RunConfig make_run_config(const json& tree, const std::string& where,
   Fields fields;
   describe(fields, config);
   json own = tree;
-  if (own.is_object() && own.contains("connectivity")) {
-    make_connectivity_config(tree, where);  // for its complaints alone: another command's settings
-    own.erase("connectivity");
+  for (const auto& [name, check] : foreign_tables()) {
+    if (!own.is_object() || !own.contains(name)) continue;
+    check(tree, where);
+    own.erase(name);
   }
   fields.set_all(own, where);
   check_run_config(config);
   return config;
+}
+
+void register_recipe_table(std::string name, TableCheck check) {
+  foreign_tables().insert_or_assign(std::move(name), std::move(check));
 }
 
 std::string to_toml(RunConfig config) {

@@ -1,6 +1,7 @@
 // All settings of a run: what a recipe holds.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -98,6 +99,12 @@ bool sets_key(const nlohmann::json& tree, const std::string& key);
 // the tree's own keys. `where` names the source in errors.
 RunConfig make_run_config(const nlohmann::json& tree, const std::string& where,
                           const ModelConfig* base_model = nullptr);
+
+// Enters a table of a recipe that is not a run's own, [connectivity] say: make_run_config then
+// leaves it alone but for `check`, which gets the whole tree and `where` and fails (usage) for what
+// is wrong.
+void register_recipe_table(std::string name,
+                           std::function<void(const nlohmann::json&, const std::string&)> check);
 
 // The resolved settings as TOML.
 std::string to_toml(RunConfig config);

@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "ops/common/call.h"
-#include "ops/fused/optimizer.h"
+#include "ops/dense/optimizer/optimizer.h"
 #include "train/schedule.h"
 
 namespace refract {

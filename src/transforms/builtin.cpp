@@ -1,10 +1,10 @@
 #include "transforms/builtin.h"
 
-#include "transforms/block_dense.h"
-#include "transforms/block_shuffle.h"
-#include "transforms/lora.h"
-#include "transforms/low_rank.h"
-#include "transforms/optical.h"
+#include "transforms/kinds/block_dense.h"
+#include "transforms/kinds/block_shuffle.h"
+#include "transforms/kinds/lora.h"
+#include "transforms/kinds/low_rank.h"
+#include "transforms/kinds/optical.h"
 
 namespace refract {
 

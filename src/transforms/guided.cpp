@@ -3,7 +3,7 @@
 #include <ATen/ops/lerp.h>
 
 #include "core/error.h"
-#include "ops/fused/linear.h"
+#include "ops/dense/linear/linear.h"
 
 namespace refract {
 namespace {

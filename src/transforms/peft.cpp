@@ -9,10 +9,10 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
-#include "model/hf_config.h"
-#include "model/safetensors.h"
+#include "formats/hf_config.h"
+#include "formats/safetensors.h"
 #include "text/regex.h"
-#include "transforms/factory.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

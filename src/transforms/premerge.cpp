@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/toml.h"
 #include "model/dense.h"
-#include "ops/fused/linear.h"
+#include "ops/dense/linear/linear.h"
 
 namespace refract {
 namespace {

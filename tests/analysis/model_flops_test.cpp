@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "train/self_guided.h"
-#include "transforms/factory.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

@@ -4,12 +4,12 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include "analysis/batched_decoder.h"
 #include "core/error.h"
 #include "core/random.h"
-#include "model/small_models.h"
-#include "ops/cuda_guard.h"
-#include "ops/tolerances.h"
+#include "model/batched_decoder.h"
+#include "support/cuda_guard.h"
+#include "support/small_models.h"
+#include "support/tolerances.h"
 
 namespace refract {
 namespace {

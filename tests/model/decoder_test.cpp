@@ -11,8 +11,8 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "model/scratch.h"
-#include "model/small_models.h"
+#include "support/scratch.h"
+#include "support/small_models.h"
 
 namespace refract {
 namespace {

@@ -4,7 +4,7 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "model/small_models.h"
+#include "support/small_models.h"
 
 namespace refract {
 namespace {

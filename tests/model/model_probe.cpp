@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "model/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "model/dense.h"
 
 namespace refract {

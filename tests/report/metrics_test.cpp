@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "report/scratch.h"
+#include "support/scratch_folder.h"
 
 namespace refract {
 namespace {

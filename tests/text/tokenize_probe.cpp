@@ -17,7 +17,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "text/bpe_trainer.h"
+#include "text/bpe/bpe_trainer.h"
 #include "text/tokenizer.h"
 
 namespace refract {

@@ -3,8 +3,8 @@
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
-#include "fixtures.h"
-#include "ops/cuda_guard.h"
+#include "support/cuda_guard.h"
+#include "support/training.h"
 
 namespace refract {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "fixtures.h"
-#include "train/generate.h"
+#include "decode/generate.h"
+#include "support/training.h"
 #include "train/schedule.h"
 
 namespace refract {

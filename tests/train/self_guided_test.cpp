@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "fixtures.h"
-#include "model/safetensors.h"
+#include "formats/safetensors.h"
+#include "support/training.h"
 
 namespace refract {
 namespace {

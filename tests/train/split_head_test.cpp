@@ -3,10 +3,10 @@
 #include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
-#include "fixtures.h"
 #include "model/dense.h"
-#include "ops/cuda_guard.h"
-#include "ops/fused/cross_entropy.h"
+#include "ops/dense/loss/cross_entropy.h"
+#include "support/cuda_guard.h"
+#include "support/training.h"
 
 namespace refract {
 namespace {

@@ -7,7 +7,7 @@
 #include <csignal>
 
 #include "core/error.h"
-#include "fixtures.h"
+#include "support/training.h"
 
 namespace refract {
 namespace {

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "model/small_models.h"
-#include "transforms/factory.h"
+#include "support/small_models.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

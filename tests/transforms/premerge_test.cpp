@@ -9,9 +9,9 @@
 
 #include "core/error.h"
 #include "model/decoder.h"
-#include "model/small_models.h"
-#include "ops/tolerances.h"
-#include "transforms/factory.h"
+#include "support/small_models.h"
+#include "support/tolerances.h"
+#include "transforms/model_builder.h"
 #include "transforms/rules.h"
 
 namespace refract {

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "train/run_config.h"
 #include "train/self_guided.h"
-#include "transforms/factory.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

@@ -9,9 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "ops/gradcheck.h"
-#include "train/fixtures.h"
-#include "transforms/factory.h"
+#include "support/gradcheck.h"
+#include "support/training.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "transforms/factory.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

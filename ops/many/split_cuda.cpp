@@ -1,0 +1,119 @@
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "ops/common/launch.h"
+#include "ops/dense/activation/activation.h"
+#include "ops/dense/attention/attention.h"
+#include "ops/many/split.h"
+#include "ops/many/split_attention_kernel.h"
+#include "ops/many/split_kernel.h"
+#include "ops/many/split_norm_kernel.h"
+
+namespace refract {
+namespace {
+
+at::Tensor split(BeforeSplit before, const at::Tensor& x_in) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  const char* op = before == BeforeSplit::kNothing ? "split_bfloat16" : "split_gelu_bfloat16";
+  split_op::check(op, "x", x_in);
+  const c10::cuda::CUDAGuard device(x_in.device());
+  const at::Tensor x = x_in.contiguous();
+  const int64_t width = x.size(-1);
+  if (width % 4 != 0 || reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 != 0) {
+    const at::Tensor y = before == BeforeSplit::kNothing
+                             ? x
+                             : bias_gelu(x, std::nullopt, before == BeforeSplit::kGeluTanh);
+    const at::Tensor high = y.to(at::kBFloat16);
+    return at::cat({high, high, y.sub(high.to(at::kFloat)).to(at::kBFloat16)}, -1);
+  }
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() *= 3;
+  at::Tensor out = at::empty(sizes, x.options().dtype(at::kBFloat16));
+  check_launch(
+      op, launch_split_bfloat16(before, x.const_data_ptr<float>(), out.mutable_data_ptr(),
+                                x.numel() / std::max<int64_t>(width, 1), width, current_stream()));
+  return out;
+}
+
+at::Tensor split_cuda(const at::Tensor& x) { return split(BeforeSplit::kNothing, x); }
+
+at::Tensor split_gelu_cuda(const at::Tensor& x, bool tanh_form) {
+  return split(tanh_form ? BeforeSplit::kGeluTanh : BeforeSplit::kGeluErf, x);
+}
+
+bool aligned(const at::Tensor& t) {
+  return !t.defined() || reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
+}
+
+std::tuple<at::Tensor, at::Tensor> split_norm_cuda(const at::Tensor& x_in,
+                                                   const std::optional<at::Tensor>& residual_in,
+                                                   const std::optional<at::Tensor>& weight_in,
+                                                   const std::optional<at::Tensor>& bias_in,
+                                                   double eps, bool rms) {
+  split_norm::check(x_in, residual_in, weight_in, bias_in);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  const c10::cuda::CUDAGuard device(x_in.device());
+  const auto dense = [](const std::optional<at::Tensor>& t) {
+    return t ? t->contiguous() : at::Tensor();
+  };
+  const at::Tensor x = x_in.contiguous(), residual = dense(residual_in), weight = dense(weight_in),
+                   bias = dense(bias_in);
+  const int64_t columns = x.size(2);
+  if (columns % 4 != 0 || columns > kWidestSplitNorm || !aligned(x) || !aligned(residual) ||
+      !aligned(weight) || !aligned(bias))
+    return composite::split_norm_bfloat16(x_in, residual_in, weight_in, bias_in, eps, rms);
+  const auto pointer = [](const at::Tensor& t) {
+    return t.defined() ? t.const_data_ptr<float>() : nullptr;
+  };
+  at::Tensor y = at::empty({x.size(0), x.size(1), 3 * columns}, x.options().dtype(at::kBFloat16));
+  at::Tensor sum = residual.defined() ? at::empty_like(x) : at::empty({0}, x.options());
+  const SplitNorm args{x.const_data_ptr<float>(),
+                       pointer(residual),
+                       pointer(weight),
+                       pointer(bias),
+                       y.mutable_data_ptr(),
+                       residual.defined() ? sum.mutable_data_ptr<float>() : nullptr,
+                       x.size(0) * x.size(1),
+                       columns,
+                       std::max<int64_t>(x.size(1), 1),
+                       static_cast<float>(eps),
+                       rms};
+  check_launch("split_norm_bfloat16", launch_split_norm(args, current_stream()));
+  return {y, sum};
+}
+
+at::Tensor split_attention_cuda(const at::Tensor& qkv_in, int64_t num_heads, int64_t num_kv_heads,
+                                double scale) {
+  causal_attention_op::check(qkv_in, num_heads, num_kv_heads);
+  const int64_t length = qkv_in.size(1), head_dim = qkv_in.size(2) / (num_heads + 2 * num_kv_heads);
+  const c10::cuda::CUDAGuard device(qkv_in.device());
+  const at::Tensor qkv = qkv_in.contiguous();
+  if (qkv.scalar_type() != at::kFloat || !has_cuda_split_attention(length, head_dim) ||
+      !aligned(qkv))
+    return composite::split_causal_attention(qkv_in, num_heads, num_kv_heads, scale);
+  at::Tensor out = at::empty({qkv.size(0), length, 3 * num_heads * head_dim},
+                             qkv.options().dtype(at::kBFloat16));
+  const SplitAttention args{qkv.const_data_ptr<float>(),
+                            out.mutable_data_ptr(),
+                            qkv.size(0),
+                            length,
+                            num_heads,
+                            num_kv_heads,
+                            head_dim,
+                            scale};
+  check_launch("split_causal_attention", launch_split_attention(args, current_stream()));
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(refract, CUDA, m) {
+  m.impl("split_bfloat16", &split_cuda);
+  m.impl("split_gelu_bfloat16", &split_gelu_cuda);
+  m.impl("split_norm_bfloat16", &split_norm_cuda);
+  m.impl("split_causal_attention", &split_attention_cuda);
+}
+
+}  // namespace refract

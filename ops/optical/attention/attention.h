@@ -1,0 +1,85 @@
+// Causal softmax attention whose two products are optical (Anderson et al., arXiv 2302.10360):
+//   S = Q_noisy(Q(q) . Q_lut(k)^T)      P = softmax(scale S over the keys that a query sees)
+//   y = Q_noisy(Q(P) . Q_lut(v))
+// with the quantizers of ops/optical/quantize/quantization_math.h. It is the *unscaled* product
+// that is quantized and whose range is learned; scaling it is digital. P's range is fixed to [0,
+// 1]. Scores of keys that a query doesn't see enter no range.
+//
+// The gradient is straight-through at every quantizer. Each product's is the one with its
+// unquantized operands, the softmax's is taken at the probabilities P that were computed (from
+// quantized scores, before their own quantization):
+//   dP = dy v^T     dS = P (dP - sum_j P dP)     dq = scale dS k    dk = scale dS^T q    dv = P^T
+//   dy
+//
+// Noise. Query i of a call is token keys - queries + i of its sequence, so that decoding token by
+// token draws what the whole sequence draws. A score's noise has 16 bits, xi = (n + 1/2) / 2^16 -
+// 1/2, and a Philox block serves the eight scores that one thread holds of two neighbouring
+// tensor-core tiles: token i and key j of sequence b and head h (of H) draw
+//   block ((b H + h) 2^19 + floor(i / 2)) 2^19 + 4 floor(j / 16) + floor(j mod 8 / 2),
+//   word 2 (i mod 2) + (j mod 2), its low half where j mod 16 < 8, else its high half
+// of the first stream's noise_block(). The output's element n = ((b 2^20 + i) H + h) D + d draws
+// word n mod 4 of block floor(n / 4) of the second stream, with the 24 bits of
+// ops/optical/quantize/quantization_math.h. Sequences are counted in the global batch. At most 2^20
+// tokens.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+#include "ops/optical/matmul/product.h"
+
+namespace refract {
+
+// streams: that of the scores, that of the output. lut_min is the floor of k and v.
+struct OpticalAttentionSettings : OpticalSettings {
+  double scale = 1;  // positive
+  // As mase-triton does: the scores' range is learned from scaled scores, applied to unscaled ones.
+  bool scaled_score_range = false;
+};
+
+// q [B, T, H, D], k and v [B, S, K, D] of one type, S >= T, K divides H -> [B, T, H, D] contiguous.
+// Query i sees the keys j <= S - T + i. ranges float [5, 2]: of q, k, scores, v and the output;
+// with settings.train they move.
+at::Tensor optical_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             at::Tensor ranges, const OpticalAttentionSettings& settings);
+
+struct OpticalAttentionResult {
+  at::Tensor out;
+  // [B, H, T], float or double: log2 P = score level * (log2(e) scale units per level) + normalizer
+  at::Tensor normalizer;
+  at::Tensor used;  // float [5, 2], the ranges that the call quantized with
+};
+struct OpticalAttentionGradients {
+  at::Tensor q, k, v;  // contiguous
+};
+
+namespace attention_op {
+
+enum Role { kQuery, kKey, kScore, kValue, kOutput, kRoles };
+
+void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& ranges,
+           const OpticalAttentionSettings& settings);
+// int64 [2] on `like`'s device: settings.clock, or step -1, sequence 0.
+at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& like);
+
+}  // namespace attention_op
+
+namespace composite {
+
+OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::Tensor& k,
+                                                 const at::Tensor& v, at::Tensor ranges,
+                                                 const OpticalAttentionSettings& settings);
+OpticalAttentionGradients optical_attention_backward(const at::Tensor& grad_out,
+                                                     const at::Tensor& q, const at::Tensor& k,
+                                                     const at::Tensor& v, const at::Tensor& used,
+                                                     const OpticalAttentionSettings& settings);
+// xi of scores [B, H, T, S] and of outputs [B, T, H, D]; undefined without noise, a scalar where it
+// is shared.
+at::Tensor optical_attention_score_xi(const at::Tensor& q, const at::Tensor& k,
+                                      const OpticalAttentionSettings& settings);
+at::Tensor optical_attention_output_xi(const at::Tensor& q, const at::Tensor& k,
+                                       const OpticalAttentionSettings& settings);
+
+}  // namespace composite
+
+}  // namespace refract

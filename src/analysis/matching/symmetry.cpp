@@ -1,0 +1,162 @@
+#include "analysis/matching/symmetry.h"
+
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones_like.h>
+
+#include "core/error.h"
+
+namespace refract {
+namespace {
+
+std::string in_layer(int64_t layer, const std::string& name) {
+  return fmt::format("model.layers.{}.{}", layer, name);
+}
+
+at::Tensor index_of(const Permutation& permutation) {
+  // Cloned, since the vector may go before the tensor.
+  return at::from_blob(const_cast<int64_t*>(permutation.data()),
+                       {static_cast<int64_t>(permutation.size())}, at::kLong)
+      .clone();
+}
+
+void reorder(NamedWeights& weights, const std::string& name, int64_t dim, const at::Tensor& index) {
+  const auto found = weights.find(name);
+  if (found != weights.end()) found->second = found->second.index_select(dim, index);
+}
+
+// The same for blocks of `size` rows or columns.
+void reorder_blocks(NamedWeights& weights, const std::string& name, int64_t dim, int64_t size,
+                    const Permutation& blocks) {
+  Permutation all;
+  for (int64_t block : blocks) {
+    for (int64_t i = 0; i < size; ++i) all.push_back(block * size + i);
+  }
+  reorder(weights, name, dim, index_of(all));
+}
+
+// Pairs of a normalization's name and the layers that read what it hands on.
+std::vector<std::pair<std::string, std::vector<std::string>>> behind_norms(
+    const NamedWeights& weights, const ModelConfig& config) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> all;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    all.push_back({in_layer(i, "input_layernorm"),
+                   {in_layer(i, "self_attn.q_proj"), in_layer(i, "self_attn.k_proj"),
+                    in_layer(i, "self_attn.v_proj")}});
+    std::vector<std::string> mlp = {in_layer(i, "mlp.up_proj")};
+    if (config.gated()) mlp.push_back(in_layer(i, "mlp.gate_proj"));
+    all.push_back({in_layer(i, "post_attention_layernorm"), mlp});
+  }
+  const bool own_head = weights.contains("lm_head.weight");
+  all.push_back({"model.norm", {own_head ? "lm_head" : "model.embed_tokens"}});
+  return all;
+}
+
+}  // namespace
+
+NamedWeights named_weights(Decoder& model) {
+  NamedWeights weights;
+  for (const Parameter& parameter : model.arena().parameters())
+    weights[parameter.name] = model.arena().value(&parameter).to(at::kCPU, at::kDouble).clone();
+  return weights;
+}
+
+void write_weights(const NamedWeights& weights, Decoder& model) {
+  for (const Parameter& parameter : model.arena().parameters())
+    model.arena().value(&parameter).copy_(weights.at(parameter.name));
+  model.arena().refresh_compute();
+}
+
+void permute_units(NamedWeights& weights, int64_t layer, const Permutation& units) {
+  const at::Tensor index = index_of(units);
+  for (const char* name :
+       {"mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.gate_proj.weight", "mlp.gate_proj.bias"}) {
+    reorder(weights, in_layer(layer, name), 0, index);
+  }
+  reorder(weights, in_layer(layer, "mlp.down_proj.weight"), 1, index);
+}
+
+void permute_heads(NamedWeights& weights, const ModelConfig& config, int64_t layer,
+                   const HeadPermutation& heads) {
+  const int64_t per_group = config.num_attention_heads / config.num_key_value_heads;
+  Permutation queries;
+  for (size_t place = 0; place < heads.groups.size(); ++place) {
+    for (int64_t head : heads.inner[place])
+      queries.push_back(heads.groups[place] * per_group + head);
+  }
+  for (const char* kind : {"weight", "bias"}) {
+    reorder_blocks(weights, in_layer(layer, std::string("self_attn.q_proj.") + kind), 0,
+                   config.head_dim, queries);
+    for (const char* projection : {"k", "v"}) {
+      reorder_blocks(weights,
+                     in_layer(layer, fmt::format("self_attn.{}_proj.{}", projection, kind)), 0,
+                     config.head_dim, heads.groups);
+    }
+  }
+  reorder_blocks(weights, in_layer(layer, "self_attn.o_proj.weight"), 1, config.head_dim, queries);
+}
+
+ResidualUsers residual_users(const NamedWeights& weights, const ModelConfig& config) {
+  ResidualUsers users;
+  for (const auto& [name, tensor] : weights) {
+    const auto ends = [&, &name = name](const char* suffix) { return name.ends_with(suffix); };
+    const bool writes =
+        name.find(".o_proj.") != std::string::npos || name.find(".down_proj.") != std::string::npos;
+    if (name.find("norm.") != std::string::npos) {
+      users.scales.push_back(name);
+    } else if (writes) {
+      users.writers.push_back(name);
+    } else if (ends(".weight") && tensor.dim() == 2 && tensor.size(1) == config.hidden_size) {
+      users.readers.push_back(name);  // embeddings and the head are [rows, C] as well
+    }
+  }
+  return users;
+}
+
+void permute_residual(NamedWeights& weights, const ModelConfig& config,
+                      const Permutation& channels) {
+  const at::Tensor index = index_of(channels);
+  const ResidualUsers users = residual_users(weights, config);
+  for (const std::string& name : users.readers) reorder(weights, name, 1, index);
+  for (const std::string& name : users.writers) reorder(weights, name, 0, index);
+  for (const std::string& name : users.scales) reorder(weights, name, 0, index);
+}
+
+void rotate_residual(NamedWeights& weights, const ModelConfig& config, const at::Tensor& q) {
+  if (!config.rms()) throw std::logic_error("only an RMSNorm commutes with every rotation");
+  const ResidualUsers users = residual_users(weights, config);
+  for (const std::string& name : users.readers) weights[name] = at::matmul(weights[name], q.t());
+  for (const std::string& name : users.writers) weights[name] = at::matmul(q, weights[name]);
+}
+
+void fold_scales(NamedWeights& weights, const ModelConfig& config) {
+  if (!weights.contains("lm_head.weight"))
+    throw std::logic_error("the scale of the last normalization has no place in a tied head");
+  for (const auto& [norm, modules] : behind_norms(weights, config)) {
+    at::Tensor& scale = weights.at(norm + ".weight");
+    for (const std::string& module : modules) {
+      at::Tensor& weight = weights.at(module + ".weight");
+      weight = weight.mul(scale);
+    }
+    scale = at::ones_like(scale);
+  }
+}
+
+void unfold_scales(NamedWeights& weights, const ModelConfig& config, const NamedWeights& like) {
+  for (const auto& [norm, modules] : behind_norms(weights, config)) {
+    const at::Tensor& scale = like.at(norm + ".weight");
+    if (scale.eq(0).any().item<bool>()) {
+      fail(
+          "'{}.weight' has a scale of 0, so the other model can't be written with its scales; use "
+          "--residual permutation",
+          norm);
+    }
+    for (const std::string& module : modules) {
+      at::Tensor& weight = weights.at(module + ".weight");
+      weight = weight.div(scale);
+    }
+    weights.at(norm + ".weight") = scale.clone();
+  }
+}
+
+}  // namespace refract

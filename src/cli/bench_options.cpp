@@ -1,0 +1,11 @@
+#include "cli/bench_options.h"
+
+namespace refract {
+
+void declare(CommandLine& line, BenchSettings& settings) {
+  line.positional("overrides", settings.overrides, "key=value settings, as train.device=cpu");
+  line.option("--seconds", settings.seconds, "to time each figure for");
+  line.flag("--json", settings.json, "print one JSON object");
+}
+
+}  // namespace refract

@@ -1,0 +1,10 @@
+// The arguments that every bench command takes.
+#pragma once
+#include "bench/bench_common.h"
+#include "cli/command_line.h"
+
+namespace refract {
+
+void declare(CommandLine& line, BenchSettings& settings);
+
+}  // namespace refract

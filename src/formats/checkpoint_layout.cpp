@@ -1,0 +1,218 @@
+// Names and layouts: ours (Hugging Face Llama's) against those of each format.
+#include "formats/checkpoint_layout.h"
+
+#include <ATen/ops/cat.h>
+
+#include <map>
+#include <set>
+
+#include "core/error.h"
+#include "formats/checkpoint.h"
+
+namespace refract {
+namespace {
+
+// Suffixes behind "model.layers.N." and GPT-2's behind "h.N."; Conv1D weights are stored [in, out].
+struct LayerName {
+  const char *ours, *gpt2;
+  bool conv1d;
+};
+constexpr LayerName kLayerNames[] = {
+    {"input_layernorm", "ln_1", false},          {"self_attn.o_proj", "attn.c_proj", true},
+    {"post_attention_layernorm", "ln_2", false}, {"mlp.up_proj", "mlp.c_fc", true},
+    {"mlp.down_proj", "mlp.c_proj", true},
+};
+
+std::vector<StoredTensor> gpt2_layout(const ModelConfig& c) {
+  std::vector<StoredTensor> all = {{"transformer.wte.weight", {"model.embed_tokens.weight"}},
+                                   {"transformer.wpe.weight", {"model.embed_positions.weight"}}};
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string ours = fmt::format("model.layers.{}.", i),
+                      theirs = fmt::format("transformer.h.{}.", i);
+    for (const char* kind : {"weight", "bias"}) {
+      StoredTensor fused{theirs + "attn.c_attn." + kind, {}, kind == std::string("weight")};
+      for (char projection : {'q', 'k', 'v'}) {
+        fused.parts.push_back(fmt::format("{}self_attn.{}_proj.{}", ours, projection, kind));
+      }
+      all.push_back(fused);
+      for (const LayerName& name : kLayerNames) {
+        all.push_back({fmt::format("{}{}.{}", theirs, name.gpt2, kind),
+                       {fmt::format("{}{}.{}", ours, name.ours, kind)},
+                       name.conv1d && fused.transposed});
+      }
+    }
+  }
+  all.push_back({"transformer.ln_f.weight", {"model.norm.weight"}});
+  all.push_back({"transformer.ln_f.bias", {"model.norm.bias"}});
+  if (!c.tie_word_embeddings) all.push_back({"lm_head.weight", {"lm_head.weight"}});
+  return all;
+}
+
+std::vector<StoredTensor> llama_layout(const ModelConfig& c) {
+  std::vector<std::string> names = {"model.embed_tokens.weight"};
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string layer = fmt::format("model.layers.{}.", i);
+    names.push_back(layer + "input_layernorm.weight");
+    for (const char* projection : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+      names.push_back(layer + "self_attn." + projection + ".weight");
+      if (c.attention_bias) names.push_back(layer + "self_attn." + projection + ".bias");
+    }
+    names.push_back(layer + "post_attention_layernorm.weight");
+    for (const char* projection : {"gate_proj", "up_proj", "down_proj"}) {
+      names.push_back(layer + "mlp." + projection + ".weight");
+      if (c.mlp_bias) names.push_back(layer + "mlp." + projection + ".bias");
+    }
+  }
+  names.emplace_back("model.norm.weight");
+  if (!c.tie_word_embeddings) names.emplace_back("lm_head.weight");
+  std::vector<StoredTensor> all;
+  for (const std::string& name : names) all.push_back({name, {name}});
+  return all;
+}
+
+std::vector<StoredTensor> hf_layout(const ModelConfig& config, const std::string& format) {
+  if (format == "gpt2") return gpt2_layout(config);
+  if (format == "llama") return llama_layout(config);
+  fail_usage("a model can't be saved as \"{}\"; there are: auto, gpt2, llama, refract", format);
+}
+
+// "h.12.attn.c_proj.weight" -> {12, "attn.c_proj.weight"}; nothing where the name does not start
+// so.
+std::optional<std::pair<std::string, std::string>> split_layer(std::string_view name,
+                                                               std::string_view prefix) {
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  const size_t digits = name.find_first_not_of("0123456789");
+  if (digits == 0 || digits == std::string_view::npos || name[digits] != '.') return std::nullopt;
+  return std::pair(std::string(name.substr(0, digits)), std::string(name.substr(digits + 1)));
+}
+
+std::vector<StoredName> gpt2_names(std::string name) {
+  if (name.starts_with("transformer.")) name.erase(0, std::string("transformer.").size());
+  if (name == "wte.weight") return {{"model.embed_tokens.weight"}};
+  if (name == "wpe.weight") return {{"model.embed_positions.weight"}};
+  if (name == "ln_f.weight" || name == "ln_f.bias") return {{"model.norm" + name.substr(4)}};
+  const auto layer = split_layer(name, "h.");
+  if (!layer) return {{name}};
+  const auto& [index, rest] = *layer;
+  if (rest == "attn.bias" || rest == "attn.masked_bias") return {};  // causal masks of old files
+  const size_t dot = rest.rfind('.');
+  const std::string module = rest.substr(0, dot),
+                    kind = dot == std::string::npos ? "" : rest.substr(dot + 1);
+  const std::string ours = "model.layers." + index + ".";
+  if (kind != "weight" && kind != "bias") return {{name}};
+  if (module == "attn.c_attn") {
+    std::vector<StoredName> parts;
+    for (int64_t i = 0; i < 3; ++i) {
+      parts.push_back(
+          {fmt::format("{}self_attn.{}_proj.{}", ours, "qkv"[i], kind), kind == "weight", i, 3});
+    }
+    return parts;
+  }
+  for (const LayerName& known : kLayerNames) {
+    if (module == known.gpt2)
+      return {{ours + known.ours + "." + kind, known.conv1d && kind == "weight"}};
+  }
+  return {{name}};
+}
+
+std::vector<StoredName> llama_names(const std::string& name) {
+  if (name.ends_with(".rotary_emb.inv_freq"))
+    return {};  // of old files; computed from the configuration
+  const bool bare =
+      name.starts_with("layers.") || name == "embed_tokens.weight" || name == "norm.weight";
+  return {{bare ? "model." + name : name}};  // a LlamaModel without its head has no prefix
+}
+
+// What a checkpoint can hold under one of our names: a parameter, or a layer's merged weight.
+struct Content {
+  std::vector<int64_t> shape;
+  const Parameter* parameter = nullptr;
+  const LinearLayer* layer = nullptr;
+};
+using Contents = std::map<std::string, Content>;
+
+// All parameters; with `merge` those of each transformed layer give way to its dense weight, and
+// only its bias stays.
+Contents contents_of(const Decoder& decoder, bool merge) {
+  Contents contents;
+  for (const Parameter& p : decoder.arena().parameters()) contents[p.name] = {p.shape, &p};
+  if (!merge) return contents;
+  for (const TransformedLayer& entry : decoder.transformed()) {
+    const std::string prefix = entry.spec.name + ".";
+    std::erase_if(contents, [&](const auto& item) {
+      return item.first.starts_with(prefix) && item.first != prefix + "bias";
+    });
+    contents[prefix + "weight"] = {
+        {entry.spec.out_features, entry.spec.in_features}, nullptr, entry.layer};
+  }
+  return contents;
+}
+
+}  // namespace
+
+std::vector<StoredName> our_names(const std::string& format, const std::string& stored) {
+  if (format == "gpt2") return gpt2_names(stored);
+  if (format == "llama") return llama_names(stored);
+  return {{stored}};
+}
+
+std::string why_not(const Decoder& decoder, const std::string& format, bool merge) {
+  const HfFamily family = hf_family(decoder.config());
+  if (family.name.empty()) return family.reason;
+  if (family.name != format)
+    return fmt::format("its settings are those of Hugging Face's {}", family.name);
+  std::set<std::string> present;
+  const Contents contents = contents_of(decoder, merge);
+  for (const auto& [name, tensor] : contents) present.insert(name);
+  for (const StoredTensor& tensor : hf_layout(decoder.config(), format)) {
+    for (const std::string& part : tensor.parts) {
+      if (present.erase(part) == 0) return fmt::format("it has no dense '{}'", part);
+    }
+  }
+  if (present.empty()) return "";
+  return fmt::format(
+      "its parameter '{}' has no place there{}", *present.begin(),
+      present.size() == 1 ? "" : fmt::format(", nor have {} more", present.size() - 1));
+}
+
+std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
+                                            bool merge) {
+  if (format == "refract") {
+    std::vector<StoredTensor> all;
+    for (const Parameter& parameter : decoder.arena().parameters())
+      all.push_back({parameter.name, {parameter.name}});
+    return all;
+  }
+  std::vector<StoredTensor> all = hf_layout(decoder.config(), format);
+  if (const std::string reason = why_not(decoder, format, merge); !reason.empty()) {
+    fail("the model can't be saved in Hugging Face's {} format: {}", format, reason);
+  }
+  return all;
+}
+
+std::vector<TensorSource> checkpoint_tensors(
+    const Decoder& decoder, const std::string& format, at::ScalarType dtype,
+    const std::function<at::Tensor(const Parameter*)>& read, bool merge) {
+  const Contents contents = contents_of(decoder, merge);
+  std::vector<TensorSource> sources;
+  for (const StoredTensor& tensor : checkpoint_layout(decoder, format, merge)) {
+    std::vector<Content> parts;
+    for (const std::string& name : tensor.parts) parts.push_back(contents.at(name));
+    std::vector<int64_t> shape = parts[0].shape;
+    for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].shape[0];
+    if (tensor.transposed) std::swap(shape[0], shape[1]);
+    auto make = [parts, read, transposed = tensor.transposed] {
+      std::vector<at::Tensor> values;
+      for (const Content& part : parts) {
+        values.push_back(part.parameter ? read(part.parameter) : part.layer->merged());
+      }
+      const at::Tensor whole = values.size() == 1 ? values[0] : at::cat(values);
+      return transposed ? whole.t() : whole;
+    };
+    sources.push_back({tensor.name, dtype, std::move(shape), std::move(make)});
+  }
+  return sources;
+}
+
+}  // namespace refract

@@ -1,0 +1,114 @@
+// From what a user calls a model to the folder that holds it.
+#include <cstdlib>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "formats/checkpoint.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+fs::path hub_cache() {
+  if (std::string cache = environment("HF_HUB_CACHE"); !cache.empty()) return cache;
+  if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
+  if (const std::string cache = environment("XDG_CACHE_HOME"); !cache.empty()) {
+    return fs::path(cache) / "huggingface" / "hub";
+  }
+  return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
+}
+
+bool has_weights(const fs::path& folder) {
+  return fs::exists(folder / "config.json") &&
+         (fs::exists(folder / "model.safetensors") ||
+          fs::exists(folder / "model.safetensors.index.json"));
+}
+
+// The step of "step-00001000"; nothing for other names, such as those of unfinished checkpoints.
+std::optional<int64_t> step_of(const std::string& name) {
+  if (!name.starts_with("step-") || name.size() < 6 || name.size() > 23) return std::nullopt;
+  if (name.find_first_not_of("0123456789", 5) != std::string::npos) return std::nullopt;
+  return std::stoll(name.substr(5));
+}
+
+fs::path newest_checkpoint(const fs::path& run) {
+  fs::path newest;
+  int64_t newest_step = -1;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run / "checkpoints")) {
+    const std::optional<int64_t> step = step_of(entry.path().filename().string());
+    if (!step || *step <= newest_step || !has_weights(entry.path())) continue;
+    newest = entry.path();
+    newest_step = *step;
+  }
+  if (newest.empty()) fail("the run '{}' has no finished checkpoint yet", run.string());
+  return newest;
+}
+
+bool is_hub_id(const std::string& id) {
+  const auto slash = id.find('/');
+  const bool one_slash = slash == std::string::npos || id.find('/', slash + 1) == std::string::npos;
+  return one_slash && slash != 0 && slash + 1 != id.size() && id[0] != '.' && id[0] != '~' &&
+         !id.empty() &&
+         id.find_first_not_of(
+             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") ==
+             std::string::npos;
+}
+
+std::string trimmed(std::string text) {
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
+  return text;
+}
+
+fs::path cached_model(const std::string& spec) {
+  const size_t at = spec.find('@');
+  const std::string id = spec.substr(0, at);
+  const std::string revision = at == std::string::npos ? "main" : spec.substr(at + 1);
+  if (!is_hub_id(id) || revision.empty() || revision.find("..") != std::string::npos) {
+    fail("there is no folder '{}'", spec);
+  }
+  std::string folder = "models--" + id;
+  if (const size_t slash = folder.find('/'); slash != std::string::npos)
+    folder.replace(slash, 1, "--");
+  const fs::path repository = hub_cache() / folder;
+  const fs::path reference = repository / "refs" / revision;
+  const std::string commit = fs::is_regular_file(reference)
+                                 ? trimmed(read_file(reference, "the cached revision"))
+                                 : revision;
+  const fs::path snapshot = repository / "snapshots" / commit;
+  const std::string download =
+      fmt::format("hf download {}{}", id, revision == "main" ? "" : " --revision " + revision);
+  if (!fs::is_directory(snapshot)) {
+    fail("'{}' is neither a folder nor a model in the Hugging Face cache ({}); to download it: {}",
+         spec, hub_cache().string(), download);
+  }
+  if (!has_weights(snapshot)) {
+    fail(
+        "the Hugging Face cache holds '{}' without config.json and model.safetensors ({}); to "
+        "download it: {}",
+        spec, snapshot.string(), download);
+  }
+  return snapshot;
+}
+
+}  // namespace
+
+fs::path resolve_model_path(const std::string& spec) {
+  fs::path path(spec);
+  if (!spec.empty() && fs::is_directory(path)) {
+    if (fs::exists(path / "config.json")) return path;
+    if (fs::is_directory(path / "checkpoints")) return newest_checkpoint(path);
+    fail("'{}' is neither a model folder (it has no config.json) nor a run (it has no checkpoints)",
+         spec);
+  }
+  if (!spec.empty() && fs::exists(path))
+    fail("'{}' is a file; name the folder that holds config.json", spec);
+  return cached_model(spec);
+}
+
+}  // namespace refract

@@ -1,0 +1,168 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/error.h"
+#include "formats/safetensors.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A file that appears under its name only when it is whole.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const fs::path& path) : path_(path), partial_(path.string() + ".partial") {
+    fd_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd_ < 0) give_up(errno);
+  }
+  ~AtomicFile() {
+    if (fd_ >= 0) ::close(fd_);
+    if (!committed_) ::unlink(partial_.c_str());
+  }
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) give_up(n < 0 ? errno : ENOSPC);
+      bytes.remove_prefix(static_cast<size_t>(n));
+    }
+  }
+
+  void commit() {
+    if (::fsync(fd_) != 0) give_up(errno);
+    const int closed = ::close(std::exchange(fd_, -1));
+    if (closed != 0) give_up(errno);
+    if (::rename(partial_.c_str(), path_.c_str()) != 0) give_up(errno);
+    committed_ = true;
+    sync_path(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
+  }
+
+ private:
+  [[noreturn]] void give_up(int error) const {
+    fail("can't write '{}': {}{}", path_.string(), std::strerror(error),
+         error == ENOSPC || error == EDQUOT ? "; free some space and save again" : "");
+  }
+
+  fs::path path_, partial_;
+  int fd_ = -1;
+  bool committed_ = false;
+};
+
+// The header with its length, padded with spaces so that the data begins at a multiple of 8 bytes.
+std::string header_of(const std::vector<TensorSource>& tensors, const Metadata& metadata) {
+  std::string header = "{";
+  auto quoted = [](const std::string& text) { return nlohmann::json(text).dump(); };
+  if (!metadata.empty()) header += "\"__metadata__\":" + nlohmann::json(metadata).dump() + ",";
+  uint64_t offset = 0;
+  for (const TensorSource& tensor : tensors) {
+    header += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}},",
+                          quoted(tensor.name), safetensors_dtype(tensor.dtype),
+                          fmt::join(tensor.shape, ","), offset, offset + tensor.bytes());
+    offset += tensor.bytes();
+  }
+  if (header.back() == ',') header.pop_back();
+  header += '}';
+  header.append((8 - header.size() % 8) % 8, ' ');
+  const uint64_t length = header.size();
+  std::string prefix(sizeof(length), '\0');
+  std::memcpy(prefix.data(), &length, sizeof(length));
+  return prefix + header;
+}
+
+void write_tensor(AtomicFile& file, const TensorSource& source) {
+  at::Tensor tensor = source.make().detach();
+  if (tensor.sizes() != at::IntArrayRef(source.shape)) {
+    throw std::logic_error(
+        fmt::format("tensor '{}' is not of the shape it was announced with", source.name));
+  }
+  tensor = tensor.to(at::kCPU, source.dtype).contiguous();
+  file.write({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
+}
+
+void remove_stale_files(const fs::path& folder, const std::set<std::string>& written) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = name == "model.safetensors" || name == "model.safetensors.index.json" ||
+                      (name.starts_with("model-") && name.ends_with(".safetensors"));
+    if (ours && !written.contains(name)) fs::remove(entry.path());
+  }
+}
+
+void check_names(const fs::path& path, const std::vector<TensorSource>& tensors) {
+  std::set<std::string_view> names;
+  for (const TensorSource& tensor : tensors) {
+    if (tensor.name == "__metadata__")
+      fail("can't write '{}': a tensor is named __metadata__", path.string());
+    if (!names.insert(tensor.name).second) {
+      fail("can't write '{}': two tensors are named '{}'", path.string(), tensor.name);
+    }
+  }
+}
+
+}  // namespace
+
+uint64_t TensorSource::bytes() const {
+  uint64_t n = c10::elementSize(dtype);
+  for (int64_t size : shape) n *= static_cast<uint64_t>(size);
+  return n;
+}
+
+TensorSource source_of(std::string name, const at::Tensor& tensor) {
+  return {std::move(name), tensor.scalar_type(), tensor.sizes().vec(), [tensor] { return tensor; }};
+}
+
+void write_safetensors(const fs::path& path, std::vector<TensorSource> tensors,
+                       const Metadata& metadata) {
+  check_names(path, tensors);
+  std::ranges::sort(tensors, {}, [](const TensorSource& tensor) {
+    return std::pair(safetensors_order(tensor.dtype), std::string_view(tensor.name));
+  });
+  AtomicFile file(path);
+  file.write(header_of(tensors, metadata));
+  for (const TensorSource& tensor : tensors) write_tensor(file, tensor);
+  file.commit();
+}
+
+void save_tensors(const fs::path& folder, const std::vector<TensorSource>& tensors,
+                  uint64_t max_shard_bytes) {
+  check_names(folder, tensors);
+  std::vector<std::vector<TensorSource>> shards(1);
+  uint64_t total = 0, in_shard = 0;
+  for (const TensorSource& tensor : tensors) {
+    if (!shards.back().empty() && in_shard + tensor.bytes() > max_shard_bytes) {
+      shards.emplace_back();
+      in_shard = 0;
+    }
+    shards.back().push_back(tensor);
+    in_shard += tensor.bytes();
+    total += tensor.bytes();
+  }
+  if (shards.size() == 1) {
+    write_safetensors(folder / "model.safetensors", std::move(shards[0]));
+    remove_stale_files(folder, {"model.safetensors"});
+    return;
+  }
+  std::set<std::string> written = {"model.safetensors.index.json"};
+  nlohmann::json weight_map = nlohmann::json::object();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    for (const TensorSource& tensor : shards[i]) weight_map[tensor.name] = name;
+    write_safetensors(folder / name, std::move(shards[i]));
+    written.insert(name);
+  }
+  const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+  write_file_atomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+  remove_stale_files(folder, written);
+}
+
+}  // namespace refract

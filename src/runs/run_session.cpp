@@ -1,0 +1,78 @@
+#include "runs/run_session.h"
+
+#include "analysis/model_flops.h"
+#include "analysis/peak.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "formats/checkpoint.h"
+#include "runs/session.h"
+#include "transforms/peft.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+Arithmetic arithmetic(const RunConfig& config) {
+  return config.train.precision == "bf16" ? Arithmetic::kBf16 : Arithmetic::kFp32;
+}
+
+}  // namespace
+
+Dataset open_run_data(RunConfig& config, const fs::path& source, bool names_tokenizer) {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!source.empty() && !names_tokenizer) tokenizer = folder_tokenizer(source);
+  Dataset data = open_dataset(config.data, tokenizer);
+  resolve(config.model, data.tokenizer ? data.tokenizer->vocab_size() : 0, config.data.context);
+  check_tokens(*data.train, config.model.vocab_size, "the training tokens");
+  if (data.validation)
+    check_tokens(*data.validation, config.model.vocab_size, "the validation tokens");
+  return data;
+}
+
+RunSession open_session(RunConfig config, const Dataset& data, const fs::path& source,
+                        at::Device device, const std::string& where) {
+  RunSession session;
+  session.config = std::move(config);
+  session.data = data;
+  TransformedModel planned = plan_model(session.config, where);
+  session.plan = plan_table(planned);
+  session.transforms = transforms_toml(planned.rules, planned.plan);
+  session.model = std::move(planned.decoder);
+  session.steps = resolve_steps(session.config, session.model->arena().count());
+  if (session.steps == 0) fail_usage("{}: set train.steps or train.tokens", where);
+  session.model->allocate(device, compute_dtype(session.config));
+  session.model->initialize(static_cast<uint64_t>(session.config.run.seed));
+  if (!source.empty()) session.taken_over = start_from_weights(*session.model, source);
+  if (!session.config.init.adapter.empty())
+    load_adapter(*session.model, planned.rules, session.config.init.adapter);
+  return session;
+}
+
+void make_run_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) fail("can't make the run folder '{}': {}", folder.string(), error.message());
+}
+
+void write_run_settings(const RunSession& session) {
+  const fs::path folder = session.config.run.dir;
+  write_file_atomically(folder / "config.toml", to_toml(session.config));
+  if (!session.transforms.empty())
+    write_file_atomically(folder / "transforms.toml", session.transforms);
+}
+
+RunReporter::Options reporter_options(const RunSession& session, at::Device device) {
+  const RunConfig& config = session.config;
+  RunReporter::Options options;
+  options.folder = config.run.dir;
+  options.steps =
+      static_cast<int64_t>(cost_of_run(config, *session.model, session.steps).run.steps);
+  const DecoderShape shape = shape_of(*session.model, config.data.context);
+  options.flops_per_token = training_flops_per_token(shape).total();
+  options.guide_flops_per_token = guide_flops_per_token(shape).total();
+  options.peak_flops = peak_flops(device_name(device), arithmetic(config)).value_or(0);
+  return options;
+}
+
+}  // namespace refract

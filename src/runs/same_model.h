@@ -1,0 +1,15 @@
+// Whether two models are points of one space.
+#pragma once
+#include <string>
+
+#include "runs/session.h"
+
+namespace refract {
+
+// The first difference in architecture, vocabulary or transforms between two models, as
+// "model.hidden_size is 64 in the first and 32 in the second"; empty where there is none. What
+// does not change the function of the weights (dropout, starting values, the preset's name) may
+// differ.
+std::string first_difference(const LoadedModel& a, const LoadedModel& b);
+
+}  // namespace refract

@@ -1,0 +1,189 @@
+#include "studies/sweep_runner.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "core/child_process.h"
+#include "core/error.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "report/divergence.h"
+#include "train/signals.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPause{50};
+constexpr milliseconds kLook{500};  // between two looks at a run's metrics
+constexpr std::chrono::seconds kPatience{60};
+constexpr const char* kOutcome = "outcome.json";
+
+// The program's last words, without their "refract: ".
+std::string last_line(const fs::path& path) {
+  std::string text = fs::exists(path) ? read_file(path) : "";
+  text.erase(text.find_last_not_of(" \n") + 1);
+  text = text.substr(text.rfind('\n') + 1);
+  return text.starts_with("refract: ") ? text.substr(9) : text;
+}
+
+// Whether the run said that a signal ended it after it had saved.
+bool was_stopped(const fs::path& folder) {
+  if (!fs::exists(folder / kOutcome)) return false;
+  const auto outcome = nlohmann::json::parse(read_file(folder / kOutcome), nullptr, false);
+  return outcome.is_object() && !outcome.value("finished", true);
+}
+
+}  // namespace
+
+SweepLock::SweepLock(const fs::path& folder) {
+  const fs::path path = folder / ".lock";
+  // Not O_CLOEXEC: the runs inherit it.
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT, 0644);
+  if (fd_ < 0) fail("can't write '{}': {}", path.string(), std::strerror(errno));
+  const Clock::time_point give_up = Clock::now() + kPatience;
+  bool said = false;
+  while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+    if (!said) log_info("'{}' is in use by another sweep or its runs; waiting", folder.string());
+    said = true;
+    if (Clock::now() > give_up || StopSignals::received() != 0) {
+      ::close(fd_);
+      fail("'{}' is in use by another sweep or its runs; wait for them, or choose another --out",
+           folder.string());
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+SweepLock::~SweepLock() { ::close(fd_); }
+
+SweepRunner::SweepRunner(Options options, SweepRecord& sweep)
+    : options_(std::move(options)),
+      sweep_(sweep),
+      progress_("sweep", static_cast<int64_t>(sweep.runs.size())) {}
+
+bool SweepRunner::run(const std::vector<size_t>& wanted) {
+  std::vector<size_t> waiting;
+  std::ranges::copy_if(wanted, std::back_inserter(waiting),
+                       [this](size_t run) { return !has_ended(sweep_.runs[run].state); });
+  ended_ = static_cast<int64_t>(sweep_.runs.size() - waiting.size());
+  std::reverse(waiting.begin(), waiting.end());  // taken from the back
+  while (!children_.empty() || (!waiting.empty() && !stopping_)) {
+    if (!stopping_ && StopSignals::received() != 0) {
+      stopping_ = true;
+      log_info("stopping; {} run(s) save and end", children_.size());
+      for (const auto& [pid, child] : children_) ::kill(pid, SIGTERM);
+    }
+    while (!stopping_ && !waiting.empty() &&
+           static_cast<int64_t>(children_.size()) < options_.jobs) {
+      start_next(waiting);
+    }
+    std::this_thread::sleep_for(kPause);
+    reap();
+    watch();
+  }
+  progress_.finish();
+  return !stopping_;
+}
+
+int64_t SweepRunner::free_slot() const {
+  std::set<int64_t> taken;
+  for (const auto& [pid, child] : children_) taken.insert(child.slot);
+  int64_t slot = 0;
+  while (taken.contains(slot)) ++slot;
+  return slot;
+}
+
+void SweepRunner::start_next(std::vector<size_t>& waiting) {
+  Child child{.run = waiting.back(), .slot = free_slot()};
+  waiting.pop_back();
+  const SweepRun& run = sweep_.runs[child.run];
+  const fs::path folder = options_.folder / run.name;
+  fs::create_directories(folder);
+  set_state(child.run, SweepState::kRunning);
+  log_info("started {}", run.name);
+  ChildProcess process;
+  process.arguments = options_.arguments(run);
+  process.environment = device_environment(child.slot);
+  process.output = folder / kOutcome;
+  process.errors = folder / "output.txt";
+  children_.emplace(start_program(process), child);
+}
+
+void SweepRunner::reap() {
+  for (auto it = children_.begin(); it != children_.end();) {
+    int status = 0;
+    if (::waitpid(it->first, &status, WNOHANG) != it->first) {
+      ++it;
+      continue;
+    }
+    const Child child = it->second;
+    it = children_.erase(it);
+    end(child, status);
+  }
+}
+
+// What a run came to. Its own metrics say whether it diverged, however it ended.
+void SweepRunner::end(const Child& child, int status) {
+  const fs::path folder = options_.folder / sweep_.runs[child.run].name;
+  const std::string reason =
+      child.diverged.empty() ? divergence(read_metrics(folder), options_.margin) : child.diverged;
+  if (!reason.empty()) {
+    set_state(child.run, SweepState::kDiverged, reason);
+  } else if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    set_state(child.run, SweepState::kFinished);
+  } else if (was_stopped(folder) || stopping_) {
+    set_state(child.run, SweepState::kStopped);
+  } else if (WIFSIGNALED(status)) {
+    set_state(
+        child.run, SweepState::kFailed,
+        fmt::format("killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status))));
+  } else {
+    set_state(child.run, SweepState::kFailed, last_line(folder / "output.txt"));
+  }
+  const SweepRun& run = sweep_.runs[child.run];
+  ended_ += 1;
+  log_info("{} {}{}", state_name(run.state), run.name, run.reason.empty() ? "" : ": " + run.reason);
+  options_.on_change();
+}
+
+// Ends runs that have diverged.
+void SweepRunner::watch() {
+  for (auto& [pid, child] : children_) {
+    const Clock::time_point now = Clock::now();
+    if (now < child.next_look || !child.diverged.empty()) continue;
+    child.diverged =
+        divergence(read_metrics(options_.folder / sweep_.runs[child.run].name), options_.margin);
+    if (!child.diverged.empty()) ::kill(pid, SIGTERM);
+    // A long run's file takes a while to read: at most a twentieth of the time goes into it.
+    const Clock::time_point done = Clock::now();
+    child.next_look = done + std::max<Clock::duration>(kLook, 20 * (done - now));
+  }
+  show();
+}
+
+void SweepRunner::set_state(size_t run, SweepState state, const std::string& reason) {
+  sweep_.runs[run].state = state;
+  sweep_.runs[run].reason = reason;
+  write_sweep(options_.folder, sweep_);
+}
+
+void SweepRunner::show() {
+  std::string names;
+  for (const auto& [pid, child] : children_) names += sweep_.runs[child.run].name + " ";
+  progress_.update(ended_, names);
+}
+
+}  // namespace refract

@@ -1,0 +1,62 @@
+#include "transforms/optical/optical_attention.h"
+
+#include <ATen/ops/tensor.h>
+
+#include <limits>
+
+#include "core/error.h"
+#include "model/dense.h"
+#include "ops/optical/attention/attention.h"
+
+namespace refract {
+namespace {
+
+class OpticalAttention : public AttentionCore {
+ public:
+  OpticalAttention(Build build, const AttentionSpec& spec, const OpticalParameters& parameters)
+      : spec_(spec), parameters_(parameters) {
+    const float inf = std::numeric_limits<float>::infinity();
+    ranges_ = build.buffers.declare(
+        spec.name + ".ranges",
+        at::tensor({inf, -inf}, at::kFloat).expand({attention_op::kRoles, 2}).contiguous());
+  }
+
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
+                     const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override {
+    at::Tensor k = k_BTKD, v = v_BTKD;
+    if (context.cache) {
+      std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
+      k = k.transpose(1, 2);
+      v = v.transpose(1, 2);
+    }
+    OpticalAttentionSettings settings;
+    static_cast<OpticalSettings&>(settings) =
+        optical_settings(parameters_, context, {spec_.name + ".qk", spec_.name + ".av"});
+    settings.scale = spec_.scale;
+    settings.scaled_score_range = parameters_.scaled_qk_range();
+    settings.ranges_set = ranges_set_;
+    const at::Tensor y = optical_attention(q_BTHD, k, v, ranges_->tensor, settings);
+    ranges_set_ |= context.training;
+    return y.reshape({y.size(0), y.size(1), spec_.num_heads * spec_.head_dim});
+  }
+
+ private:
+  AttentionSpec spec_;
+  OpticalParameters parameters_;
+  BufferStore::Buffer* ranges_;
+  bool ranges_set_ = false;  // by a training call of ours, so known without asking the device
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionCore> make_optical_attention(Build build, const AttentionSpec& spec,
+                                                      const OpticalParameters& parameters) {
+  if (parameters.q_bypass) return std::make_unique<SdpaAttention>(spec);
+  if (spec.dropout > 0) {
+    fail_usage("'{}': optical attention has no dropout; set model.attention_dropout = 0",
+               spec.name);
+  }
+  return std::make_unique<OpticalAttention>(build, spec, parameters);
+}
+
+}  // namespace refract

@@ -1,0 +1,87 @@
+// Writing shards.
+#include "data/shards.h"
+
+#include <gtest/gtest.h>
+
+#include "core/files.h"
+#include "data/tokens.h"
+#include "support/data_tools.h"
+
+namespace refract {
+namespace {
+
+std::vector<int32_t> read_all(const std::vector<std::filesystem::path>& files) {
+  const auto stream = open_shards(files);
+  std::vector<int32_t> tokens(static_cast<size_t>(stream->size()));
+  stream->read(0, tokens);
+  return tokens;
+}
+
+TEST(ShardWriter, RoundTripsInShardsOfTheAskedSize) {
+  for (const int bytes : {2, 4}) {
+    const TempFolder folder;
+    std::filesystem::create_directories(folder.str("out"));
+    ShardWriter writer(folder / "out", "x_train", bytes, 10);
+    std::vector<int32_t> all;
+    for (int32_t i = 0; i < 34; ++i) all.push_back(bytes == 2 ? 65535 - i : 0x7fffffff - i);
+    writer.append(std::span(all).first(3));
+    writer.append({});
+    writer.append(std::span(all).subspan(3, 29));
+    writer.append(std::span(all).subspan(32));
+    const auto files = writer.finish();
+    ASSERT_EQ(files.size(), 4u);
+    EXPECT_EQ(files[3].filename(), "x_train_000003.bin");
+    EXPECT_EQ(std::filesystem::file_size(files[0]), 1024u + 10u * static_cast<unsigned>(bytes));
+    EXPECT_EQ(std::filesystem::file_size(files[3]), 1024u + 4u * static_cast<unsigned>(bytes));
+    EXPECT_EQ(writer.tokens(), 34);
+    EXPECT_EQ(read_all(files), all);
+  }
+}
+
+TEST(ShardWriter, ExactMultipleLeavesNoEmptyShard) {
+  const TempFolder folder;
+  ShardWriter writer(folder.str(), "x", 2, 5);
+  const std::vector<int32_t> tokens(10, 3);
+  writer.append(tokens);
+  EXPECT_EQ(writer.finish().size(), 2u);
+}
+
+TEST(ShardWriter, NothingWrittenIsNoFile) {
+  const TempFolder folder;
+  ShardWriter writer(folder.str(), "x", 2);
+  EXPECT_TRUE(writer.finish().empty());
+  EXPECT_TRUE(std::filesystem::is_empty(folder.str()));
+}
+
+TEST(ShardWriter, UnfinishedShardsLeaveNothing) {
+  const TempFolder folder;
+  {
+    ShardWriter writer(folder.str(), "x", 2);
+    writer.append(std::vector<int32_t>{1, 2, 3});
+    EXPECT_FALSE(std::filesystem::exists(folder / "x_000000.bin"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.str()));
+}
+
+TEST(ShardWriter, RefusesIdsThatDoNotFit) {
+  const TempFolder folder;
+  ShardWriter narrow(folder.str(), "n", 2), wide(folder.str(), "w", 4);
+  expect_error([&] { narrow.append(std::vector<int32_t>{1, 65536}); }, {"65536", "16-bit"});
+  expect_error([&] { wide.append(std::vector<int32_t>{-5}); }, {"-5"});
+  expect_error([&] { ShardWriter(folder.str(), "z", 2, 0); }, {"tokens per shard"});
+}
+
+TEST(ShardWriter, WidthFollowsTheVocabulary) {
+  EXPECT_EQ(token_bytes_for(65), 2);
+  EXPECT_EQ(token_bytes_for(65536), 2);
+  EXPECT_EQ(token_bytes_for(65537), 4);
+}
+
+TEST(ShardWriter, SaysWhereItCannotWrite) {
+  const TempFolder folder;
+  ShardWriter writer(folder / "missing", "x", 2);
+  expect_error([&] { writer.append(std::vector<int32_t>{1}); }, {"missing", "No such file"});
+}
+
+}  // namespace
+}  // namespace refract

@@ -1,0 +1,148 @@
+// Where documents come from, and what is refused.
+#include "data/source.h"
+
+#include <gtest/gtest.h>
+
+#include "support/data_tools.h"
+
+namespace refract {
+namespace {
+
+std::vector<std::string> documents(DocumentSource& source) {
+  std::vector<std::string> all;
+  while (const auto document = source.next()) all.emplace_back(document->text);
+  return all;
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(Source, ReadsTextAndJsonLines) {
+  const TempFolder folder;
+  write_text(folder / "a.txt", "one\ntwo\n");
+  write_text(folder / "b.jsonl",
+             "{\"text\": \"x \\u00e9\", \"id\": 1}\r\n\n{\"text\": \"\"}\n{\"text\":\"last\"}");
+  const auto source = open_source({folder.str("b.jsonl"), folder.str("a.txt")});
+  const Strings expected = {"x \xc3\xa9", "last", "one\ntwo\n"};
+  EXPECT_EQ(documents(*source), expected);
+  EXPECT_EQ(source->bytes_read(), source->total_bytes());
+  EXPECT_FALSE(source->next());
+  source->rewind();
+  EXPECT_EQ(source->bytes_read(), 0);
+  EXPECT_EQ(documents(*source), expected);
+}
+
+TEST(Source, DocumentsOutliveTheSource) {
+  const TempFolder folder;
+  write_text(folder / "a.txt", "still here");
+  auto source = open_source({folder.str("a.txt")});
+  const auto document = source->next();
+  source.reset();
+  EXPECT_EQ(document->text, "still here");
+}
+
+TEST(Source, FoldersAreReadInOrderOfName) {
+  const TempFolder folder;
+  write_text(folder / "c/z.txt", "3");
+  write_text(folder / "c/a/y.txt", "1");
+  write_text(folder / "c/b.TXT", "2");
+  write_text(folder / "c/readme.md", "no");
+  write_text(folder / "c/.git/x.txt", "no");
+  write_text(folder / "c/.hidden.txt", "no");
+  EXPECT_EQ(documents(*open_source({folder.str("c")})), (Strings{"1", "2", "3"}));
+  EXPECT_EQ(documents(*open_source({folder.str("c/*.txt")})), (Strings{"3"}));
+  EXPECT_EQ(documents(*open_source({folder.str("[c]/?")})), (Strings{"1"}));
+}
+
+TEST(Source, NamesTheBadLine) {
+  const TempFolder folder;
+  const auto expect_refused = [&](const std::string& text, std::initializer_list<std::string> why) {
+    write_text(folder / "b.jsonl", "{\"text\":\"good\"}\n\n" + text + "\n");
+    const auto source = open_source({folder.str("b.jsonl")});
+    EXPECT_TRUE(source->next());
+    expect_error([&] { source->next(); }, {"b.jsonl:3:"});
+    source->rewind();
+    source->next();
+    expect_error([&] { source->next(); }, why);
+  };
+  expect_refused("{\"text\": \"cut", {"not JSON"});
+  expect_refused("[1]", {"not a JSON object"});
+  expect_refused("{\"body\":\"x\",\"id\":1}", {"no field 'text'", "body, id", "data.text_field"});
+  expect_refused("{\"text\":5}", {"'text' is not a text"});
+}
+
+TEST(Source, FieldIsSettable) {
+  const TempFolder folder;
+  write_text(folder / "b.jsonl", "{\"text\":\"no\",\"body\":\"yes\"}\n");
+  const auto source = open_source({folder.str("b.jsonl")}, {"body", 1});
+  EXPECT_EQ(documents(*source), Strings{"yes"});
+  EXPECT_NE(source->identity(), open_source({folder.str("b.jsonl")})->identity());
+}
+
+TEST(Source, IdentityFollowsContentAndSettings) {
+  const TempFolder folder;
+  write_text(folder / "a.txt", "one");
+  const std::string first = open_source({folder.str("a.txt")})->identity();
+  EXPECT_EQ(first, open_source({folder.str("a.txt")})->identity());
+  write_text(folder / "a.txt", "longer");
+  EXPECT_NE(first, open_source({folder.str("a.txt")})->identity());
+  EXPECT_NE(open_source({"stories:1KB"}, {"text", 1})->identity(),
+            open_source({"stories:1KB"}, {"text", 2})->identity());
+}
+
+TEST(Source, RefusesWhatItCannotRead) {
+  const TempFolder folder;
+  write_text(folder / "t.csv", "a,b");
+  write_text(folder / "p/x.parquet", "PAR1");
+  write_text(folder / "e/readme.md", "x");
+  write_text(folder / "a.txt", "x");
+  write_text(folder / "s.bin", "abcd");
+  const auto open = [](const Strings& paths) { return [paths] { open_source(paths); }; };
+  expect_error(open({folder.str("none.txt")}), {"none.txt", "no file or folder"});
+  expect_error(open({folder.str("*.none")}), {"no file matches", "*.none"});
+  expect_error(open({folder.str("t.csv")}), {"t.csv", ".jsonl"});
+  expect_error(open({folder.str("p/x.parquet")}), {"Parquet", ".jsonl"});
+  expect_error(open({folder.str("p")}), {"Parquet", ".jsonl"});
+  expect_error(open({folder.str("e")}), {"holds no .txt"});
+  expect_error(open({folder.str("a.txt"), folder.str("s.bin")}), {"mixes", "a.txt", "s.bin"});
+  expect_error(open({folder.str("s.bin")}), {"shards"});
+  expect_error(open({}), {"data.path"});
+  expect_error(open({"stories:many"}), {"'many'", "20MB"});
+}
+
+TEST(Source, ShardsAreSortedIntoTrainingAndValidation) {
+  const TempFolder folder;
+  for (const char* name : {"n/train.bin", "n/val.bin", "l/f_train_000001.bin",
+                           "l/f_train_000000.bin", "l/f_val_000000.bin"}) {
+    write_text(folder / name, "abcd");
+  }
+  const SourcePaths nano = expand_paths({folder.str("n")});
+  ASSERT_EQ(nano.shards.size(), 1u);
+  EXPECT_EQ(nano.validation_shards.size(), 1u);
+  const SourcePaths llmc = expand_paths({folder.str("l/f_*.bin")});
+  ASSERT_EQ(llmc.shards.size(), 2u);
+  EXPECT_EQ(llmc.shards[0].filename(), "f_train_000000.bin");
+  EXPECT_EQ(llmc.validation_shards.size(), 1u);
+}
+
+TEST(Source, SizesAreReadInPowersOfTen) {
+  EXPECT_EQ(parse_size("20MB"), 20'000'000);
+  EXPECT_EQ(parse_size("1.5 gb"), 1'500'000'000);
+  EXPECT_EQ(parse_size("300KB"), 300'000);
+  EXPECT_EQ(parse_size("7k"), 7'000);
+  EXPECT_EQ(parse_size("12345"), 12'345);
+  for (const char* bad : {"", "MB", "-1MB", "0", "5TBs", "nan", "inf", "1e300", "20 M B"}) {
+    EXPECT_THROW(parse_size(bad), Error) << bad;
+  }
+}
+
+TEST(Source, StoriesEndBehindTheSize) {
+  const auto source = open_source({"stories:20KB"}, {"text", 3});
+  const Strings stories = documents(*source);
+  size_t bytes = 0;
+  for (const std::string& story : stories) bytes += story.size();
+  EXPECT_GE(bytes, 20'000u);
+  EXPECT_LT(bytes - stories.back().size(), 20'000u);
+}
+
+}  // namespace
+}  // namespace refract

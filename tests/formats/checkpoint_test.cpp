@@ -1,0 +1,168 @@
+#include "formats/checkpoint.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "support/scratch.h"
+#include "support/small_models.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::error_of;
+using testing::make_decoder;
+using testing::Scratch;
+
+// A layer that keeps a running number and, if asked to, parameters that no family knows.
+class OddFactory : public DenseFactory {
+ public:
+  explicit OddFactory(bool own_parameters) : own_parameters_(own_parameters) {}
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    for (const LinearSpec& member : spec.members) {
+      build.buffers.declare(member.name + ".range", at::zeros({2}));
+      if (own_parameters_)
+        build.arena.declare(
+            {member.name + ".lora_A.weight", {2, member.in_features}, Init::normal(1)});
+    }
+    return DenseFactory::projections(build, spec);
+  }
+
+ private:
+  bool own_parameters_;
+};
+
+void expect_equal(Decoder& a, Decoder& b) {
+  ASSERT_EQ(a.arena().layout(), b.arena().layout());
+  EXPECT_TRUE(at::equal(a.arena().master(), b.arena().master()));
+  EXPECT_TRUE(at::equal(a.arena().compute(), b.arena().compute()));
+  for (const BufferStore::Buffer& buffer : a.buffers().all()) {
+    EXPECT_TRUE(at::equal(buffer.tensor, b.buffers().find(buffer.name)->tensor)) << buffer.name;
+  }
+}
+
+std::string type_in(const fs::path& folder) { return read_config_json(folder)["model_type"]; }
+
+TEST(CheckpointTest, EverySettingIsSavedAndLoaded) {
+  for (const auto& [name, config] : testing::every_setting()) {
+    Scratch scratch;
+    auto saved = make_decoder(config, at::kBFloat16);
+    save_model(*saved, scratch / "m");
+    const std::string family = hf_family(config).name;
+    EXPECT_EQ(type_in(scratch / "m"), family.empty() ? "refract" : family) << name;
+    ModelConfig read = read_model_config(scratch / "m");
+    auto loaded = make_decoder(read, at::kBFloat16, DenseFactory(), 2);
+    EXPECT_FALSE(at::equal(saved->arena().master(), loaded->arena().master()));
+    load_weights(*loaded, scratch / "m");
+    expect_equal(*saved, *loaded);
+    save_model(*saved, scratch / "own", {.max_shard_bytes = 500, .format = "refract"});
+    EXPECT_TRUE(fs::exists(scratch / "own" / "model.safetensors.index.json"));
+    auto again = make_decoder(read_model_config(scratch / "own"), at::kBFloat16, DenseFactory(), 2);
+    load_weights(*again, scratch / "own");
+    expect_equal(*saved, *again);
+  }
+}
+
+TEST(CheckpointTest, BuffersTravelWithEveryFormat) {
+  for (const char* format : {"gpt2", "refract"}) {
+    Scratch scratch;
+    auto saved = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(false));
+    double value = 1;
+    for (BufferStore::Buffer& buffer : saved->buffers().all()) buffer.tensor.fill_(value++);
+    save_model(*saved, scratch / "m", {.format = format});
+    EXPECT_EQ(fs::exists(scratch / "m" / "buffers.safetensors"), format == std::string("gpt2"));
+    auto loaded = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(false), 2);
+    load_weights(*loaded, scratch / "m");
+    expect_equal(*saved, *loaded);
+  }
+}
+
+TEST(CheckpointTest, ADenseCheckpointLeavesBuffersAlone) {
+  Scratch scratch;
+  auto dense = make_decoder(testing::small_gpt2());
+  save_model(*dense, scratch / "m");
+  auto odd = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(false), 2);
+  for (BufferStore::Buffer& buffer : odd->buffers().all()) buffer.tensor.fill_(5);
+  load_weights(*odd, scratch / "m");
+  EXPECT_EQ(odd->buffers().all()[0].tensor[0].item<float>(), 5);
+  // And the other way: buffers that the model does not have are an error.
+  save_model(*odd, scratch / "odd");
+  EXPECT_NE(error_of([&] { load_weights(*dense, scratch / "odd"); }).find("mlp.down_proj.range"),
+            std::string::npos);
+}
+
+TEST(CheckpointTest, ParametersWithoutAPlaceAreRefusedOrKeptInOurFormat) {
+  Scratch scratch;
+  auto odd = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(true));
+  const std::string message =
+      error_of([&] { save_model(*odd, scratch / "m", {.format = "gpt2"}); });
+  EXPECT_NE(message.find("lora_A.weight"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(scratch / "m"));
+  save_model(*odd, scratch / "m");
+  EXPECT_EQ(type_in(scratch / "m"), "refract");
+  auto loaded = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(true), 2);
+  load_weights(*loaded, scratch / "m");
+  expect_equal(*odd, *loaded);
+}
+
+TEST(CheckpointTest, AnotherFamilysFormatIsRefusedWithTheReason) {
+  Scratch scratch;
+  auto llama = make_decoder(testing::small_llama());
+  EXPECT_NE(error_of([&] { save_model(*llama, scratch / "m", {.format = "gpt2"}); }).find("llama"),
+            std::string::npos);
+  ModelConfig neither = testing::small_gpt2();
+  neither.norm = "rmsnorm";
+  auto decoder = make_decoder(neither);
+  EXPECT_NE(why_not(*decoder, "gpt2").find("rmsnorm"), std::string::npos);
+  EXPECT_NE(error_of([&] { save_model(*decoder, scratch / "m", {.format = "onnx"}); }).find("onnx"),
+            std::string::npos);
+}
+
+TEST(CheckpointTest, ANarrowerFileIsWidenedExactly) {
+  Scratch scratch;
+  auto saved = make_decoder(testing::small_llama());
+  for (at::ScalarType dtype : {at::kBFloat16, at::kHalf, at::kFloat}) {
+    save_model(*saved, scratch / "m", {.dtype = dtype});
+    auto loaded = make_decoder(testing::small_llama(), at::kFloat, DenseFactory(), 2);
+    load_weights(*loaded, scratch / "m");
+    EXPECT_TRUE(
+        at::equal(loaded->arena().master(), saved->arena().master().to(dtype).to(at::kFloat)));
+  }
+}
+
+TEST(CheckpointTest, AModelThatDoesNotFitIsLeftAlone) {
+  Scratch scratch;
+  save_model(*make_decoder(testing::small_gpt2()), scratch / "m");
+  ModelConfig wider = testing::small_gpt2();
+  wider.vocab_size = 14;
+  wider.num_hidden_layers = 3;
+  auto decoder = make_decoder(wider);
+  const at::Tensor before = decoder->arena().master().clone();
+  const std::string message = error_of([&] { load_weights(*decoder, scratch / "m"); });
+  EXPECT_NE(message.find("'transformer.wte.weight' F32 [13, 8]"), std::string::npos) << message;
+  EXPECT_NE(message.find("[14, 8]"), std::string::npos) << message;
+  EXPECT_NE(message.find("model.layers.2.input_layernorm.weight"), std::string::npos) << message;
+  EXPECT_TRUE(at::equal(before, decoder->arena().master()));
+}
+
+TEST(CheckpointTest, AReaderGivesTheFusedProjectionApart) {
+  Scratch scratch;
+  auto saved = make_decoder(testing::small_gpt2());
+  save_model(*saved, scratch / "m");
+  const CheckpointReader reader(scratch / "m");
+  EXPECT_EQ(reader.names().size(), saved->arena().parameters().size());
+  for (const Parameter& p : saved->arena().parameters()) {
+    EXPECT_EQ(reader.shape(p.name), p.shape) << p.name;
+    EXPECT_TRUE(at::equal(reader.read(p.name), saved->arena().value(&p))) << p.name;
+  }
+  EXPECT_NE(error_of([&] { reader.read("absent"); }).find("'absent'"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace refract
