@@ -5,7 +5,7 @@
 #include "cli/commands.h"
 #include "core/error.h"
 #include "core/progress.h"
-#include "data/source.h"
+#include "data/source_paths.h"
 #include "data/stories/stories.h"
 
 namespace refract {

@@ -3,7 +3,7 @@
 #include "cli/commands.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "data/source.h"
+#include "data/source_paths.h"
 #include "formats/checkpoint.h"
 #include "formats/hf_config.h"
 #include "runs/session.h"

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/source.h"
+#include "data/source_paths.h"
 #include "data/token_cache.h"
 
 namespace refract {

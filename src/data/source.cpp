@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "data/source_paths.h"
 #include "data/stories/stories.h"
 
 namespace refract {

@@ -1,7 +1,6 @@
 // Where documents come from: files, folders, globs and the story generator, read one after another.
 #pragma once
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,23 +31,8 @@ struct SourceOptions {
   uint64_t seed = 1;                // of the story generator
 };
 
-// The parts of a list of paths: text to tokenize, or token shards to use as they are.
-struct SourcePaths {
-  std::vector<std::string> text;                         // files and "stories:SIZE", in order
-  std::vector<std::filesystem::path> shards;             // of training, or all of them
-  std::vector<std::filesystem::path> validation_shards;  // val.bin, *_val_*.bin
-  bool is_shards() const { return !shards.empty() || !validation_shards.empty(); }
-};
-
-// Expands folders (recursively, sorted by name) and globs. Fails for a path that is missing, a glob
-// or folder without a usable file, an unknown kind of file, and a mix of text and shards.
-SourcePaths expand_paths(const std::vector<std::string>& paths);
-
 // Opens text sources: .txt (one document a file), .jsonl (one a line), "stories:20MB".
 std::unique_ptr<DocumentSource> open_source(const std::vector<std::string>& paths,
                                             const SourceOptions& options = {});
-
-// Bytes of "20MB", "1.5 GB", "300KB" or "12345" (powers of ten).
-int64_t parse_size(std::string_view text);
 
 }  // namespace refract

@@ -1,3 +1,5 @@
+#include "data/source_paths.h"
+
 #include <glob.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "data/source.h"
 
 namespace refract {
 namespace {

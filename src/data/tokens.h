@@ -1,9 +1,10 @@
-// Token shards, memory-mapped, and the windows that training and evaluation cut from them.
+// Streams of tokens: shards, memory-mapped, or tokens in memory.
 #pragma once
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace refract {
@@ -32,27 +33,5 @@ std::shared_ptr<TokenStream> slice_stream(std::shared_ptr<const TokenStream> who
 
 // Fails, naming the shard's largest id and the vocabulary, when a model can't read these tokens.
 void check_tokens(const TokenStream& stream, int64_t vocab_size, const std::string& name);
-
-// The order in which training windows are visited: epoch by epoch a keyed permutation of all
-// windows, without replacement. Stateless: sequence number g of a run is found in O(1), whatever
-// the world size or batch.
-class WindowOrder {
- public:
-  // Windows of context + 1 tokens (inputs and targets shifted by one) that start `context` tokens
-  // apart. Each epoch shifts all starts by a keyed offset, over a whole context where the stream is
-  // long enough, so that every token is reached and stands at every place of a window in turn.
-  // Fails if the stream has fewer than context + 1 tokens.
-  WindowOrder(int64_t num_tokens, int64_t context, uint64_t seed);
-  int64_t windows_per_epoch() const { return windows_; }
-  // First token of the g-th window of the run (g >= 0).
-  int64_t start(int64_t g) const;
-
- private:
-  int64_t windows_, context_, slack_;
-  uint64_t seed_;
-};
-
-// A keyed permutation of [0, n): a Feistel network with cycle walking.
-uint64_t permute_index(uint64_t index, uint64_t n, uint64_t seed, uint64_t epoch);
 
 }  // namespace refract

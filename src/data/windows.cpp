@@ -1,8 +1,10 @@
+#include "data/windows.h"
+
+#include <algorithm>
 #include <bit>
 
 #include "core/error.h"
 #include "core/random.h"
-#include "data/tokens.h"
 
 namespace refract {
 namespace {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/tokens.h"
+#include "data/windows.h"
 #include "model/decoder.h"
 #include "ops/common/cuda_runtime.h"
 #include "train/run_config.h"

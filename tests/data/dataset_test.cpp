@@ -1,51 +1,32 @@
-// From settings to token streams: splits, the cache, shards, and what is refused.
+// From settings to token streams: splits, shards, and what is refused.
 #include "data/dataset.h"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <thread>
+#include <string>
+#include <vector>
 
 #include "core/config.h"
-#include "core/files.h"
-#include "data/split.h"
-#include "data/token_cache.h"
-#include "data/tokenize.h"
-#include "support/data_tools.h"
+#include "core/error.h"
+#include "support/corpus.h"
+#include "support/errors.h"
+#include "support/token_files.h"
 
 namespace refract {
 namespace {
 
-std::vector<int32_t> all_tokens(const TokenStream& stream) {
-  std::vector<int32_t> tokens(static_cast<size_t>(stream.size()));
-  stream.read(0, tokens);
-  return tokens;
-}
+using testing::all_tokens;
+using testing::expect_error;
+using testing::write_values;
+
+using DatasetTest = testing::CorpusTest;
 
 std::string text_of(const Dataset& data, const TokenStream& stream) {
   return data.tokenizer->decode(all_tokens(stream));
 }
-
-class DatasetTest : public ::testing::Test {
- protected:
-  DatasetTest() { config_.cache = folder_.str("cache"); }
-  std::string add(const std::string& name, const std::string& text) {
-    write_text(folder_ / name, text);
-    return folder_.str(name);
-  }
-  size_t cached() const {
-    size_t folders = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_.str("cache"))) {
-      EXPECT_EQ(entry.path().string().find(".partial"), std::string::npos);
-      folders += entry.is_directory();
-    }
-    return folders;
-  }
-  TempFolder folder_;
-  DataConfig config_;
-};
 
 TEST_F(DatasetTest, CharactersAreSplitAsNanoGptDoes) {
   std::string text;
@@ -141,68 +122,6 @@ TEST_F(DatasetTest, NoValidationWhereNoneIsWanted) {
   EXPECT_EQ(data.validation->size(), 0);
 }
 
-TEST_F(DatasetTest, TheCacheIsUsedAgainAndFollowsItsInputs) {
-  const std::string path = add("a.txt", "some text for the cache");
-  config_.path = {path};
-  config_.tokenizer = "bytes";
-  const auto tokens = all_tokens(*open_dataset(config_).train);
-  EXPECT_EQ(cached(), 1u);
-  const auto stamp = [&] {
-    return std::filesystem::last_write_time(open_cached_corpus(config_, nullptr).corpus.train[0]);
-  };
-  const auto first = stamp();
-  EXPECT_EQ(all_tokens(*open_dataset(config_).train), tokens);
-  EXPECT_EQ(stamp(), first);
-  EXPECT_EQ(cached(), 1u);
-  config_.context = 5;  // of no weight for the tokens
-  open_dataset(config_);
-  EXPECT_EQ(cached(), 1u);
-  config_.tokenizer = "chars";
-  open_dataset(config_);
-  EXPECT_EQ(cached(), 2u);
-  config_.split = "characters";
-  open_dataset(config_);
-  EXPECT_EQ(cached(), 3u);
-  add("a.txt", "another text for the cache");
-  EXPECT_NE(all_tokens(*open_dataset(config_).train), tokens);
-  EXPECT_EQ(cached(), 4u);
-}
-
-// As ranks that start together do.
-TEST_F(DatasetTest, OneMakesTheCacheAndOthersWait) {
-  config_.path = {"stories:300KB"};
-  std::vector<std::vector<int32_t>> read(4);
-  std::vector<std::thread> threads;
-  for (auto& tokens : read) {
-    threads.emplace_back([&] { tokens = all_tokens(*open_dataset(config_).train); });
-  }
-  for (auto& thread : threads) thread.join();
-  for (const auto& tokens : read) EXPECT_EQ(tokens, read[0]);
-  EXPECT_GT(read[0].size(), 200000u);
-  EXPECT_EQ(cached(), 1u);
-}
-
-TEST_F(DatasetTest, ADamagedCacheIsMadeAgain) {
-  config_.path = {add("a.txt", "some text for the cache")};
-  const auto tokens = all_tokens(*open_dataset(config_).train);
-  const CachedCorpus cache = open_cached_corpus(config_, nullptr);
-  std::filesystem::resize_file(cache.corpus.train[0], 1030);
-  EXPECT_EQ(all_tokens(*open_dataset(config_).train), tokens);
-  std::filesystem::remove(cache.folder / "manifest.json");
-  EXPECT_EQ(all_tokens(*open_dataset(config_).train), tokens);
-  write_text(cache.folder.string() + ".partial/tokens_train_000000.bin", "left by a crash");
-  std::filesystem::remove_all(cache.folder);
-  EXPECT_EQ(all_tokens(*open_dataset(config_).train), tokens);
-  EXPECT_EQ(cached(), 1u);
-}
-
-TEST_F(DatasetTest, AFailureLeavesNothingInTheCache) {
-  config_.path = {add("a.jsonl", "{\"text\":\"x\"}\n{\"text\":\"y\"}\n{\"text\":\"z\"}\nbroken\n")};
-  config_.tokenizer = "bytes";
-  expect_error([&] { open_dataset(config_); }, {"a.jsonl:4:"});
-  EXPECT_EQ(cached(), 0u);
-}
-
 TEST_F(DatasetTest, EmptyCorporaAreRefused) {
   config_.path = {add("a.txt", "")};
   for (const char* tokenizer : {"chars", "bytes"}) {
@@ -255,53 +174,6 @@ TEST_F(DatasetTest, InvalidUtf8IsRepairedOnce) {
   EXPECT_EQ(text_of(data, *data.train),
             "ab\xef\xbf\xbd"
             "c\xef\xbf\xbd");
-}
-
-TEST_F(DatasetTest, TokenizeSplitsIntoShardsAndRefusesToMix) {
-  config_.path = {"stories:50KB"};
-  config_.tokenizer = "bytes";
-  TokenizeOptions options;
-  options.tokens_per_shard = 20000;
-  const auto tokenizer = make_tokenizer(config_);
-  const auto corpus = tokenize_corpus(config_, *tokenizer, folder_ / "out", options);
-  EXPECT_GE(corpus.train.size(), 2u);
-  EXPECT_EQ(corpus.train[0].filename(), "tokens_train_000000.bin");
-  EXPECT_EQ(open_shards(corpus.train)->size(), corpus.train_tokens);
-  EXPECT_EQ(open_shards(corpus.validation)->size(), corpus.validation_tokens);
-  expect_error([&] { tokenize_corpus(config_, *tokenizer, folder_ / "out", options); },
-               {"holds shards already"});
-  config_.path = {folder_.str("out")};
-  EXPECT_EQ(open_dataset(config_).train->size(), corpus.train_tokens);
-}
-
-// Cutting a long document must not change its tokens.
-TEST_F(DatasetTest, CutsKeepTheTokens) {
-  const auto source_text = [] {
-    std::string text;
-    const auto source = open_source({"stories:200KB"});
-    while (const auto story = source->next()) text += std::string(story->text) + "\n\n";
-    return text;
-  }();
-  std::vector<std::string> tokenizers = {"bytes"};
-  if (std::filesystem::exists("../shared/data/gpt2")) tokenizers.push_back("../shared/data/gpt2");
-  for (const std::string& name : tokenizers) {
-    const auto tokenizer = open_tokenizer(name);
-    const auto cuts = find_cuts(*tokenizer, source_text, 5000);
-    EXPECT_GT(cuts.size(), 20u);
-    EXPECT_EQ(cuts.back(), source_text.size());
-    std::vector<TokenId> parts;
-    size_t begin = 0;
-    for (const size_t end : cuts) {
-      const auto piece =
-          tokenizer->encode(std::string_view(source_text).substr(begin, end - begin));
-      parts.insert(parts.end(), piece.begin(), piece.end());
-      begin = end;
-    }
-    EXPECT_EQ(parts, tokenizer->encode(source_text)) << name;
-  }
-  const auto bytes = open_tokenizer("bytes");
-  EXPECT_EQ(find_cuts(*bytes, std::string(50000, '-'), 5000), std::vector<size_t>{50000});
-  EXPECT_TRUE(find_cuts(*bytes, "", 5000).empty());
 }
 
 TEST_F(DatasetTest, SettingsAreDescribed) {

@@ -5,21 +5,20 @@
 
 #include "core/files.h"
 #include "data/tokens.h"
-#include "support/data_tools.h"
+#include "support/corpus.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
 
-std::vector<int32_t> read_all(const std::vector<std::filesystem::path>& files) {
-  const auto stream = open_shards(files);
-  std::vector<int32_t> tokens(static_cast<size_t>(stream->size()));
-  stream->read(0, tokens);
-  return tokens;
-}
+using testing::all_tokens;
+using testing::expect_error;
+using testing::TemporaryFolder;
 
 TEST(ShardWriter, RoundTripsInShardsOfTheAskedSize) {
   for (const int bytes : {2, 4}) {
-    const TempFolder folder;
+    const TemporaryFolder folder;
     std::filesystem::create_directories(folder.str("out"));
     ShardWriter writer(folder / "out", "x_train", bytes, 10);
     std::vector<int32_t> all;
@@ -34,41 +33,41 @@ TEST(ShardWriter, RoundTripsInShardsOfTheAskedSize) {
     EXPECT_EQ(std::filesystem::file_size(files[0]), 1024u + 10u * static_cast<unsigned>(bytes));
     EXPECT_EQ(std::filesystem::file_size(files[3]), 1024u + 4u * static_cast<unsigned>(bytes));
     EXPECT_EQ(writer.tokens(), 34);
-    EXPECT_EQ(read_all(files), all);
+    EXPECT_EQ(all_tokens(*open_shards(files)), all);
   }
 }
 
 TEST(ShardWriter, ExactMultipleLeavesNoEmptyShard) {
-  const TempFolder folder;
-  ShardWriter writer(folder.str(), "x", 2, 5);
+  const TemporaryFolder folder;
+  ShardWriter writer(folder.path(), "x", 2, 5);
   const std::vector<int32_t> tokens(10, 3);
   writer.append(tokens);
   EXPECT_EQ(writer.finish().size(), 2u);
 }
 
 TEST(ShardWriter, NothingWrittenIsNoFile) {
-  const TempFolder folder;
-  ShardWriter writer(folder.str(), "x", 2);
+  const TemporaryFolder folder;
+  ShardWriter writer(folder.path(), "x", 2);
   EXPECT_TRUE(writer.finish().empty());
-  EXPECT_TRUE(std::filesystem::is_empty(folder.str()));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(ShardWriter, UnfinishedShardsLeaveNothing) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   {
-    ShardWriter writer(folder.str(), "x", 2);
+    ShardWriter writer(folder.path(), "x", 2);
     writer.append(std::vector<int32_t>{1, 2, 3});
     EXPECT_FALSE(std::filesystem::exists(folder / "x_000000.bin"));
   }
-  EXPECT_TRUE(std::filesystem::is_empty(folder.str()));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(ShardWriter, RefusesIdsThatDoNotFit) {
-  const TempFolder folder;
-  ShardWriter narrow(folder.str(), "n", 2), wide(folder.str(), "w", 4);
+  const TemporaryFolder folder;
+  ShardWriter narrow(folder.path(), "n", 2), wide(folder.path(), "w", 4);
   expect_error([&] { narrow.append(std::vector<int32_t>{1, 65536}); }, {"65536", "16-bit"});
   expect_error([&] { wide.append(std::vector<int32_t>{-5}); }, {"-5"});
-  expect_error([&] { ShardWriter(folder.str(), "z", 2, 0); }, {"tokens per shard"});
+  expect_error([&] { ShardWriter(folder.path(), "z", 2, 0); }, {"tokens per shard"});
 }
 
 TEST(ShardWriter, WidthFollowsTheVocabulary) {
@@ -78,7 +77,7 @@ TEST(ShardWriter, WidthFollowsTheVocabulary) {
 }
 
 TEST(ShardWriter, SaysWhereItCannotWrite) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   ShardWriter writer(folder / "missing", "x", 2);
   expect_error([&] { writer.append(std::vector<int32_t>{1}); }, {"missing", "No such file"});
 }

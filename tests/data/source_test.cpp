@@ -3,10 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include "support/data_tools.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
+
+using testing::expect_error;
+using testing::TemporaryFolder;
+using testing::write_text;
 
 std::vector<std::string> documents(DocumentSource& source) {
   std::vector<std::string> all;
@@ -17,7 +22,7 @@ std::vector<std::string> documents(DocumentSource& source) {
 using Strings = std::vector<std::string>;
 
 TEST(Source, ReadsTextAndJsonLines) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_text(folder / "a.txt", "one\ntwo\n");
   write_text(folder / "b.jsonl",
              "{\"text\": \"x \\u00e9\", \"id\": 1}\r\n\n{\"text\": \"\"}\n{\"text\":\"last\"}");
@@ -32,7 +37,7 @@ TEST(Source, ReadsTextAndJsonLines) {
 }
 
 TEST(Source, DocumentsOutliveTheSource) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_text(folder / "a.txt", "still here");
   auto source = open_source({folder.str("a.txt")});
   const auto document = source->next();
@@ -41,7 +46,7 @@ TEST(Source, DocumentsOutliveTheSource) {
 }
 
 TEST(Source, FoldersAreReadInOrderOfName) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_text(folder / "c/z.txt", "3");
   write_text(folder / "c/a/y.txt", "1");
   write_text(folder / "c/b.TXT", "2");
@@ -54,7 +59,7 @@ TEST(Source, FoldersAreReadInOrderOfName) {
 }
 
 TEST(Source, NamesTheBadLine) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto expect_refused = [&](const std::string& text, std::initializer_list<std::string> why) {
     write_text(folder / "b.jsonl", "{\"text\":\"good\"}\n\n" + text + "\n");
     const auto source = open_source({folder.str("b.jsonl")});
@@ -71,7 +76,7 @@ TEST(Source, NamesTheBadLine) {
 }
 
 TEST(Source, FieldIsSettable) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_text(folder / "b.jsonl", "{\"text\":\"no\",\"body\":\"yes\"}\n");
   const auto source = open_source({folder.str("b.jsonl")}, {"body", 1});
   EXPECT_EQ(documents(*source), Strings{"yes"});
@@ -79,7 +84,7 @@ TEST(Source, FieldIsSettable) {
 }
 
 TEST(Source, IdentityFollowsContentAndSettings) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_text(folder / "a.txt", "one");
   const std::string first = open_source({folder.str("a.txt")})->identity();
   EXPECT_EQ(first, open_source({folder.str("a.txt")})->identity());
@@ -90,7 +95,7 @@ TEST(Source, IdentityFollowsContentAndSettings) {
 }
 
 TEST(Source, RefusesWhatItCannotRead) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_text(folder / "t.csv", "a,b");
   write_text(folder / "p/x.parquet", "PAR1");
   write_text(folder / "e/readme.md", "x");
@@ -107,32 +112,6 @@ TEST(Source, RefusesWhatItCannotRead) {
   expect_error(open({folder.str("s.bin")}), {"shards"});
   expect_error(open({}), {"data.path"});
   expect_error(open({"stories:many"}), {"'many'", "20MB"});
-}
-
-TEST(Source, ShardsAreSortedIntoTrainingAndValidation) {
-  const TempFolder folder;
-  for (const char* name : {"n/train.bin", "n/val.bin", "l/f_train_000001.bin",
-                           "l/f_train_000000.bin", "l/f_val_000000.bin"}) {
-    write_text(folder / name, "abcd");
-  }
-  const SourcePaths nano = expand_paths({folder.str("n")});
-  ASSERT_EQ(nano.shards.size(), 1u);
-  EXPECT_EQ(nano.validation_shards.size(), 1u);
-  const SourcePaths llmc = expand_paths({folder.str("l/f_*.bin")});
-  ASSERT_EQ(llmc.shards.size(), 2u);
-  EXPECT_EQ(llmc.shards[0].filename(), "f_train_000000.bin");
-  EXPECT_EQ(llmc.validation_shards.size(), 1u);
-}
-
-TEST(Source, SizesAreReadInPowersOfTen) {
-  EXPECT_EQ(parse_size("20MB"), 20'000'000);
-  EXPECT_EQ(parse_size("1.5 gb"), 1'500'000'000);
-  EXPECT_EQ(parse_size("300KB"), 300'000);
-  EXPECT_EQ(parse_size("7k"), 7'000);
-  EXPECT_EQ(parse_size("12345"), 12'345);
-  for (const char* bad : {"", "MB", "-1MB", "0", "5TBs", "nan", "inf", "1e300", "20 M B"}) {
-    EXPECT_THROW(parse_size(bad), Error) << bad;
-  }
 }
 
 TEST(Source, StoriesEndBehindTheSize) {

@@ -10,36 +10,40 @@
 
 #include "core/error.h"
 #include "core/random.h"
-#include "support/data_tools.h"
+#include "support/corpus.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
+#include "support/token_files.h"
 
 namespace refract {
 namespace {
 
-std::vector<int32_t> read_all(const TokenStream& stream) {
-  std::vector<int32_t> tokens(static_cast<size_t>(stream.size()));
-  stream.read(0, tokens);
-  return tokens;
-}
+using testing::all_tokens;
+using testing::expect_error;
+using testing::TemporaryFolder;
+using testing::write_llmc;
+using testing::write_text;
+using testing::write_values;
 
 TEST(TokenStream, ReadsNanoGptFilesAsTheyAre) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_values<uint16_t>(folder / "train.bin", {5, 65535, 0, 7});
   const auto stream = open_shards({folder / "train.bin"});
-  EXPECT_EQ(read_all(*stream), (std::vector<int32_t>{5, 65535, 0, 7}));
+  EXPECT_EQ(all_tokens(*stream), (std::vector<int32_t>{5, 65535, 0, 7}));
   EXPECT_EQ(stream->max_token(), 65535);
 }
 
 TEST(TokenStream, ReadsBothWidthsOfLlmC) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_llmc<uint16_t>(folder / "a.bin", 20240520, 1, {1, 2, 50256});
   write_llmc<uint32_t>(folder / "b.bin", 20240801, 7, {3, 128000, 4});
   const auto stream = open_shards({folder / "a.bin", folder / "b.bin"});
-  EXPECT_EQ(read_all(*stream), (std::vector<int32_t>{1, 2, 50256, 3, 128000, 4}));
+  EXPECT_EQ(all_tokens(*stream), (std::vector<int32_t>{1, 2, 50256, 3, 128000, 4}));
   EXPECT_EQ(stream->max_token(), 128000);
 }
 
 TEST(TokenStream, ReadsAcrossShardsAtEveryPlace) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   std::vector<int32_t> all(40);
   std::iota(all.begin(), all.end(), 100);
   std::vector<std::filesystem::path> paths;
@@ -65,7 +69,7 @@ TEST(TokenStream, ReadsAcrossShardsAtEveryPlace) {
 }
 
 TEST(TokenStream, RefusesDamagedFilesByName) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto expect_refused = [&](const char* name, const char* why) {
     expect_error([&] { open_shards({folder / name}); }, {name, why});
   };
@@ -92,7 +96,7 @@ TEST(TokenStream, RefusesDamagedFilesByName) {
 }
 
 TEST(TokenStream, MaximumIsFoundAtEveryPlace) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   for (size_t place : {0u, 1u, 63u, 64u, 127u, 199u}) {
     std::vector<uint16_t> tokens(200, 9);
     tokens[place] = 40000;
@@ -112,7 +116,7 @@ TEST(TokenStream, ChecksTheVocabulary) {
 TEST(TokenStream, SlicesAreStreams) {
   const auto whole = make_token_stream({10, 11, 12, 13, 14});
   const auto slice = slice_stream(whole, 1, 4);
-  EXPECT_EQ(read_all(*slice), (std::vector<int32_t>{11, 12, 13}));
+  EXPECT_EQ(all_tokens(*slice), (std::vector<int32_t>{11, 12, 13}));
   std::vector<int32_t> out(1);
   EXPECT_THROW(slice->read(3, out), Error);
   EXPECT_THROW(slice_stream(whole, 3, 6), Error);
@@ -128,7 +132,7 @@ int64_t resident_bytes() {
 // A file of 400 MB without blocks of its own: nanoGPT's memory grew with what was read (nanoGPT
 // 287).
 TEST(TokenStream, ResidentMemoryStaysFlat) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_values<uint16_t>(folder / "large.bin", {1});
   std::filesystem::resize_file(folder / "large.bin", 400'000'000);
   const auto stream = open_shards({folder / "large.bin"});
@@ -152,7 +156,7 @@ TEST(TokenStream, ResidentMemoryStaysFlat) {
 }
 
 TEST(TokenStream, ThreadsReadTheSame) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   std::vector<uint16_t> tokens(2'000'000);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint16_t>(i * 40503u >> 4);
   write_values<uint16_t>(folder / "t.bin", tokens);

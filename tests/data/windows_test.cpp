@@ -1,11 +1,15 @@
 // The order of training windows: a permutation in every epoch, found in O(1).
+#include "data/windows.h"
+
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <set>
+#include <vector>
 
 #include "core/error.h"
-#include "data/tokens.h"
 
 namespace refract {
 namespace {

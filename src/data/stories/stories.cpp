@@ -1,16 +1,16 @@
 #include "data/stories/stories.h"
 
 #include "core/random.h"
-#include "data/stories/story_world.h"
+#include "data/stories/character_plots.h"
+#include "data/stories/deed_plots.h"
+#include "data/stories/teller.h"
+#include "data/stories/thing_plots.h"
 
 namespace refract {
 namespace {
 
 using stories::Dice;
 using stories::Plot;
-using stories::plots_a;
-using stories::plots_b;
-using stories::plots_c;
 using stories::Teller;
 
 constexpr int kLeastWords = 80, kMostWords = 250;
@@ -28,7 +28,8 @@ int count_words(std::string_view text) {
 }
 
 Plot choose_plot(Dice& dice) {
-  const std::span<const Plot> parts[] = {plots_a(), plots_b(), plots_c()};
+  const std::span<const Plot> parts[] = {stories::thing_plots(), stories::deed_plots(),
+                                         stories::character_plots()};
   size_t total = 0;
   for (const auto& part : parts) total += part.size();
   size_t index = dice.below(static_cast<uint32_t>(total));

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/stories/story_words.h"
+#include "data/stories/words.h"
 #include "ops/common/philox.h"
 
 namespace refract::stories {
@@ -109,9 +109,7 @@ class Teller {
   bool animals_only_ = false;
 };
 
+// Tells one story, from its people and things to its end.
 using Plot = void (*)(Teller&);
-std::span<const Plot> plots_a();
-std::span<const Plot> plots_b();
-std::span<const Plot> plots_c();
 
 }  // namespace refract::stories

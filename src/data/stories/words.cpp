@@ -1,4 +1,4 @@
-#include "data/stories/story_words.h"
+#include "data/stories/words.h"
 
 #include <algorithm>
 #include <stdexcept>

@@ -1,5 +1,4 @@
-// Plots about characters: fables, fears, lies, wishes, newcomers.
-#include "data/stories/story_world.h"
+#include "data/stories/character_plots.h"
 
 namespace refract::stories {
 namespace {
@@ -285,6 +284,6 @@ constexpr Plot kPlots[] = {seasons, race, wish, truth, storm, newcomer};
 
 }  // namespace
 
-std::span<const Plot> plots_c() { return kPlots; }
+std::span<const Plot> character_plots() { return kPlots; }
 
 }  // namespace refract::stories

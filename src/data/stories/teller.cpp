@@ -1,4 +1,4 @@
-#include "data/stories/story_world.h"
+#include "data/stories/teller.h"
 
 #include <fmt/format.h>
 

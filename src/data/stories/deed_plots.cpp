@@ -1,5 +1,4 @@
-// Plots about deeds: rescues, journeys, skills, baking, gardens.
-#include "data/stories/story_world.h"
+#include "data/stories/deed_plots.h"
 
 namespace refract::stories {
 namespace {
@@ -242,6 +241,6 @@ constexpr Plot kPlots[] = {rescue, journey, journey, skill, baking, garden};
 
 }  // namespace
 
-std::span<const Plot> plots_b() { return kPlots; }
+std::span<const Plot> deed_plots() { return kPlots; }
 
 }  // namespace refract::stories

@@ -1,5 +1,4 @@
-// Plots about things: lost, broken, given, traded, taken.
-#include "data/stories/story_world.h"
+#include "data/stories/thing_plots.h"
 
 namespace refract::stories {
 namespace {
@@ -265,6 +264,6 @@ constexpr Plot kPlots[] = {lost_thing, lost_thing, quarrel, gift, thief, trades}
 
 }  // namespace
 
-std::span<const Plot> plots_a() { return kPlots; }
+std::span<const Plot> thing_plots() { return kPlots; }
 
 }  // namespace refract::stories

@@ -1,0 +1,26 @@
+// What the paths of a corpus stand for: files, folders, globs, "stories:20MB".
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace refract {
+
+// The parts of a list of paths: text to tokenize, or token shards to use as they are.
+struct SourcePaths {
+  std::vector<std::string> text;                         // files and "stories:SIZE", in order
+  std::vector<std::filesystem::path> shards;             // of training, or all of them
+  std::vector<std::filesystem::path> validation_shards;  // val.bin, *_val_*.bin
+  bool is_shards() const { return !shards.empty() || !validation_shards.empty(); }
+};
+
+// Expands folders (recursively, sorted by name) and globs. Fails for a path that is missing, a glob
+// or folder without a usable file, an unknown kind of file, and a mix of text and shards.
+SourcePaths expand_paths(const std::vector<std::string>& paths);
+
+// Bytes of "20MB", "1.5 GB", "300KB" or "12345" (powers of ten).
+int64_t parse_size(std::string_view text);
+
+}  // namespace refract

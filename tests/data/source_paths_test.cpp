@@ -1,0 +1,41 @@
+#include "data/source_paths.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "support/temporary_folder.h"
+
+namespace refract {
+namespace {
+
+using testing::TemporaryFolder;
+using testing::write_text;
+
+TEST(Source, ShardsAreSortedIntoTrainingAndValidation) {
+  const TemporaryFolder folder;
+  for (const char* name : {"n/train.bin", "n/val.bin", "l/f_train_000001.bin",
+                           "l/f_train_000000.bin", "l/f_val_000000.bin"}) {
+    write_text(folder / name, "abcd");
+  }
+  const SourcePaths nano = expand_paths({folder.str("n")});
+  ASSERT_EQ(nano.shards.size(), 1u);
+  EXPECT_EQ(nano.validation_shards.size(), 1u);
+  const SourcePaths llmc = expand_paths({folder.str("l/f_*.bin")});
+  ASSERT_EQ(llmc.shards.size(), 2u);
+  EXPECT_EQ(llmc.shards[0].filename(), "f_train_000000.bin");
+  EXPECT_EQ(llmc.validation_shards.size(), 1u);
+}
+
+TEST(Source, SizesAreReadInPowersOfTen) {
+  EXPECT_EQ(parse_size("20MB"), 20'000'000);
+  EXPECT_EQ(parse_size("1.5 gb"), 1'500'000'000);
+  EXPECT_EQ(parse_size("300KB"), 300'000);
+  EXPECT_EQ(parse_size("7k"), 7'000);
+  EXPECT_EQ(parse_size("12345"), 12'345);
+  for (const char* bad : {"", "MB", "-1MB", "0", "5TBs", "nan", "inf", "1e300", "20 M B"}) {
+    EXPECT_THROW(parse_size(bad), Error) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace refract
