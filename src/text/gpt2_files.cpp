@@ -1,7 +1,8 @@
+#include "text/gpt2_files.h"
+
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "text/hf_tokenizer.h"
 
 namespace refract {
 namespace {

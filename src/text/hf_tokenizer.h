@@ -1,4 +1,4 @@
-// Byte-level BPE from a Hugging Face tokenizer.json or from GPT-2's own files.
+// Byte-level BPE from a Hugging Face tokenizer.json.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -20,9 +20,5 @@ std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> 
 // model, or BPE over characters that falls back to bytes. False where it can't be read, so that
 // opening it says why.
 bool is_sentencepiece_translation(std::string_view tokenizer_json);
-
-// A tokenizer.json with the same vocabulary and merges as GPT-2's vocab.json and merges.txt.
-std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view merges_txt,
-                                const std::string& where);
 
 }  // namespace refract

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "text/regex_dialect.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -20,15 +21,6 @@ std::string error_message(int code) {
 }
 
 }  // namespace
-
-bool pcre2_compiles(const std::string& pattern) {
-  int code = 0;
-  PCRE2_SIZE offset = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                       PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
-  pcre2_code_free(compiled);
-  return compiled != nullptr;
-}
 
 struct Regex::Compiled {
   pcre2_code* code = nullptr;

@@ -7,14 +7,6 @@
 
 namespace refract {
 
-// Rewrites an expression from the dialect that Hugging Face's `tokenizers` runs (Oniguruma) into
-// PCRE2's, so that \s, \w, \b and \h mean the same characters. Constructs whose meaning differs and
-// can't be rewritten (nested classes, &&, possessive {n,m}+) are errors that name them.
-std::string to_pcre2_dialect(std::string_view pattern);
-
-// Whether PCRE2 accepts an expression in its own dialect.
-bool pcre2_compiles(const std::string& pattern);
-
 struct Match {
   size_t begin, end;
 };

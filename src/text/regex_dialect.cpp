@@ -1,7 +1,11 @@
+#include "text/regex_dialect.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
 #include <algorithm>
 
 #include "core/error.h"
-#include "text/regex.h"
 
 namespace refract {
 namespace {
@@ -27,6 +31,16 @@ std::string_view posix_class(std::string_view name) {
   if (name == "word") return kPosixWord;
   if (name == "cntrl") return R"(\p{Cc})";
   return "";
+}
+
+// Whether PCRE2 accepts an expression in its own dialect.
+bool pcre2_compiles(const std::string& pattern) {
+  int code = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                       PCRE2_UTF | PCRE2_UCP, &code, &offset, nullptr);
+  pcre2_code_free(compiled);
+  return compiled != nullptr;
 }
 
 class Translator {

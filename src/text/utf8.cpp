@@ -63,8 +63,6 @@ size_t valid_prefix(std::string_view text) {
 
 }  // namespace
 
-bool is_ascii(std::string_view text) { return ascii_run(text, 0) == text.size(); }
-
 bool is_valid_utf8(std::string_view text) { return valid_prefix(text) == text.size(); }
 
 std::string repair_utf8(std::string_view text) {

@@ -6,9 +6,6 @@
 
 namespace refract {
 
-// True when every byte is below 0x80.
-bool is_ascii(std::string_view text);
-
 // True for well-formed UTF-8 (Unicode table 3-7: no overlong forms, no surrogates, at most
 // U+10FFFF).
 bool is_valid_utf8(std::string_view text);

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
+#include "support/errors.h"
 
 namespace refract {
 namespace {
@@ -30,12 +30,7 @@ std::unique_ptr<Tokenizer> open(const json& file) {
 }
 
 std::string error_of(const json& file) {
-  try {
-    open(file);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return testing::error_of([&] { open(file); });
 }
 
 json added(const std::string& content, bool special = true) {

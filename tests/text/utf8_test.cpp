@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "text/bpe/byte_level.h"
+#include <string>
 
 namespace refract {
 namespace {
@@ -57,17 +57,6 @@ TEST(Utf8, NormalizesToNfc) {
   EXPECT_EQ(normalize_nfc("\u0958", storage), "\u0915\u093C");  // a composition exclusion
   EXPECT_EQ(normalize_nfc("\u212B", storage), "\u00C5");
   EXPECT_EQ(normalize_nfc("\uFB01", storage), "\uFB01");  // compatibility forms stay
-}
-
-TEST(ByteLevel, IsABijectionThatKeepsAscii) {
-  std::string all;
-  for (int byte = 0; byte < 256; ++byte) all.push_back(static_cast<char>(byte));
-  const std::string characters = bytes_to_characters(all);
-  EXPECT_TRUE(is_valid_utf8(characters));
-  EXPECT_EQ(characters_to_bytes(characters), all);
-  EXPECT_EQ(bytes_to_characters(" a\n"), "ĠaĊ");
-  EXPECT_EQ(characters_to_bytes("a b"), std::nullopt);  // the space stands for no byte
-  EXPECT_EQ(characters_to_bytes("日"), std::nullopt);
 }
 
 }  // namespace

@@ -1,0 +1,19 @@
+#include "text/regex.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+
+namespace refract {
+namespace {
+
+TEST(Regex, RefusesWhatPcre2ReadsDifferently) {
+  for (const char* pattern : {"[a[b]]", "[a-z&&b]", "a{1,3}+", R"([\W])", R"([\S])", "[]a]",
+                              "[[:^digit:]]", "[[:alpha:]]", "[[:graph:]]"}) {
+    EXPECT_THROW(Regex{pattern}, Error) << pattern;
+  }
+  EXPECT_THROW(Regex{"(a"}, Error);
+}
+
+}  // namespace
+}  // namespace refract
