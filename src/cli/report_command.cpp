@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "report/run_report.h"
-#include "report/sweep/sweep_report.h"
+#include "report/sweep/sweep_page.h"
 
 namespace refract {
 namespace {

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
-#include "report/sweep/sweep_report.h"
+#include "report/sweep/sweep_page.h"
 #include "studies/sweep_plan.h"
 #include "studies/sweep_runner.h"
 #include "train/run_config.h"

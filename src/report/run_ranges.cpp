@@ -1,14 +1,19 @@
+#include "report/run_ranges.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <map>
+#include <string_view>
+#include <system_error>
+#include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "formats/checkpoint.h"
 #include "formats/safetensors.h"
-#include "report/run_record.h"
 
 namespace refract {
 namespace {

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "report/run_ranges.h"
+
 namespace refract {
 
 // A metric over steps, in the order of the file. NaN: it was measured and was not finite.
@@ -28,12 +30,6 @@ struct Sample {
 struct TransformRow {
   std::string match, kind;
   int64_t modules = 0, dense_parameters = 0, parameters = 0;
-};
-
-// A module's lower and upper end of one range over the checkpoints that the folder still has.
-struct RangeTrack {
-  std::string module, role;  // "model.layers.0.mlp.up_proj", "x"
-  std::vector<double> steps, low, high;
 };
 
 struct RunRecord {
@@ -57,10 +53,6 @@ bool is_run(const std::filesystem::path& folder);
 RunRecord read_run(const std::filesystem::path& folder);
 // The metrics of a run alone; empty where there are none yet.
 std::map<std::string, Curve> read_metrics(const std::filesystem::path& folder);
-
-// The range buffers of the run's checkpoints (buffers.safetensors, or among the weights): tensors
-// whose name contains "range" and whose elements are pairs (low, high).
-std::vector<RangeTrack> read_ranges(const std::filesystem::path& run_folder);
 
 // The file that RunRecord::samples comes from: one JSON object {"step":,"text":} per line.
 inline constexpr const char* kSamplesFile = "samples.jsonl";

@@ -6,11 +6,12 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "support/scratch_folder.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
 
+using testing::TemporaryFolder;
 using Value = std::pair<std::string_view, double>;
 
 // RFC 3720, appendix B.4, and the check value of the CRC catalogue.
@@ -55,8 +56,8 @@ std::string_view behind_time(const std::string& record) {
 }
 
 TEST(TensorBoard, WritesTheBytesOfTheFormat) {
-  const ScratchFolder scratch;
-  TensorBoardWriter writer(scratch.path() / "events");
+  const TemporaryFolder folder;
+  TensorBoardWriter writer(folder / "events");
   const Value values[] = {{"loss", 0.5}};
   writer.write(300, values);
   const auto records = read_records(writer.path());
@@ -71,9 +72,9 @@ TEST(TensorBoard, WritesTheBytesOfTheFormat) {
 }
 
 TEST(TensorBoard, ResumedRunStartsAFileThatPurges) {
-  const ScratchFolder scratch;
-  const TensorBoardWriter first(scratch.path());
-  const TensorBoardWriter second(scratch.path(), 20);  // within the same second
+  const TemporaryFolder folder;
+  const TensorBoardWriter first(folder.path());
+  const TensorBoardWriter second(folder.path(), 20);  // within the same second
   EXPECT_LT(first.path().filename().string(), second.path().filename().string());
   const auto records = read_records(second.path());
   ASSERT_EQ(records.size(), 2u);
@@ -81,8 +82,8 @@ TEST(TensorBoard, ResumedRunStartsAFileThatPurges) {
 }
 
 TEST(TensorBoard, FileIsNamedAsTensorBoardExpects) {
-  const ScratchFolder scratch;
-  const TensorBoardWriter writer(scratch.path());
+  const TemporaryFolder folder;
+  const TensorBoardWriter writer(folder.path());
   const std::string name = writer.path().filename().string();
   ASSERT_TRUE(name.starts_with("events.out.tfevents.")) << name;
   const std::string seconds = name.substr(20, 10);
@@ -91,9 +92,9 @@ TEST(TensorBoard, FileIsNamedAsTensorBoardExpects) {
 }
 
 TEST(TensorBoard, FolderThatCannotBeMadeIsNamed) {
-  const ScratchFolder scratch;
-  write_file_atomically(scratch.path() / "file", "x");
-  EXPECT_THROW(TensorBoardWriter(scratch.path() / "file" / "events"), Error);
+  const TemporaryFolder folder;
+  write_file_atomically(folder / "file", "x");
+  EXPECT_THROW(TensorBoardWriter(folder / "file" / "events"), Error);
 }
 
 }  // namespace

@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "core/files.h"
-#include "report/page/page_assets.h"
+#include "report/page/assets.h"
+#include "report/page/plotly.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -14,13 +18,7 @@ constexpr const char* kControls =
     "<input id=\"smoothing\" type=\"range\" min=\"0\" max=\"0.99\" step=\"0.01\" value=\"0\">"
     "<output id=\"smoothing-value\">0.00</output></div>\n";
 
-std::string cell(const char* tag, const Table::Column& column, const std::string& text) {
-  return fmt::format("<{0}{1}>{2}</{0}>", tag,
-                     column.align == Align::kRight ? " class=\"number\"" : "", escape_html(text));
-}
-
-}  // namespace
-
+// & < > " are escaped and invalid UTF-8 is replaced.
 std::string escape_html(const std::string& text) {
   std::string out;
   for (const char c : repair_utf8(text)) {
@@ -43,6 +41,13 @@ std::string escape_html(const std::string& text) {
   }
   return out;
 }
+
+std::string cell(const char* tag, const Table::Column& column, const std::string& text) {
+  return fmt::format("<{0}{1}>{2}</{0}>", tag,
+                     column.align == Align::kRight ? " class=\"number\"" : "", escape_html(text));
+}
+
+}  // namespace
 
 Page::Page(std::string title, std::string subtitle)
     : title_(std::move(title)), subtitle_(std::move(subtitle)) {}
@@ -99,6 +104,21 @@ void Page::figure(const std::string& title, const std::string& json, int height,
       "<figure{0}><figcaption>{1}</figcaption><div id=\"figure-{2}\" style=\"height:{3}px\"></div>"
       "<script type=\"application/json\" data-figure=\"figure-{2}\">{4}</script></figure>\n",
       half_width ? " class=\"half\"" : "", escape_html(title), figures_, height, json);
+}
+
+void Page::plot(const PlotSpec& spec) {
+  figure(spec.title, figure_json(spec), spec.height, spec.half_width);
+  smoothing_ = smoothing_ || spec.smoothing;
+}
+
+void Page::contour(const ContourSpec& spec) {
+  figure(spec.title, figure_json(spec), spec.height, false);
+}
+
+void Page::matrix(const MatrixSpec& spec) {
+  const int by_rows = static_cast<int>(std::min<size_t>(900, 110 + 34 * spec.rows.size()));
+  const int height = std::max(spec.height > 0 ? spec.height : by_rows, 220);
+  figure(spec.title, figure_json(spec), height, spec.half_width);
 }
 
 std::string Page::html() const {

@@ -1,3 +1,5 @@
+#include "report/sweep/sweep_page.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 
 #include "core/config.h"
 #include "report/run_report.h"
-#include "report/sweep/sweep_report.h"
 
 namespace refract {
 namespace {

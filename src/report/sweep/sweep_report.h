@@ -1,13 +1,13 @@
-// The outcome of a sweep: one table in three forms, and a page.
+// The outcome of a sweep as one table in three forms.
 #pragma once
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
-#include "report/page/page.h"
 #include "report/run_record.h"
 #include "report/sweep/sweep_record.h"
+#include "report/table.h"
 
 namespace refract {
 
@@ -35,6 +35,5 @@ Table outcome_rows(const SweepOutcome& outcome);
 std::string outcome_table(const SweepOutcome& outcome);    // for a terminal
 std::string outcome_csv(const SweepOutcome& outcome);      // RFC 4180, a header line first
 nlohmann::json outcome_json(const SweepOutcome& outcome);  // a list of objects
-Page sweep_page(const std::filesystem::path& folder, const SweepOutcome& outcome);
 
 }  // namespace refract

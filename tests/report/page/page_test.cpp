@@ -6,14 +6,15 @@
 #include <cstdlib>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "support/scratch_folder.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
+
+using testing::TemporaryFolder;
 
 // The JSON of the page's figure `index` (from 1), as its script will parse it.
 nlohmann::json figure(const std::string& html, int index) {
@@ -25,14 +26,14 @@ nlohmann::json figure(const std::string& html, int index) {
 }
 
 // A page needs some Plotly; what it does is for the browser's test.
-class PageTest : public testing::Test {
+class PageTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    write_file_atomically(scratch_.path() / "plotly.js", "/* stands for Plotly */");
-    setenv("REFRACT_PLOTLY", (scratch_.path() / "plotly.js").c_str(), 1);
+    write_file_atomically(folder_ / "plotly.js", "/* stands for Plotly */");
+    setenv("REFRACT_PLOTLY", (folder_ / "plotly.js").c_str(), 1);
   }
   void TearDown() override { unsetenv("REFRACT_PLOTLY"); }
-  ScratchFolder scratch_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(PageTest, EscapesTextsEverywhere) {
@@ -110,21 +111,13 @@ TEST_F(PageTest, HasASmoothingControlOnlyWhereAPlotAsksForIt) {
 }
 
 TEST_F(PageTest, WantsPlotlyOnlyForPlots) {
-  setenv("REFRACT_PLOTLY", "/nowhere/plotly.js", 1);
+  setenv("REFRACT_PLOTLY", (folder_ / "none.js").c_str(), 1);
   Page page("t");
   page.paragraph("text");
-  page.write(scratch_.path() / "new/folder/report.html");
-  EXPECT_TRUE(read_file(scratch_.path() / "new/folder/report.html").starts_with("<!DOCTYPE html>"));
+  page.write(folder_ / "new/folder/report.html");
+  EXPECT_TRUE(read_file(folder_ / "new/folder/report.html").starts_with("<!DOCTYPE html>"));
   page.plot({.series = {{.x = {1}, .y = {1}}}});
   EXPECT_THROW(page.html(), Error);
-}
-
-TEST(SeriesColor, ManySeriesHaveDifferentColours) {
-  for (const int count : {3, 10, 11, 40}) {
-    std::set<std::string> seen;
-    for (int i = 0; i < count; ++i) seen.insert(series_color(i, count));
-    EXPECT_EQ(seen.size(), static_cast<size_t>(count));
-  }
 }
 
 }  // namespace

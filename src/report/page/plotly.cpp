@@ -1,12 +1,11 @@
-#include <unistd.h>
+#include "report/page/plotly.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <system_error>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "report/page/page.h"
 
 namespace refract {
 namespace {

@@ -1,4 +1,4 @@
-#include "report/page/page_assets.h"
+#include "report/page/assets.h"
 
 namespace refract {
 

@@ -1,3 +1,5 @@
+#include "report/page/figures.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "report/page/page.h"
 
 namespace refract {
 namespace {
@@ -220,7 +221,7 @@ std::string series_color(int64_t index, int64_t count) {
   return hex_of_hue(hue, 0.62, index % 2 == 0 ? 0.36 : 0.54);
 }
 
-void Page::plot(const PlotSpec& spec) {
+std::string figure_json(const PlotSpec& spec) {
   json shape = layout(spec.x_label, spec.y_label, spec.log_x, spec.log_y);
   shape["legend"] = legend(spec.series);
   shape["hovermode"] = "closest";
@@ -230,14 +231,12 @@ void Page::plot(const PlotSpec& spec) {
   }
   if (spec.y_from_zero) shape["yaxis"]["range"] = range_from_zero(spec.series);
   if (!spec.x_names.empty()) name_ticks(shape["xaxis"], spec.x_names);
-  json figure_json = {{"data", traces(spec.title, spec.series, spec.colors)},
+  return script_text({{"data", traces(spec.title, spec.series, spec.colors)},
                       {"layout", std::move(shape)},
-                      {"smoothing", spec.smoothing}};
-  smoothing_ = smoothing_ || spec.smoothing;
-  figure(spec.title, script_text(figure_json), spec.height, spec.half_width);
+                      {"smoothing", spec.smoothing}});
 }
 
-void Page::contour(const ContourSpec& spec) {
+std::string figure_json(const ContourSpec& spec) {
   check_grid(spec.title, spec.z, spec.y.size(), spec.x.size());
   json shape = layout(spec.x_label, spec.y_label, false, false);
   shape["legend"] = legend(spec.series);
@@ -252,11 +251,10 @@ void Page::contour(const ContourSpec& spec) {
                 {"hovertemplate", "x %{x:.4g}, y %{y:.4g}: %{z:.5g}<extra></extra>"}});
   json data = traces(spec.title, spec.series, 0);
   data.insert(data.begin(), std::move(field));
-  json figure_json = {{"data", std::move(data)}, {"layout", std::move(shape)}};
-  figure(spec.title, script_text(figure_json), spec.height, false);
+  return script_text({{"data", std::move(data)}, {"layout", std::move(shape)}});
 }
 
-void Page::matrix(const MatrixSpec& spec) {
+std::string figure_json(const MatrixSpec& spec) {
   check_grid(spec.title, spec.values, spec.rows.size(), spec.columns.size());
   json shape = layout(spec.column_label, spec.row_label, false, false);
   name_ticks(shape["xaxis"], spec.columns);
@@ -279,11 +277,7 @@ void Page::matrix(const MatrixSpec& spec) {
   }
   field["customdata"] = std::move(names);
   field["hovertemplate"] = "%{customdata}: %{z:.5g}<extra></extra>";
-  const int height = spec.height > 0
-                         ? spec.height
-                         : static_cast<int>(std::min<size_t>(900, 110 + 34 * spec.rows.size()));
-  json figure_json = {{"data", json::array({std::move(field)})}, {"layout", std::move(shape)}};
-  figure(spec.title, script_text(figure_json), std::max(height, 220), spec.half_width);
+  return script_text({{"data", json::array({std::move(field)})}, {"layout", std::move(shape)}});
 }
 
 }  // namespace refract
