@@ -32,12 +32,10 @@ LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[
 
 
 def find_probe() -> pathlib.Path:
-    named = os.environ.get("REFRACT_BUILD")
-    folders = [pathlib.Path(named)] if named else [ROOT / "build", *ROOT.glob("build/*")]
-    found = [p for f in folders if (p := f / "bin" / "tokenize_probe").is_file()]
-    if not found:
-        sys.exit("tokenize_probe is not built: cmake --build build/release --target tokenize_probe")
-    return max(found, key=lambda p: p.stat().st_mtime)
+    probe = pathlib.Path(os.environ.get("REFRACT_BIN_DIR", ROOT / "build/release/bin")) / "tokenize_probe"
+    if not probe.is_file():
+        sys.exit(f"{probe} is not built: scripts/build tokenize_probe")
+    return probe
 
 
 def trained(pre_tokenizer, files, folder: pathlib.Path) -> pathlib.Path:

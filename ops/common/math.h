@@ -1,6 +1,6 @@
 // Elementary functions for float in plain arithmetic, so that a loop over them vectorises
 // (REFRACT_SIMD); the double forms call the library and serve gradient checks. Polynomials are
-// minimax fits of ours (Remez). Measured bounds, see tests/ops/test_math.cpp:
+// minimax fits of ours (Remez). Measured bounds, see tests/ops/common/math_test.cpp:
 //   exp 2 ulp; tanh 3 ulp; erf 3 ulp; log 2 ulp.
 #pragma once
 #include <cmath>

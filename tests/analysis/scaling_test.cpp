@@ -6,8 +6,8 @@
 #include <numbers>
 #include <vector>
 
-#include "core/error.h"
 #include "core/random.h"
+#include "support/errors.h"
 
 namespace refract {
 namespace {
@@ -106,12 +106,7 @@ TEST(Scaling, StudentsQuantiles) {
 }
 
 std::string error_of(const std::vector<ScalingPoint>& points, bool with_offset) {
-  try {
-    fit_power_law(points, with_offset);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return testing::error_of([&] { fit_power_law(points, with_offset); });
 }
 
 TEST(Scaling, TooFewRunsAreAnErrorThatSaysHowMany) {

@@ -193,11 +193,12 @@ def test_train_leaves_its_report(refract, recipe, tmp_path):
 
 
 def test_a_missing_plotly_fails_the_report_but_not_the_run(refract, recipe, tmp_path, monkeypatch):
-    monkeypatch.setenv("REFRACT_PLOTLY", "/nowhere/plotly.min.js")
+    plotly = tmp_path / "none.js"
+    monkeypatch.setenv("REFRACT_PLOTLY", str(plotly))
     done = refract("train", recipe, "train.steps=5")
     assert "no report was written: REFRACT_PLOTLY" in done.stderr
     done = refract("report", "run", code=2)
-    assert "REFRACT_PLOTLY = '/nowhere/plotly.min.js': no such file" in done.stderr
+    assert f"REFRACT_PLOTLY = '{plotly}': no such file" in done.stderr
 
 
 @pytest.mark.parametrize("arguments, message", [

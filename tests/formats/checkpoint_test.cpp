@@ -9,8 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "support/scratch.h"
+#include "support/errors.h"
 #include "support/small_models.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::error_of;
 using testing::make_decoder;
-using testing::Scratch;
+using testing::TemporaryFolder;
 
 // A layer that keeps a running number and, if asked to, parameters that no family knows.
 class OddFactory : public DenseFactory {
@@ -51,100 +52,99 @@ std::string type_in(const fs::path& folder) { return read_config_json(folder)["m
 
 TEST(CheckpointTest, EverySettingIsSavedAndLoaded) {
   for (const auto& [name, config] : testing::every_setting()) {
-    Scratch scratch;
+    const TemporaryFolder folder;
     auto saved = make_decoder(config, at::kBFloat16);
-    save_model(*saved, scratch / "m");
+    save_model(*saved, folder / "m");
     const std::string family = hf_family(config).name;
-    EXPECT_EQ(type_in(scratch / "m"), family.empty() ? "refract" : family) << name;
-    ModelConfig read = read_model_config(scratch / "m");
+    EXPECT_EQ(type_in(folder / "m"), family.empty() ? "refract" : family) << name;
+    ModelConfig read = read_model_config(folder / "m");
     auto loaded = make_decoder(read, at::kBFloat16, DenseFactory(), 2);
     EXPECT_FALSE(at::equal(saved->arena().master(), loaded->arena().master()));
-    load_weights(*loaded, scratch / "m");
+    load_weights(*loaded, folder / "m");
     expect_equal(*saved, *loaded);
-    save_model(*saved, scratch / "own", {.max_shard_bytes = 500, .format = "refract"});
-    EXPECT_TRUE(fs::exists(scratch / "own" / "model.safetensors.index.json"));
-    auto again = make_decoder(read_model_config(scratch / "own"), at::kBFloat16, DenseFactory(), 2);
-    load_weights(*again, scratch / "own");
+    save_model(*saved, folder / "own", {.max_shard_bytes = 500, .format = "refract"});
+    EXPECT_TRUE(fs::exists(folder / "own" / "model.safetensors.index.json"));
+    auto again = make_decoder(read_model_config(folder / "own"), at::kBFloat16, DenseFactory(), 2);
+    load_weights(*again, folder / "own");
     expect_equal(*saved, *again);
   }
 }
 
 TEST(CheckpointTest, BuffersTravelWithEveryFormat) {
   for (const char* format : {"gpt2", "refract"}) {
-    Scratch scratch;
+    const TemporaryFolder folder;
     auto saved = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(false));
     double value = 1;
     for (BufferStore::Buffer& buffer : saved->buffers().all()) buffer.tensor.fill_(value++);
-    save_model(*saved, scratch / "m", {.format = format});
-    EXPECT_EQ(fs::exists(scratch / "m" / "buffers.safetensors"), format == std::string("gpt2"));
+    save_model(*saved, folder / "m", {.format = format});
+    EXPECT_EQ(fs::exists(folder / "m" / "buffers.safetensors"), format == std::string("gpt2"));
     auto loaded = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(false), 2);
-    load_weights(*loaded, scratch / "m");
+    load_weights(*loaded, folder / "m");
     expect_equal(*saved, *loaded);
   }
 }
 
 TEST(CheckpointTest, ADenseCheckpointLeavesBuffersAlone) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   auto dense = make_decoder(testing::small_gpt2());
-  save_model(*dense, scratch / "m");
+  save_model(*dense, folder / "m");
   auto odd = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(false), 2);
   for (BufferStore::Buffer& buffer : odd->buffers().all()) buffer.tensor.fill_(5);
-  load_weights(*odd, scratch / "m");
+  load_weights(*odd, folder / "m");
   EXPECT_EQ(odd->buffers().all()[0].tensor[0].item<float>(), 5);
   // And the other way: buffers that the model does not have are an error.
-  save_model(*odd, scratch / "odd");
-  EXPECT_NE(error_of([&] { load_weights(*dense, scratch / "odd"); }).find("mlp.down_proj.range"),
+  save_model(*odd, folder / "odd");
+  EXPECT_NE(error_of([&] { load_weights(*dense, folder / "odd"); }).find("mlp.down_proj.range"),
             std::string::npos);
 }
 
 TEST(CheckpointTest, ParametersWithoutAPlaceAreRefusedOrKeptInOurFormat) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   auto odd = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(true));
-  const std::string message =
-      error_of([&] { save_model(*odd, scratch / "m", {.format = "gpt2"}); });
+  const std::string message = error_of([&] { save_model(*odd, folder / "m", {.format = "gpt2"}); });
   EXPECT_NE(message.find("lora_A.weight"), std::string::npos) << message;
-  EXPECT_FALSE(fs::exists(scratch / "m"));
-  save_model(*odd, scratch / "m");
-  EXPECT_EQ(type_in(scratch / "m"), "refract");
+  EXPECT_FALSE(fs::exists(folder / "m"));
+  save_model(*odd, folder / "m");
+  EXPECT_EQ(type_in(folder / "m"), "refract");
   auto loaded = make_decoder(testing::small_gpt2(), at::kFloat, OddFactory(true), 2);
-  load_weights(*loaded, scratch / "m");
+  load_weights(*loaded, folder / "m");
   expect_equal(*odd, *loaded);
 }
 
 TEST(CheckpointTest, AnotherFamilysFormatIsRefusedWithTheReason) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   auto llama = make_decoder(testing::small_llama());
-  EXPECT_NE(error_of([&] { save_model(*llama, scratch / "m", {.format = "gpt2"}); }).find("llama"),
+  EXPECT_NE(error_of([&] { save_model(*llama, folder / "m", {.format = "gpt2"}); }).find("llama"),
             std::string::npos);
   ModelConfig neither = testing::small_gpt2();
   neither.norm = "rmsnorm";
   auto decoder = make_decoder(neither);
   EXPECT_NE(why_not(*decoder, "gpt2").find("rmsnorm"), std::string::npos);
-  EXPECT_NE(error_of([&] { save_model(*decoder, scratch / "m", {.format = "onnx"}); }).find("onnx"),
+  EXPECT_NE(error_of([&] { save_model(*decoder, folder / "m", {.format = "onnx"}); }).find("onnx"),
             std::string::npos);
 }
 
 TEST(CheckpointTest, ANarrowerFileIsWidenedExactly) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   auto saved = make_decoder(testing::small_llama());
   for (at::ScalarType dtype : {at::kBFloat16, at::kHalf, at::kFloat}) {
-    save_model(*saved, scratch / "m", {.dtype = dtype});
+    save_model(*saved, folder / "m", {.dtype = dtype});
     auto loaded = make_decoder(testing::small_llama(), at::kFloat, DenseFactory(), 2);
-    load_weights(*loaded, scratch / "m");
+    load_weights(*loaded, folder / "m");
     EXPECT_TRUE(
         at::equal(loaded->arena().master(), saved->arena().master().to(dtype).to(at::kFloat)));
   }
 }
 
 TEST(CheckpointTest, AModelThatDoesNotFitIsLeftAlone) {
-  Scratch scratch;
-  save_model(*make_decoder(testing::small_gpt2()), scratch / "m");
+  const TemporaryFolder folder;
+  save_model(*make_decoder(testing::small_gpt2()), folder / "m");
   ModelConfig wider = testing::small_gpt2();
   wider.vocab_size = 14;
   wider.num_hidden_layers = 3;
   auto decoder = make_decoder(wider);
   const at::Tensor before = decoder->arena().master().clone();
-  const std::string message = error_of([&] { load_weights(*decoder, scratch / "m"); });
+  const std::string message = error_of([&] { load_weights(*decoder, folder / "m"); });
   EXPECT_NE(message.find("'transformer.wte.weight' F32 [13, 8]"), std::string::npos) << message;
   EXPECT_NE(message.find("[14, 8]"), std::string::npos) << message;
   EXPECT_NE(message.find("model.layers.2.input_layernorm.weight"), std::string::npos) << message;
@@ -152,10 +152,10 @@ TEST(CheckpointTest, AModelThatDoesNotFitIsLeftAlone) {
 }
 
 TEST(CheckpointTest, AReaderGivesTheFusedProjectionApart) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   auto saved = make_decoder(testing::small_gpt2());
-  save_model(*saved, scratch / "m");
-  const CheckpointReader reader(scratch / "m");
+  save_model(*saved, folder / "m");
+  const CheckpointReader reader(folder / "m");
   EXPECT_EQ(reader.names().size(), saved->arena().parameters().size());
   for (const Parameter& p : saved->arena().parameters()) {
     EXPECT_EQ(reader.shape(p.name), p.shape) << p.name;

@@ -6,7 +6,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "support/scratch.h"
+#include "support/errors.h"
 
 namespace refract {
 namespace {

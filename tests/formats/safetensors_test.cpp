@@ -6,21 +6,21 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/resource.h>
 
 #include <cstring>
 #include <fstream>
 
 #include "core/error.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/file_size_limit.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::error_of;
-using testing::Scratch;
+using testing::TemporaryFolder;
 
 void write_raw(const fs::path& path, const std::string& header, size_t data_bytes,
                uint64_t length) {
@@ -30,14 +30,14 @@ void write_raw(const fs::path& path, const std::string& header, size_t data_byte
 }
 
 TEST(SafetensorsTest, WritesAndReadsBackEveryBit) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   const at::Tensor a = at::arange(12, at::kFloat).view({3, 4}), b = at::arange(5, at::kLong);
   const at::Tensor transposed = a.t();
   write_safetensors(
-      scratch / "x",
+      folder / "x",
       {source_of("b", b), source_of("a.t", transposed), source_of("a", a),
        source_of("none", at::zeros({0, 7}, at::kBFloat16)), source_of("half", a.to(at::kHalf))});
-  const SafetensorsFile file(scratch / "x");
+  const SafetensorsFile file(folder / "x");
   EXPECT_EQ(file.metadata(), (Metadata{{"format", "pt"}}));
   EXPECT_EQ(file.tensors().size(), 5u);
   EXPECT_TRUE(at::equal(file.tensor("a"), a));
@@ -47,27 +47,27 @@ TEST(SafetensorsTest, WritesAndReadsBackEveryBit) {
   EXPECT_EQ(file.tensor("none").sizes(), (std::vector<int64_t>{0, 7}));
   EXPECT_EQ(file.find("absent"), nullptr);
   EXPECT_NE(error_of([&] { file.tensor("absent"); }).find("'absent'"), std::string::npos);
-  EXPECT_FALSE(fs::exists(scratch / "x.partial"));
+  EXPECT_FALSE(fs::exists(folder / "x.partial"));
 }
 
 TEST(SafetensorsTest, BytesDoNotDependOnTheOrder) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   const TensorSource a = source_of("a", at::arange(3, at::kFloat)),
                      b = source_of("b", at::arange(3, at::kLong));
-  write_safetensors(scratch / "1", {a, b});
-  write_safetensors(scratch / "2", {b, a});
-  EXPECT_EQ(read_file(scratch / "1"), read_file(scratch / "2"));
+  write_safetensors(folder / "1", {a, b});
+  write_safetensors(folder / "2", {b, a});
+  EXPECT_EQ(read_file(folder / "1"), read_file(folder / "2"));
 }
 
 TEST(SafetensorsTest, ATensorOutlivesItsFile) {
-  Scratch scratch;
-  write_safetensors(scratch / "x", {source_of("a", at::arange(4, at::kFloat))});
-  const at::Tensor a = SafetensorsFile(scratch / "x").tensor("a");
+  const TemporaryFolder folder;
+  write_safetensors(folder / "x", {source_of("a", at::arange(4, at::kFloat))});
+  const at::Tensor a = SafetensorsFile(folder / "x").tensor("a");
   EXPECT_EQ(a.sum().item<float>(), 6);
 }
 
 TEST(SafetensorsTest, ConvertsOneTensorAtATime) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   int alive = 0, most = 0;
   std::vector<TensorSource> sources;
   for (int i = 0; i < 5; ++i) {
@@ -80,10 +80,10 @@ TEST(SafetensorsTest, ConvertsOneTensorAtATime) {
                              data.options());
                        }});
   }
-  write_safetensors(scratch / "x", sources);
+  write_safetensors(folder / "x", sources);
   EXPECT_EQ(most, 1);
   EXPECT_EQ(alive, 0);
-  EXPECT_EQ(SafetensorsFile(scratch / "x").tensor("t3").scalar_type(), at::kBFloat16);
+  EXPECT_EQ(SafetensorsFile(folder / "x").tensor("t3").scalar_type(), at::kBFloat16);
 }
 
 struct Damage {
@@ -174,11 +174,10 @@ const std::vector<Damage>& damages() {
 }
 
 TEST(SafetensorsTest, EveryViolationNamesFileAndTensor) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   for (const Damage& damage : damages()) {
-    write_raw(scratch / "bad.safetensors", damage.header, damage.data_bytes, damage.header.size());
-    const std::string message =
-        error_of([&] { SafetensorsFile file(scratch / "bad.safetensors"); });
+    write_raw(folder / "bad.safetensors", damage.header, damage.data_bytes, damage.header.size());
+    const std::string message = error_of([&] { SafetensorsFile file(folder / "bad.safetensors"); });
     EXPECT_NE(message.find("bad.safetensors"), std::string::npos) << damage.what << ": " << message;
     for (const std::string& word : damage.words) {
       EXPECT_NE(message.find(word), std::string::npos) << damage.what << ": " << message;
@@ -187,93 +186,88 @@ TEST(SafetensorsTest, EveryViolationNamesFileAndTensor) {
 }
 
 TEST(SafetensorsTest, HeaderLengthIsChecked) {
-  Scratch scratch;
-  write_raw(scratch / "x", "{}", 0, 100'000'001);
-  EXPECT_NE(error_of([&] { SafetensorsFile f(scratch / "x"); }).find("100000001"),
+  const TemporaryFolder folder;
+  write_raw(folder / "x", "{}", 0, 100'000'001);
+  EXPECT_NE(error_of([&] { SafetensorsFile f(folder / "x"); }).find("100000001"),
             std::string::npos);
-  write_raw(scratch / "x", "{}", 0, 3);
-  EXPECT_NE(error_of([&] { SafetensorsFile f(scratch / "x"); }).find("cut off"), std::string::npos);
-  write_raw(scratch / "x", "", 0, 0);
-  EXPECT_NE(error_of([&] { SafetensorsFile f(scratch / "x"); }).find("'{'"), std::string::npos);
-  std::ofstream(scratch / "x") << "short";
-  EXPECT_NE(error_of([&] { SafetensorsFile f(scratch / "x"); }).find("5 bytes"), std::string::npos);
-  std::ofstream(scratch / "x").close();
-  EXPECT_NE(error_of([&] { SafetensorsFile f(scratch / "x"); }).find("0 bytes"), std::string::npos);
+  write_raw(folder / "x", "{}", 0, 3);
+  EXPECT_NE(error_of([&] { SafetensorsFile f(folder / "x"); }).find("cut off"), std::string::npos);
+  write_raw(folder / "x", "", 0, 0);
+  EXPECT_NE(error_of([&] { SafetensorsFile f(folder / "x"); }).find("'{'"), std::string::npos);
+  std::ofstream(folder / "x") << "short";
+  EXPECT_NE(error_of([&] { SafetensorsFile f(folder / "x"); }).find("5 bytes"), std::string::npos);
+  std::ofstream(folder / "x").close();
+  EXPECT_NE(error_of([&] { SafetensorsFile f(folder / "x"); }).find("0 bytes"), std::string::npos);
 }
 
 TEST(SafetensorsTest, PaddedAndEmptyHeadersAreFine) {
-  Scratch scratch;
-  write_raw(scratch / "x", "{}      ", 0, 8);
-  EXPECT_TRUE(SafetensorsFile(scratch / "x").tensors().empty());
-  write_safetensors(scratch / "y", {});
-  EXPECT_TRUE(SafetensorsFile(scratch / "y").tensors().empty());
+  const TemporaryFolder folder;
+  write_raw(folder / "x", "{}      ", 0, 8);
+  EXPECT_TRUE(SafetensorsFile(folder / "x").tensors().empty());
+  write_safetensors(folder / "y", {});
+  EXPECT_TRUE(SafetensorsFile(folder / "y").tensors().empty());
 }
 
 TEST(SafetensorsTest, TwoTensorsOfOneNameAreRefused) {
-  Scratch scratch;
+  const TemporaryFolder folder;
   const TensorSource a = source_of("a", at::zeros({1}));
   EXPECT_NE(error_of([&] {
-              write_safetensors(scratch / "x", {a, a});
+              write_safetensors(folder / "x", {a, a});
             }).find("'a'"),
             std::string::npos);
-  EXPECT_FALSE(fs::exists(scratch / "x"));
+  EXPECT_FALSE(fs::exists(folder / "x"));
 }
 
 // The kernel's own full device stands in for the unfinished file.
 TEST(SafetensorsTest, AFullDiskIsOneLineAndLeavesTheOldFile) {
-  Scratch scratch;
-  write_safetensors(scratch / "x", {source_of("old", at::zeros({2}))});
-  fs::create_symlink("/dev/full", scratch / "x.partial");
+  const TemporaryFolder folder;
+  write_safetensors(folder / "x", {source_of("old", at::zeros({2}))});
+  fs::create_symlink("/dev/full", folder / "x.partial");
   const std::string message =
-      error_of([&] { write_safetensors(scratch / "x", {source_of("a", at::zeros({9}))}); });
+      error_of([&] { write_safetensors(folder / "x", {source_of("a", at::zeros({9}))}); });
   EXPECT_NE(message.find("No space left on device"), std::string::npos) << message;
   EXPECT_NE(message.find("/x'"), std::string::npos) << message;
   EXPECT_EQ(message.find('\n'), std::string::npos);
-  EXPECT_FALSE(fs::is_symlink(scratch / "x.partial"));
-  EXPECT_NE(SafetensorsFile(scratch / "x").find("old"), nullptr);
+  EXPECT_FALSE(fs::is_symlink(folder / "x.partial"));
+  EXPECT_NE(SafetensorsFile(folder / "x").find("old"), nullptr);
 }
 
 // The write that crosses the limit is cut short, the next one fails.
 TEST(SafetensorsTest, AShortWriteFailsAndRemovesThePartialFile) {
-  Scratch scratch;
-  struct rlimit old {};
-  ::getrlimit(RLIMIT_FSIZE, &old);
-  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
-  const struct rlimit limit { 100'000, old.rlim_max };
-  ::setrlimit(RLIMIT_FSIZE, &limit);
-  const std::string message =
-      error_of([&] { write_safetensors(scratch / "x", {source_of("a", at::zeros({100'000}))}); });
-  ::setrlimit(RLIMIT_FSIZE, &old);
-  ::signal(SIGXFSZ, handler);
+  const TemporaryFolder folder;
+  const std::string message = error_of([&] {
+    const testing::FileSizeLimit limit(100'000);
+    write_safetensors(folder / "x", {source_of("a", at::zeros({100'000}))});
+  });
   EXPECT_NE(message.find("File too large"), std::string::npos) << message;
-  EXPECT_FALSE(fs::exists(scratch / "x"));
-  EXPECT_FALSE(fs::exists(scratch / "x.partial"));
+  EXPECT_FALSE(fs::exists(folder / "x"));
+  EXPECT_FALSE(fs::exists(folder / "x.partial"));
 }
 
 TEST(SafetensorsTest, AFolderThatDoesNotExistIsNamed) {
-  EXPECT_NE(error_of([] { write_safetensors("/nonexistent/x", {}); }).find("/nonexistent/x"),
-            std::string::npos);
-  EXPECT_NE(error_of([] { SafetensorsFile f("/nonexistent/x"); }).find("/nonexistent/x"),
-            std::string::npos);
+  const TemporaryFolder folder;
+  const fs::path path = folder / "none" / "x";
+  EXPECT_NE(error_of([&] { write_safetensors(path, {}); }).find(path.string()), std::string::npos);
+  EXPECT_NE(error_of([&] { SafetensorsFile f(path); }).find(path.string()), std::string::npos);
 }
 
 TEST(TensorFolderTest, ShardsAreFilledInOrder) {
-  Scratch scratch;
-  fs::create_directories(scratch / "m");
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "m");
   std::vector<TensorSource> sources;
   for (int i = 0; i < 5; ++i)
     sources.push_back(
         source_of(fmt::format("t{}", i), at::full({i == 2 ? 40 : 10}, i, at::kFloat)));
-  save_tensors(scratch / "m", sources, 100);  // 40, 40 | 160 | 40, 40
-  EXPECT_EQ(SafetensorsFile(scratch / "m" / "model-00001-of-00003.safetensors").tensors().size(),
+  save_tensors(folder / "m", sources, 100);  // 40, 40 | 160 | 40, 40
+  EXPECT_EQ(SafetensorsFile(folder / "m" / "model-00001-of-00003.safetensors").tensors().size(),
             2u);
-  EXPECT_EQ(SafetensorsFile(scratch / "m" / "model-00002-of-00003.safetensors").tensors().size(),
+  EXPECT_EQ(SafetensorsFile(folder / "m" / "model-00002-of-00003.safetensors").tensors().size(),
             1u);
-  const TensorFolder folder(scratch / "m");
-  EXPECT_EQ(folder.tensors().size(), 5u);
+  const TensorFolder read(folder / "m");
+  EXPECT_EQ(read.tensors().size(), 5u);
   for (int i = 0; i < 5; ++i) {
-    EXPECT_TRUE(at::equal(folder.tensor(fmt::format("t{}", i)),
-                          at::full({i == 2 ? 40 : 10}, i, at::kFloat)));
+    EXPECT_TRUE(
+        at::equal(read.tensor(fmt::format("t{}", i)), at::full({i == 2 ? 40 : 10}, i, at::kFloat)));
   }
 }
 

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "support/scratch.h"
+#include "support/errors.h"
 #include "support/small_models.h"
 
 namespace refract {

@@ -4,9 +4,9 @@
 
 #include <map>
 
-#include "core/error.h"
 #include "model/decoder.h"
 #include "model/dense.h"
+#include "support/errors.h"
 
 namespace refract {
 namespace {
@@ -70,13 +70,8 @@ TEST(PresetsTest, ClmSizesAreNearTheirNames) {
 }
 
 TEST(PresetsTest, AnUnknownNameNamesTheNearest) {
-  try {
-    preset("gpt2-medum");
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("gpt2-medium"), std::string::npos);
-    EXPECT_EQ(e.code(), ExitCode::kUsage);
-  }
+  const std::string message = testing::usage_error_of([] { preset("gpt2-medum"); });
+  EXPECT_TRUE(testing::has(message, "gpt2-medium"));
 }
 
 }  // namespace

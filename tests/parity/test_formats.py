@@ -289,7 +289,8 @@ def make_cache(cache, repository, commit, source, reference="main"):
     return snapshot
 
 
-def test_hub_ids_are_found_in_the_cache(gpt2, tmp_path):
+def test_hub_ids_are_found_in_the_cache(gpt2, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no folder has such a name
     cache = tmp_path / "home/hub"
     snapshot = make_cache(cache, "models--org--name", "abc123", gpt2)
     make_cache(cache, "models--gpt2", "def456", gpt2)

@@ -1,29 +1,18 @@
 """TensorBoard's own reader on the event files we write."""
 
-import os
 import pathlib
 import struct
 import subprocess
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def find_probe() -> pathlib.Path:
-    """The newest tensorboard_probe of any build folder; REFRACT_BUILD names one."""
-    named = os.environ.get("REFRACT_BUILD")
-    folders = [pathlib.Path(named)] if named else [ROOT / "build", *ROOT.glob("build/*")]
-    found = [p for f in folders if (p := f / "bin" / "tensorboard_probe").is_file()]
-    if not found:
-        pytest.skip("tensorboard_probe is not built (cmake --build ... --target tensorboard_probe)")
-    return max(found, key=lambda p: p.stat().st_mtime)
+from probe import find_program
 
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("events")
-    subprocess.run([find_probe(), folder], check=True, timeout=60)
+    subprocess.run([find_program("tensorboard_probe"), folder], check=True, timeout=60)
     return folder
 
 

@@ -1,7 +1,6 @@
 """Our tokenizers beside Hugging Face's `tokenizers` and `sentencepiece`: equal ids, equal text, equal merges."""
 
 import json
-import os
 import pathlib
 import random
 import struct
@@ -12,6 +11,7 @@ import unicodedata
 import pytest
 
 tokenizers = pytest.importorskip("tokenizers")
+from probe import find_program  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models  # noqa: E402
 from tokenizers import normalizers, pre_tokenizers, trainers  # noqa: E402
 
@@ -25,18 +25,8 @@ QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 ODD = r"\w+(?=\s)|\b|(?=[A-Z])|[\s\w]{2}|\W\S?|[[:punct:]]+"
 
 
-def find_probe() -> pathlib.Path:
-    """The newest tokenize_probe of any build folder; REFRACT_BUILD names one."""
-    named = os.environ.get("REFRACT_BUILD")
-    folders = [pathlib.Path(named)] if named else [ROOT / "build", *ROOT.glob("build/*")]
-    found = [p for f in folders if (p := f / "bin" / "tokenize_probe").is_file()]
-    if not found:
-        pytest.skip("tokenize_probe is not built (cmake --build ... --target tokenize_probe)")
-    return max(found, key=lambda p: p.stat().st_mtime)
-
-
 def probe(*args, stdin: bytes = b"", ok: bool = True) -> bytes:
-    done = subprocess.run([find_probe(), *map(str, args)], input=stdin, capture_output=True, timeout=600)
+    done = subprocess.run([find_program("tokenize_probe"), *map(str, args)], input=stdin, capture_output=True, timeout=600)
     if not ok:
         assert done.returncode in (1, 2), done
         return done.stderr

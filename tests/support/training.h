@@ -7,6 +7,7 @@
 
 #include "core/random.h"
 #include "model/decoder.h"
+#include "support/temporary_folder.h"
 #include "train/trainer.h"
 #include "transforms/model_builder.h"
 
@@ -25,11 +26,10 @@ inline std::shared_ptr<TokenStream> tiny_stream(uint64_t seed = 1) {
 }
 
 inline RunConfig tiny_config(const std::string& name) {
+  static const testing::TemporaryFolder folder;  // of this process, removed when it ends
   RunConfig config;
-  const std::filesystem::path folder =
-      std::filesystem::path(::testing::TempDir()) / ("refract_" + name);
-  std::filesystem::remove_all(folder);
-  config.run.dir = folder.string();
+  config.run.dir = folder.str(name);
+  std::filesystem::remove_all(config.run.dir);
   config.data.context = 8;
   config.model.hidden_size = 32;
   config.model.num_hidden_layers = 2;

@@ -3,17 +3,22 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
+#include "support/errors.h"
 #include "support/small_models.h"
+#include "support/temporary_folder.h"
 #include "transforms/model_builder.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+using testing::error_of;
+using testing::has;
+using testing::TemporaryFolder;
+using testing::usage_error_of;
+using testing::write_text;
 
 // The modules of a Llama of three layers.
 std::vector<std::string> modules() {
@@ -22,31 +27,16 @@ std::vector<std::string> modules() {
   return module_names(config);
 }
 
-std::filesystem::path write(const std::string& name, const std::string& text) {
-  const auto path = std::filesystem::path(::testing::TempDir()) / ("refract_legacy_" + name);
-  std::ofstream(path) << text;
-  return path;
-}
-
 json rules_of(const std::string& name, const std::string& text) {
-  return json::parse(legacy_rules(write(name, text), modules()));
+  const TemporaryFolder folder;
+  write_text(folder / name, text);
+  return json::parse(legacy_rules(folder / name, modules()));
 }
 json toml(const std::string& text) { return rules_of("rules.toml", text); }
 json yaml(const std::string& text) { return rules_of("rules.yaml", text); }
 
 std::string message_of(const std::string& name, const std::string& text) {
-  try {
-    rules_of(name, text);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kUsage);
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
-::testing::AssertionResult has(const std::string& text, const std::string& part) {
-  if (text.find(part) != std::string::npos) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "'" << text << "' lacks '" << part << "'";
+  return usage_error_of([&] { rules_of(name, text); });
 }
 
 // The modules for which a rule decides: the first whose expression is the whole name.
@@ -235,30 +225,22 @@ TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
   EXPECT_TRUE(has(message_of("bad.toml", "use_lora = true\n[fc]\n[attention]\n[lora]\nalpha = 1\n"),
                   "lora_alpha"));
   EXPECT_TRUE(has(message_of("bad.json", "{}"), ".toml, .yaml or .yml"));
-  try {
-    legacy_rules("nowhere.yaml", modules());
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_TRUE(has(error.what(), "nowhere.yaml"));
-  }
+  const TemporaryFolder folder;
+  EXPECT_TRUE(has(error_of([&] { legacy_rules(folder / "none.yaml", modules()); }), "none.yaml"));
 }
 
 // A kind must know the parameters, so that this goes through once "optical" is there: see
 // optical's own tests for the values.
 TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {
-  const auto message = [](const std::string& transform) -> std::string {
-    try {
-      build_model(testing::small_llama(), transform, "recipe.toml");
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "nothing was thrown";
+  const auto message = [](const std::string& transform) {
+    return error_of([&] { build_model(testing::small_llama(), transform, "recipe.toml"); });
   };
   EXPECT_TRUE(has(message(R"({"legacy": "a.toml", "b": 1})"), "stands for all rules"));
   EXPECT_TRUE(has(message(R"({"legacy": 3})"), "path"));
-  const auto path = write("whole.yaml", "layer_name_to_config: {default: null}\n");
-  const TransformedModel model =
-      build_model(testing::small_llama(), json{{"legacy", path.string()}}.dump(), "recipe.toml");
+  const TemporaryFolder folder;
+  write_text(folder / "whole.yaml", "layer_name_to_config: {default: null}\n");
+  const json rules = {{"legacy", folder.str("whole.yaml")}};
+  const TransformedModel model = build_model(testing::small_llama(), rules.dump(), "recipe.toml");
   ASSERT_EQ(model.plan.size(), 2u);
   EXPECT_EQ(model.plan[0].modules.size(), 16u);
   EXPECT_TRUE(has(transforms_toml(model.rules, model.plan), "kind = \"none\""));

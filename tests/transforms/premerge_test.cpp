@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "model/decoder.h"
 #include "support/small_models.h"
+#include "support/temporary_folder.h"
 #include "support/tolerances.h"
 #include "transforms/model_builder.h"
 #include "transforms/rules.h"
@@ -154,7 +155,8 @@ TEST(Premerge, ModesAndTheMeasuredTable) {
 }
 
 TEST(Premerge, TheTableReadsBackAndReplaces) {
-  const fs::path path = fs::path(::testing::TempDir()) / "premerge.toml";
+  const testing::TemporaryFolder folder;
+  const fs::path path = folder / "premerge.toml";
   PremergeTable table;
   table.set({{"low_rank", 8, 32, 80}, "a \"device\"", "bf16", 128});
   table.set({{"low_rank", 8, 32, 80}, "a \"device\"", "fp32", 16});
@@ -164,7 +166,7 @@ TEST(Premerge, TheTableReadsBackAndReplaces) {
   EXPECT_EQ(read.all().size(), 2u);
   EXPECT_EQ(read.find({"low_rank", 8, 32, 80}, "a \"device\"", "bf16"), 64);
   EXPECT_EQ(read.find({"low_rank", 8, 32, 81}, "a \"device\"", "bf16"), std::nullopt);
-  EXPECT_TRUE(PremergeTable::read("no/such/file").all().empty());
+  EXPECT_TRUE(PremergeTable::read(folder / "none").all().empty());
   std::ofstream(path) << "[[threshold]]\ntokens = 3\n";
   EXPECT_THROW(PremergeTable::read(path), Error);
 }

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include "core/error.h"
+#include "support/errors.h"
 #include "transforms/model_builder.h"
 
 namespace refract {
 namespace {
+
+using testing::has;
 
 ModelConfig small() {
   ModelConfig config;
@@ -18,18 +20,7 @@ ModelConfig small() {
 }
 
 std::string message_of(const std::string& rules) {
-  try {
-    build_model(small(), rules, "recipe.toml");
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kUsage);
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
-testing::AssertionResult has(const std::string& text, const std::string& part) {
-  if (text.find(part) != std::string::npos) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "'" << text << "' lacks '" << part << "'";
+  return testing::usage_error_of([&] { build_model(small(), rules, "recipe.toml"); });
 }
 
 TEST(RulesTest, TheFirstMatchWinsAndMatchesTheWholeName) {

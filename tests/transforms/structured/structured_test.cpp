@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
+#include "support/errors.h"
 #include "transforms/kind.h"
 #include "transforms/structured/factorization.h"
 
@@ -267,12 +267,7 @@ TEST(Structured, GroupsEqualTheirComposition) {
 }
 
 std::string complaint(const json& table, int64_t in, int64_t out) {
-  try {
-    Layer one(table, in, out);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
+  return testing::error_of([&] { Layer one(table, in, out); });
 }
 
 TEST(Structured, ImpossibleShapesAreRefusedWithWhatWouldDo) {
