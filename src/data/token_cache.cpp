@@ -185,8 +185,6 @@ void make_cached(const DataConfig& config, std::shared_ptr<const Tokenizer> toke
   fs::remove_all(partial, ignored);
 }
 
-}  // namespace
-
 fs::path cache_folder(const DataConfig& config) {
   if (!config.cache.empty()) return config.cache;
   const char* cache = std::getenv("XDG_CACHE_HOME");
@@ -195,6 +193,8 @@ fs::path cache_folder(const DataConfig& config) {
   if (!home || !*home) fail("no HOME to keep token shards in: set data.cache to a folder");
   return fs::path(home) / ".cache" / "refract" / "tokens";
 }
+
+}  // namespace
 
 CachedCorpus open_cached_corpus(const DataConfig& config,
                                 std::shared_ptr<const Tokenizer> tokenizer) {

@@ -14,15 +14,13 @@ struct CachedCorpus {
   std::shared_ptr<const Tokenizer> tokenizer;
 };
 
-// Finds the tokenized corpus in the cache, or makes it there. Its folder's name is a hash of what
-// it depends on: the files (path, size, time) or the generator's settings, the tokenizer's content,
-// the split. It is written under another name and renamed when complete; of several processes one
-// makes it and the others wait. A damaged one is made again. `tokenizer`: null for
-// config.tokenizer.
+// Finds the tokenized corpus in the cache, or makes it there. The cache is config.cache, else
+// $XDG_CACHE_HOME/refract/tokens, else ~/.cache/refract/tokens. The corpus's folder in it is named
+// by a hash of what it depends on: the files (path, size, time) or the generator's settings, the
+// tokenizer's content, the split. It is written under another name and renamed when complete; of
+// several processes one makes it and the others wait. A damaged one is made again. `tokenizer`:
+// null for config.tokenizer.
 CachedCorpus open_cached_corpus(const DataConfig& config,
                                 std::shared_ptr<const Tokenizer> tokenizer);
-
-// config.cache, or the user's: $XDG_CACHE_HOME/refract/tokens, ~/.cache/refract/tokens.
-std::filesystem::path cache_folder(const DataConfig& config);
 
 }  // namespace refract

@@ -104,6 +104,17 @@ fs::path new_event_file(const fs::path& folder) {
   return folder / fmt::format("{}{:010}.{}.{}.0", kPrefix, seconds, host_name(), ::getpid());
 }
 
+// One TFRecord: u64 length, masked CRC of the length, data, masked CRC of the data.
+std::string tfrecord(std::string_view data) {
+  std::string record;
+  record.reserve(data.size() + 16);
+  put_little_endian(record, static_cast<uint64_t>(data.size()));
+  put_little_endian(record, masked_crc32c(record));
+  record.append(data);
+  put_little_endian(record, masked_crc32c(data));
+  return record;
+}
+
 }  // namespace
 
 uint32_t crc32c(std::string_view bytes) {
@@ -114,16 +125,6 @@ uint32_t crc32c(std::string_view bytes) {
 
 uint32_t masked_crc32c(std::string_view bytes) {
   return std::rotr(crc32c(bytes), 15) + 0xa282ead8u;
-}
-
-std::string tfrecord(std::string_view data) {
-  std::string record;
-  record.reserve(data.size() + 16);
-  put_little_endian(record, static_cast<uint64_t>(data.size()));
-  put_little_endian(record, masked_crc32c(record));
-  record.append(data);
-  put_little_endian(record, masked_crc32c(data));
-  return record;
 }
 
 TensorBoardWriter::TensorBoardWriter(const fs::path& folder, int64_t resume_step)

@@ -18,9 +18,6 @@ namespace refract {
 uint32_t crc32c(std::string_view bytes);
 uint32_t masked_crc32c(std::string_view bytes);
 
-// One TFRecord: u64 length, masked CRC of the length, data, masked CRC of the data.
-std::string tfrecord(std::string_view data);
-
 // Scalars of a run for TensorBoard (and, by `wandb sync`, for Weights & Biases).
 class TensorBoardWriter {
  public:

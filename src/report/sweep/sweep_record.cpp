@@ -40,11 +40,9 @@ bool has_ended(SweepState state) {
   return state == SweepState::kFinished || state == SweepState::kDiverged;
 }
 
-bool is_sweep(const fs::path& folder) { return fs::exists(folder / "sweep.json"); }
-
 std::optional<SweepRecord> read_sweep(const fs::path& folder) {
-  if (!is_sweep(folder)) return std::nullopt;
   const fs::path path = folder / "sweep.json";
+  if (!fs::exists(path)) return std::nullopt;
   try {
     const json tree = json::parse(read_file(path, "the sweep"));
     SweepRecord sweep;

@@ -29,7 +29,6 @@ std::string_view state_name(SweepState state);
 // Whether there is nothing left to run: it has finished, or diverged.
 bool has_ended(SweepState state);
 
-bool is_sweep(const std::filesystem::path& folder);
 // Nothing where the folder holds no sweep; Error where its sweep.json can't be understood.
 std::optional<SweepRecord> read_sweep(const std::filesystem::path& folder);
 void write_sweep(const std::filesystem::path& folder, const SweepRecord& sweep);
