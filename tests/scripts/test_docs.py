@@ -1,0 +1,84 @@
+"""The pages: links resolve, every page is listed, and what a page names (files, commands, targets of make) exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
+# A path from the root of the checkout, in backticks: `src/core/error.h`, `ops/optical/attention/attention_*_sm90a.cu`.
+PATH = re.compile(r"`((?:src|ops|tests|recipes|scripts|cmake|python|benchmarks|docs)/[\w./*+-]*)`")
+PLACEHOLDER = re.compile(r"(?:/|/test_)x[._]")  # src/cli/x_command.cpp: x is a name of the reader's choice
+COMMAND = re.compile(r"(?:`|\./)refract +([a-z]+)(?: +([a-z]+))?")
+GROUPS = {"bench", "data", "tokenizer"}  # commands of two words: refract bench mlp
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them: in lower case, without punctuation, spaces as dashes."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def commands():
+    """The names of the program's commands, from their source files."""
+    found = set()
+    for file in (ROOT / "src/cli").glob("*_command.cpp"):
+        found |= set(re.findall(r'std::string name\(\) const override \{ return "([a-z ]+)"; \}', file.read_text(encoding="utf-8")))
+    assert {"train", "eval", "bench mlp", "tokenizer train"} <= found, "how a command says its name has changed"
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_resolve(page):
+    broken = []
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert not broken
+
+
+def test_every_page_is_listed():
+    listed = {(DOCS / target).resolve() for target in LINK.findall((DOCS / "README.md").read_text(encoding="utf-8"))}
+    assert {page for page in DOCS.rglob("*.md") if page.name != "README.md"} <= listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_files_exist(page):
+    paths = [path for path in PATH.findall(page.read_text(encoding="utf-8")) if not PLACEHOLDER.search(path)]
+    assert not [path for path in paths if not any(ROOT.glob(path))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_commands_exist(page, commands):
+    known = commands | GROUPS
+    named = [f"{first} {second}" if first in GROUPS and second else first for first, second in COMMAND.findall(page.read_text(encoding="utf-8"))]
+    assert not set(named) - known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_targets_of_make_exist(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not set(named) - targets
+
+
+def test_recipes_of_commands_exist():
+    """Every recipe in a command of a page is there; capitals stand for a name of the reader's choice."""
+    missing = []
+    for page in PAGES:
+        for recipe in re.findall(r"\brecipes/[\w./-]+\.toml", page.read_text(encoding="utf-8")):
+            if not (ROOT / recipe).exists() and not re.search(r"[A-Z]", recipe):
+                missing.append(f"{name(page)}: {recipe}")
+    assert not missing
