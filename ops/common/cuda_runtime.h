@@ -22,10 +22,9 @@ class CudaGraph {
 class CudaEvent {
  public:
   virtual ~CudaEvent() = default;
-  virtual void record() = 0;              // on the current stream
-  virtual bool done() const = 0;          // never recorded: true
-  virtual void wait() const = 0;          // blocks the host
-  virtual void block_stream() const = 0;  // the current stream waits for it
+  virtual void record() = 0;                                            // on the current stream
+  virtual bool done() const = 0;                                        // never recorded: true
+  virtual void wait() const = 0;                                        // blocks the host
   virtual double milliseconds_since(const CudaEvent& start) const = 0;  // waits for both
 };
 
@@ -34,7 +33,6 @@ class CudaRuntime {
   virtual ~CudaRuntime() = default;
 
   virtual int device_count() const = 0;
-  virtual void set_device(int index) const = 0;  // for this thread; the device index is LOCAL_RANK
   virtual int device() const = 0;
 
   // Of the current device; memory in bytes.
@@ -44,7 +42,6 @@ class CudaRuntime {
   virtual int64_t total_memory() const = 0;
   virtual int64_t memory_allocated() const = 0;
   virtual int64_t peak_memory_allocated() const = 0;  // by tensors, since the last reset_peak()
-  virtual int64_t peak_memory_reserved() const = 0;   // by the allocator for them
   virtual void reset_peak() const = 0;
   virtual void empty_cache() const = 0;
 
@@ -77,7 +74,6 @@ class CudaRuntime {
   // The order in which scaled_dot_product_attention tries its kernels: cuDNN's, flash, memory
   // efficient, plain; or flash first.
   virtual void prefer_cudnn_attention(bool on) const = 0;
-  virtual void allow_tf32(bool on) const = 0;  // for fp32 products; off by default
 };
 
 // Null where there is no usable GPU or no librefract_cuda.so; the first call looks. Ask this before

@@ -35,9 +35,6 @@ class Event : public CudaEvent {
   void wait() const override {
     if (event_.isCreated()) event_.synchronize();
   }
-  void block_stream() const override {
-    if (event_.isCreated()) event_.block(c10::cuda::getCurrentCUDAStream());
-  }
   double milliseconds_since(const CudaEvent& start) const override {
     const auto& first = dynamic_cast<const Event&>(start);
     TORCH_CHECK(timing_ && first.timing_, "refract: both events must be made with timing = true");
@@ -63,11 +60,6 @@ class Runtime : public CudaRuntime {
   }
 
   int device_count() const override { return c10::cuda::device_count(); }
-  void set_device(int index) const override {
-    TORCH_CHECK(index >= 0 && index < device_count(), "refract: there is no GPU ", index, ", only ",
-                device_count());
-    c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
-  }
   int device() const override { return c10::cuda::current_device(); }
 
   std::string device_name() const override { return at::cuda::getCurrentDeviceProperties()->name; }
@@ -88,10 +80,6 @@ class Runtime : public CudaRuntime {
   int64_t peak_memory_allocated() const override {
     ready();
     return statistics().allocated_bytes[kAll].peak;
-  }
-  int64_t peak_memory_reserved() const override {
-    ready();
-    return statistics().reserved_bytes[kAll].peak;
   }
   void reset_peak() const override {
     ready();
@@ -174,10 +162,6 @@ class Runtime : public CudaRuntime {
     if (!on) order.push_back(static_cast<int64_t>(SDPBackend::cudnn_attention));
     order.push_back(static_cast<int64_t>(SDPBackend::overrideable));
     context.setSDPPriorityOrder(order);
-  }
-  void allow_tf32(bool on) const override {
-    at::globalContext().setAllowTF32CuBLAS(on);
-    at::globalContext().setAllowTF32CuDNN(on);
   }
 
  private:

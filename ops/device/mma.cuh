@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "ops/device/shared_address.cuh"
+
 namespace refract::mma {
 
 struct A {
@@ -62,10 +64,6 @@ template <class T>
 __device__ __forceinline__ A as_a(const float (&left)[4], const float (&right)[4]) {
   return {{pack<T>(left[0], left[1]), pack<T>(left[2], left[3]), pack<T>(right[0], right[1]),
            pack<T>(right[2], right[3])}};
-}
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
 // A tile of rows of D 16-bit elements in shared memory. The 16-byte chunks of a row are permuted

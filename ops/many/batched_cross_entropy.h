@@ -2,6 +2,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "ops/common/op.h"
+
 namespace refract {
 
 // loss_sum [A]: per model the sum of -log softmax(x W^T)[target] in nats, float64; num_correct [A]
@@ -16,25 +18,25 @@ struct BatchedCrossEntropy {
 // logits are fp32. Nothing here is differentiable.
 //
 // On Hopper GPUs 16-bit operands never become logits in memory (batched_cross_entropy_sm90a.cu).
-BatchedCrossEntropy batched_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes,
-                                                 bool split = false);
+struct BatchedCrossEntropyInputs {
+  const at::Tensor &x, &weight, &targets;
+  int64_t num_classes;
+  bool split = false;
+};
+inline constexpr Op<"batched_linear_cross_entropy", BatchedCrossEntropy(BatchedCrossEntropyInputs)>
+    batched_linear_cross_entropy;
 
 // Whether it is so for split operands of this width, on this device.
 bool has_fused_split_head(int64_t width, at::Device device);
 
 namespace composite {
 // One model after the other by linear_cross_entropy().
-std::tuple<at::Tensor, at::Tensor> batched_linear_cross_entropy(const at::Tensor& x,
-                                                                const at::Tensor& weight,
-                                                                const at::Tensor& targets,
-                                                                int64_t num_classes, bool split);
+BatchedCrossEntropy batched_linear_cross_entropy(const BatchedCrossEntropyInputs& in);
 }  // namespace composite
 
 namespace batched_cross_entropy {
-// Raises unless the arguments fit together.
-void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& targets,
-           int64_t num_classes, bool split);
+// Raises unless the inputs fit together.
+void check(const BatchedCrossEntropyInputs& in);
 }  // namespace batched_cross_entropy
 
 }  // namespace refract

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/dense/loss/cross_entropy_kernel.h"
@@ -98,28 +99,26 @@ void by_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& 
   }
 }
 
-std::tuple<at::Tensor, at::Tensor> forward_cuda(const at::Tensor& x_in, const at::Tensor& weight_in,
-                                                const at::Tensor& targets_in, int64_t num_classes,
-                                                bool split) {
-  if (!has_cuda_dtype(x_in.scalar_type())) {
-    return composite::batched_linear_cross_entropy(x_in, weight_in, targets_in, num_classes, split);
+BatchedCrossEntropy forward_cuda(const BatchedCrossEntropyInputs& in) {
+  if (!has_cuda_dtype(in.x.scalar_type())) {
+    return composite::batched_linear_cross_entropy(in);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  batched_cross_entropy::check(x_in, weight_in, targets_in, num_classes, split);
-  const c10::cuda::CUDAGuard device(x_in.device());
-  const at::Tensor x = x_in.contiguous(), targets = targets_in.contiguous();
+  batched_cross_entropy::check(in);
+  const c10::cuda::CUDAGuard device(in.x.device());
+  const at::Tensor x = in.x.contiguous(), targets = in.targets.contiguous();
   const bool dense =
-      weight_in.stride(2) == 1 && (weight_in.size(1) <= 1 || weight_in.stride(1) == x.size(2));
-  const at::Tensor weight = dense ? weight_in : weight_in.contiguous();
+      in.weight.stride(2) == 1 && (in.weight.size(1) <= 1 || in.weight.stride(1) == x.size(2));
+  const at::Tensor weight = dense ? in.weight : in.weight.contiguous();
   const Rows rows{at::empty({x.size(0), x.size(1)}, x.options().dtype(at::kFloat)),
                   at::empty({x.size(0), x.size(1)}, x.options().dtype(at::kInt))};
-  if (!fused(x, weight, targets, num_classes, split, rows))
-    by_logits(x, weight, targets, num_classes, split, rows);
+  if (!fused(x, weight, targets, in.num_classes, in.split, rows))
+    by_logits(x, weight, targets, in.num_classes, in.split, rows);
   return {rows.loss.sum(1, false, at::kDouble), rows.correct.sum(1, false, at::kLong)};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) { m.impl("batched_linear_cross_entropy", &forward_cuda); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, batched_linear_cross_entropy).cuda<forward_cuda>(); }
 
 }  // namespace refract

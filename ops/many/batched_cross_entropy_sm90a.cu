@@ -8,7 +8,8 @@
 
 #include "ops/common/tensor_map.h"
 #include "ops/dense/loss/online_loss.cuh"
-#include "ops/device/hopper.cuh"
+#include "ops/device/copy_engine.cuh"
+#include "ops/device/wgmma.cuh"
 #include "ops/many/batched_cross_entropy_kernel.h"
 
 namespace refract {
@@ -137,22 +138,22 @@ struct Consumer {
     constexpr int kRow = 2 * S::kChunk;
     hopper::wait(&barriers.full[next.stage], next.parity);
     next.next(task.stages);
-    hopper::wgmma_begin();
-    const uint64_t a = hopper::operand<kRow>(S::rows_low(kPass) ? low : x),
-                   b = hopper::operand<kRow>(stage);
+    wgmma::begin();
+    const uint64_t a = wgmma::operand_of<kRow>(S::rows_low(kPass) ? low : x),
+                   b = wgmma::operand_of<kRow>(stage);
 #pragma unroll
     for (int i = 0; i < S::kChunk / 16; ++i) {
       // 16 columns are 32 bytes.
-      hopper::wgmma<typename S::T, S::kColumns>(d, a + 2 * i, b + 2 * i,
-                                                kPass > 0 || chunk > 0 || i > 0);
+      wgmma::multiply_wide<typename S::T, S::kColumns>(d, a + 2 * i, b + 2 * i,
+                                                       kPass > 0 || chunk > 0 || i > 0);
     }
-    hopper::wgmma_commit();
+    wgmma::commit();
   }
   // ... and gives back the stage before.
   template <int kPass>
   __device__ __forceinline__ void step(float (&d)[S::kColumns / 2], int chunk) {
     multiply<kPass>(d, chunk);
-    hopper::wgmma_wait<1>();
+    wgmma::wait<1>();
     release();
   }
 };
@@ -167,8 +168,8 @@ __device__ __forceinline__ void multiply_tile(Consumer<S>& walk, float (&d)[S::k
     for (int chunk = 0; chunk < chunks; ++chunk) walk.template step<1>(d, chunk);
     for (int chunk = 0; chunk < chunks; ++chunk) walk.template step<2>(d, chunk);
   }
-  hopper::wgmma_wait<0>();
-  hopper::keep(d);
+  wgmma::wait<0>();
+  wgmma::keep(d);
   walk.release();
 }
 

@@ -3,10 +3,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <algorithm>
 
+#include "ops/common/define.h"
 #include "ops/common/gemm_cpu.h"
 #include "ops/dense/activation/activation.h"
 #include "ops/many/batched_linear.h"
@@ -22,14 +22,12 @@ bool ours(const at::Tensor& x, const at::Tensor& weight) {
          weight.size(1) % gemm::kWhole == 0 && weight.size(2) % gemm::kWhole == 0;
 }
 
-at::Tensor batched_linear_cpu(const at::Tensor& x_in, const at::Tensor& weight_in,
-                              const std::optional<at::Tensor>& bias_in, bool wide, bool gelu) {
-  batched_linear_op::check(x_in, weight_in, bias_in, wide);
-  if (!ours(x_in, weight_in))
-    return composite::batched_linear(x_in, weight_in, bias_in, wide, gelu);
+at::Tensor batched_linear_cpu(const BatchedLinearInputs& in) {
+  batched_linear_op::check(in);
+  if (!ours(in.x, in.weight)) return composite::batched_linear(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-  const at::Tensor bias = bias_in ? bias_in->contiguous() : at::Tensor();
+  const at::Tensor x = in.x.contiguous(), weight = in.weight.contiguous();
+  const at::Tensor bias = in.bias ? in.bias->contiguous() : at::Tensor();
   const int64_t A = x.size(0), N = x.size(1), K = x.size(2), O = weight.size(1);
   at::Tensor y = at::empty({A, N, O}, x.options());
   const float *from = x.const_data_ptr<float>(), *by = weight.const_data_ptr<float>();
@@ -47,11 +45,11 @@ at::Tensor batched_linear_cpu(const at::Tensor& x_in, const at::Tensor& weight_i
                                 add != nullptr ? add + model * O + column : nullptr);
     }
   });
-  return gelu ? bias_gelu(y, std::nullopt, /*tanh_form=*/true) : y;
+  return in.gelu ? bias_gelu(y, std::nullopt, /*tanh_form=*/true) : y;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) { m.impl("batched_linear", &batched_linear_cpu); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, batched_linear).cpu<batched_linear_cpu>(); }
 
 }  // namespace refract

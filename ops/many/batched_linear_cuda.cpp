@@ -5,7 +5,6 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
-#include <torch/library.h>
 
 #include <map>
 #include <mutex>
@@ -13,6 +12,7 @@
 #include <tuple>
 
 #include "ops/common/cublaslt.h"
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/many/batched_linear.h"
@@ -75,28 +75,29 @@ at::Tensor by_torch(const at::Tensor& x, const at::Tensor& weight,
   return bias ? at::baddbmm(*bias, x, by, at::kFloat) : at::bmm(x, by, at::kFloat);
 }
 
-at::Tensor batched_linear_cuda(const at::Tensor& x, const at::Tensor& weight,
-                               const std::optional<at::Tensor>& bias, bool wide, bool gelu) {
+at::Tensor batched_linear_cuda(const BatchedLinearInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  batched_linear_op::check(x, weight, bias, wide);
-  const c10::cuda::CUDAGuard device(x.device());
-  const int64_t out = weight.size(1), in = x.size(2);
+  batched_linear_op::check(in);
+  const c10::cuda::CUDAGuard device(in.x.device());
+  const int64_t columns = in.weight.size(1), inner = in.x.size(2);
   // cuBLASLt's GELU is a 16-bit one.
-  const bool fits = bias && has_cuda_dtype(x.scalar_type()) && x.numel() > 0 && out % 8 == 0 &&
-                    in % 8 == 0 && !(gelu && (wide || x.scalar_type() == at::kFloat));
+  const bool fits = in.bias && has_cuda_dtype(in.x.scalar_type()) && in.x.numel() > 0 &&
+                    columns % 8 == 0 && inner % 8 == 0 &&
+                    !(in.gelu && (in.wide || in.x.scalar_type() == at::kFloat));
   if (fits) {
-    const at::Tensor from = x.contiguous(), by = weight.contiguous(), plus = bias->contiguous();
-    const at::Tensor y =
-        at::empty({x.size(0), x.size(1), out}, wide ? x.options().dtype(at::kFloat) : x.options());
-    if (aligned(from) && aligned(by) && aligned(plus) && multiply(from, by, plus, y, gelu))
+    const at::Tensor from = in.x.contiguous(), by = in.weight.contiguous(),
+                     plus = in.bias->contiguous();
+    const at::Tensor y = at::empty({in.x.size(0), in.x.size(1), columns},
+                                   in.wide ? in.x.options().dtype(at::kFloat) : in.x.options());
+    if (aligned(from) && aligned(by) && aligned(plus) && multiply(from, by, plus, y, in.gelu))
       return y;
   }
-  const at::Tensor y = by_torch(x, weight, bias, wide);
-  return gelu ? at::gelu(y, "tanh") : y;
+  const at::Tensor y = by_torch(in.x, in.weight, in.bias, in.wide);
+  return in.gelu ? at::gelu(y, "tanh") : y;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) { m.impl("batched_linear", &batched_linear_cuda); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, batched_linear).cuda<batched_linear_cuda>(); }
 
 }  // namespace refract

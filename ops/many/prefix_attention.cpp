@@ -6,33 +6,31 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/where.h>
-#include <torch/library.h>
 
 #include <limits>
 
-#include "ops/common/call.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 
 namespace refract {
 namespace prefix_attention_op {
 
-void check(const at::Tensor& qkv, const at::Tensor& depths, int64_t levels, int64_t num_heads,
-           int64_t num_kv_heads) {
+void check(const PrefixAttentionInputs& in) {
   constexpr const char* op = "prefix_attention";
-  check_floating(op, "qkv", qkv);
-  TORCH_CHECK(num_heads > 0 && num_kv_heads > 0 && num_heads % num_kv_heads == 0, "refract::", op,
-              ": expected num_kv_heads to divide num_heads, got ", num_kv_heads, " and ",
-              num_heads);
-  TORCH_CHECK(qkv.dim() == 3 && qkv.sym_size(2) % (num_heads + 2 * num_kv_heads) == 0,
-              "refract::", op, ": expected qkv of shape [A, N, ", num_heads + 2 * num_kv_heads,
-              " * D], got ", qkv.sym_sizes());
-  check_vector(op, "depths", depths, qkv.sym_size(1));
-  TORCH_CHECK(depths.scalar_type() == at::kLong || depths.scalar_type() == at::kInt,
+  check_floating(op, "qkv", in.qkv);
+  TORCH_CHECK(in.num_heads > 0 && in.num_kv_heads > 0 && in.num_heads % in.num_kv_heads == 0,
+              "refract::", op, ": expected num_kv_heads to divide num_heads, got ", in.num_kv_heads,
+              " and ", in.num_heads);
+  TORCH_CHECK(in.qkv.dim() == 3 && in.qkv.sym_size(2) % (in.num_heads + 2 * in.num_kv_heads) == 0,
+              "refract::", op, ": expected qkv of shape [A, N, ",
+              in.num_heads + 2 * in.num_kv_heads, " * D], got ", in.qkv.sym_sizes());
+  check_vector(op, "depths", in.depths, in.qkv.sym_size(1));
+  TORCH_CHECK(in.depths.scalar_type() == at::kLong || in.depths.scalar_type() == at::kInt,
               "refract::", op, ": expected depths to be int64 or int32, got ",
-              depths.scalar_type());
-  TORCH_CHECK(depths.device() == qkv.device(), "refract::", op, ": expected depths on ",
-              qkv.device(), " as qkv, got ", depths.device());
-  TORCH_CHECK(levels > 0, "refract::", op, ": expected at least one level, got ", levels);
+              in.depths.scalar_type());
+  TORCH_CHECK(in.depths.device() == in.qkv.device(), "refract::", op, ": expected depths on ",
+              in.qkv.device(), " as qkv, got ", in.depths.device());
+  TORCH_CHECK(in.levels > 0, "refract::", op, ": expected at least one level, got ", in.levels);
 }
 
 }  // namespace prefix_attention_op
@@ -50,64 +48,53 @@ at::Tensor last_of_each_depth(const at::Tensor& depths, int64_t levels) {
 
 }  // namespace
 
-at::Tensor prefix_attention(const at::Tensor& qkv, const at::Tensor& depths_in, int64_t levels,
-                            int64_t num_heads, int64_t num_kv_heads, double scale) {
+at::Tensor prefix_attention(const PrefixAttentionInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  prefix_attention_op::check(qkv, depths_in, levels, num_heads, num_kv_heads);
-  const int64_t A = qkv.size(0), N = qkv.size(1), K = num_kv_heads, G = num_heads / K,
-                D = qkv.size(2) / (num_heads + 2 * K);
-  if (qkv.numel() == 0) return at::empty({A, N, num_heads * D}, qkv.options());
-  const at::ScalarType wide = qkv.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor depths = depths_in.to(at::kLong);
-  const at::Tensor path = last_of_each_depth(depths, levels);
-  const at::Tensor joint = qkv.to(wide).view({A, N, num_heads + 2 * K, D});
+  prefix_attention_op::check(in);
+  const int64_t A = in.qkv.size(0), N = in.qkv.size(1), K = in.num_kv_heads, G = in.num_heads / K,
+                D = in.qkv.size(2) / (in.num_heads + 2 * K);
+  if (in.qkv.numel() == 0) return at::empty({A, N, in.num_heads * D}, in.qkv.options());
+  const at::ScalarType wide = in.qkv.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor depths = in.depths.to(at::kLong);
+  const at::Tensor path = last_of_each_depth(depths, in.levels);
+  const at::Tensor joint = in.qkv.to(wide).view({A, N, in.num_heads + 2 * K, D});
   const auto along_path = [&](int64_t first) {  // [A, N, K, levels, D]
     return joint.narrow(2, first, K)
         .index_select(1, path.flatten())
-        .view({A, N, levels, K, D})
+        .view({A, N, in.levels, K, D})
         .transpose(2, 3);
   };
-  const at::Tensor q = joint.narrow(2, 0, num_heads).view({A, N, K, G, D});
-  const at::Tensor hidden = at::arange(levels, depths.options()).gt(depths.unsqueeze(1));
-  const at::Tensor scores = q.matmul(along_path(num_heads).transpose(-1, -2)).mul(scale);
+  const at::Tensor q = joint.narrow(2, 0, in.num_heads).view({A, N, K, G, D});
+  const at::Tensor hidden = at::arange(in.levels, depths.options()).gt(depths.unsqueeze(1));
+  const at::Tensor scores = q.matmul(along_path(in.num_heads).transpose(-1, -2)).mul(in.scale);
   const at::Tensor probabilities =
-      scores.masked_fill(hidden.view({N, 1, 1, levels}), -std::numeric_limits<double>::infinity())
+      scores
+          .masked_fill(hidden.view({N, 1, 1, in.levels}), -std::numeric_limits<double>::infinity())
           .softmax(-1);
-  return probabilities.matmul(along_path(num_heads + K))
-      .reshape({A, N, num_heads * D})
-      .to(qkv.scalar_type());
+  return probabilities.matmul(along_path(in.num_heads + K))
+      .reshape({A, N, in.num_heads * D})
+      .to(in.qkv.scalar_type());
 }
 
 }  // namespace composite
 
-at::Tensor prefix_attention(const at::Tensor& qkv, const at::Tensor& depths, int64_t levels,
-                            int64_t num_heads, int64_t num_kv_heads, double scale) {
-  static const auto op = find_op<decltype(prefix_attention)>("refract::prefix_attention");
-  return op.call(qkv, depths, levels, num_heads, num_kv_heads, scale);
-}
-
 namespace {
 
-at::Tensor meta(const at::Tensor& qkv, const at::Tensor& depths, int64_t levels, int64_t num_heads,
-                int64_t num_kv_heads, double) {
-  prefix_attention_op::check(qkv, depths, levels, num_heads, num_kv_heads);
-  auto sizes = qkv.sym_sizes().vec();
-  sizes[2] = sizes[2] / (num_heads + 2 * num_kv_heads) * num_heads;
-  return at::empty_symint(sizes, qkv.options());
+at::Tensor meta(const PrefixAttentionInputs& in) {
+  prefix_attention_op::check(in);
+  auto sizes = in.qkv.sym_sizes().vec();
+  sizes[2] = sizes[2] / (in.num_heads + 2 * in.num_kv_heads) * in.num_heads;
+  return at::empty_symint(sizes, in.qkv.options());
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "prefix_attention(Tensor qkv, Tensor depths, int levels, int num_heads, int num_kv_heads,"
-      " float scale) -> Tensor");
+  define(m, prefix_attention,
+         "(Tensor qkv, Tensor depths, int levels, int num_heads, int num_kv_heads, float scale)"
+         " -> Tensor")
+      .composite<composite::prefix_attention>()
+      .meta<meta>();
 }
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("prefix_attention", &composite::prefix_attention);
-}
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) { m.impl("prefix_attention", &meta); }
 
 }  // namespace refract

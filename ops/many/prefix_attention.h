@@ -3,6 +3,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "ops/common/op.h"
+
 namespace refract {
 
 // depths [N] int32 or int64 of the nodes of trees in preorder: a node's parent is the last node
@@ -13,18 +15,20 @@ namespace refract {
 // itself of scale * q . k_j, times v, in fp32 (float64 for float64). Not differentiable.
 //
 // The CPU kernel raises on depths that are no preorder; elsewhere asking would stop the stream.
-at::Tensor prefix_attention(const at::Tensor& qkv, const at::Tensor& depths, int64_t levels,
-                            int64_t num_heads, int64_t num_kv_heads, double scale);
+struct PrefixAttentionInputs {
+  const at::Tensor &qkv, &depths;
+  int64_t levels, num_heads, num_kv_heads;
+  double scale;
+};
+inline constexpr Op<"prefix_attention", at::Tensor(PrefixAttentionInputs)> prefix_attention;
 
 namespace composite {
-at::Tensor prefix_attention(const at::Tensor& qkv, const at::Tensor& depths, int64_t levels,
-                            int64_t num_heads, int64_t num_kv_heads, double scale);
+at::Tensor prefix_attention(const PrefixAttentionInputs& in);
 }  // namespace composite
 
 namespace prefix_attention_op {
-// Raises unless the arguments fit together.
-void check(const at::Tensor& qkv, const at::Tensor& depths, int64_t levels, int64_t num_heads,
-           int64_t num_kv_heads);
+// Raises unless the inputs fit together.
+void check(const PrefixAttentionInputs& in);
 }  // namespace prefix_attention_op
 
 }  // namespace refract

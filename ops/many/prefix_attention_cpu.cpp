@@ -3,10 +3,10 @@
 // are the rows of one register tile.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/math.h"
 #include "ops/common/simd.h"
@@ -197,14 +197,12 @@ void check_preorder(const at::Tensor& depths, int64_t levels) {
   }
 }
 
-at::Tensor prefix_attention_cpu(const at::Tensor& qkv_in, const at::Tensor& depths_in,
-                                int64_t levels, int64_t num_heads, int64_t num_kv_heads,
-                                double scale) {
-  prefix_attention_op::check(qkv_in, depths_in, levels, num_heads, num_kv_heads);
-  const at::Tensor qkv = qkv_in.contiguous(), depths = depths_in.to(at::kLong).contiguous();
-  check_preorder(depths, levels);
-  const int64_t head_dim = qkv.size(2) / (num_heads + 2 * num_kv_heads);
-  at::Tensor out = at::empty({qkv.size(0), qkv.size(1), num_heads * head_dim}, qkv.options());
+at::Tensor prefix_attention_cpu(const PrefixAttentionInputs& in) {
+  prefix_attention_op::check(in);
+  const at::Tensor qkv = in.qkv.contiguous(), depths = in.depths.to(at::kLong).contiguous();
+  check_preorder(depths, in.levels);
+  const int64_t head_dim = qkv.size(2) / (in.num_heads + 2 * in.num_kv_heads);
+  at::Tensor out = at::empty({qkv.size(0), qkv.size(1), in.num_heads * head_dim}, qkv.options());
   if (qkv.numel() == 0) return out;
   dispatch_floating(qkv.scalar_type(), "prefix_attention", [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -213,12 +211,12 @@ at::Tensor prefix_attention_cpu(const at::Tensor& qkv_in, const at::Tensor& dept
                        out.mutable_data_ptr<T>(),
                        depths.const_data_ptr<int64_t>(),
                        qkv.size(1),
-                       num_heads,
-                       num_kv_heads,
+                       in.num_heads,
+                       in.num_kv_heads,
                        head_dim,
-                       padded(levels) + kPad,
+                       padded(in.levels) + kPad,
                        padded(head_dim),
-                       static_cast<A>(scale),
+                       static_cast<A>(in.scale),
                        nullptr};
     at::parallel_for(0, qkv.size(0), 1, [&](int64_t begin, int64_t end) {
       // Zeros: a tile also multiplies what lies behind the path.
@@ -234,6 +232,6 @@ at::Tensor prefix_attention_cpu(const at::Tensor& qkv_in, const at::Tensor& dept
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) { m.impl("prefix_attention", &prefix_attention_cpu); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, prefix_attention).cpu<prefix_attention_cpu>(); }
 
 }  // namespace refract

@@ -1,6 +1,9 @@
 // The output layer and its loss where one row stands for every place at which its prefix occurs:
 // each row has several targets, each of them so many times.
 #pragma once
+#include <ATen/core/Tensor.h>
+
+#include "ops/common/op.h"
 #include "ops/many/batched_cross_entropy.h"
 
 namespace refract {
@@ -12,20 +15,20 @@ namespace refract {
 // is the arg max (the lowest index among equals). Not differentiable.
 //
 // The CPU kernel raises on rows and targets out of range, and on rows that do not ascend.
-BatchedCrossEntropy prefix_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                         const at::Tensor& rows, const at::Tensor& targets,
-                                         const at::Tensor& counts, int64_t num_classes);
+struct PrefixCrossEntropyInputs {
+  const at::Tensor &x, &weight, &rows, &targets, &counts;
+  int64_t num_classes;
+};
+inline constexpr Op<"prefix_cross_entropy", BatchedCrossEntropy(PrefixCrossEntropyInputs)>
+    prefix_cross_entropy;
 
 namespace composite {
-std::tuple<at::Tensor, at::Tensor> prefix_cross_entropy(
-    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rows,
-    const at::Tensor& targets, const at::Tensor& counts, int64_t num_classes);
+BatchedCrossEntropy prefix_cross_entropy(const PrefixCrossEntropyInputs& in);
 }  // namespace composite
 
 namespace prefix_cross_entropy_op {
-// Raises unless the arguments fit together.
-void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rows,
-           const at::Tensor& targets, const at::Tensor& counts, int64_t num_classes);
+// Raises unless the inputs fit together.
+void check(const PrefixCrossEntropyInputs& in);
 }  // namespace prefix_cross_entropy_op
 
 }  // namespace refract

@@ -3,12 +3,12 @@
 // where it was, and the sum of exponentials. The sums' order depends on shapes only.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/gemm_cpu.h"
 #include "ops/dense/loss/logit_row.h"
 #include "ops/many/prefix_cross_entropy.h"
@@ -107,18 +107,17 @@ bool ours(const at::Tensor& x) {
   return x.scalar_type() != at::kDouble && x.size(2) % gemm::kWhole == 0 && x.numel() > 0;
 }
 
-std::tuple<at::Tensor, at::Tensor> prefix_cross_entropy_cpu(
-    const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& rows_in,
-    const at::Tensor& targets_in, const at::Tensor& counts_in, int64_t num_classes) {
-  prefix_cross_entropy_op::check(x_in, weight_in, rows_in, targets_in, counts_in, num_classes);
-  const at::Tensor rows = rows_in.contiguous(), targets = targets_in.contiguous(),
-                   counts = counts_in.contiguous();
-  check_pairs(rows, targets, x_in.size(1), num_classes);
-  if (!ours(x_in))
-    return composite::prefix_cross_entropy(x_in, weight_in, rows, targets, counts, num_classes);
+BatchedCrossEntropy prefix_cross_entropy_cpu(const PrefixCrossEntropyInputs& in) {
+  prefix_cross_entropy_op::check(in);
+  const at::Tensor rows = in.rows.contiguous(), targets = in.targets.contiguous(),
+                   counts = in.counts.contiguous();
+  check_pairs(rows, targets, in.x.size(1), in.num_classes);
+  if (!ours(in.x))
+    return composite::prefix_cross_entropy(
+        {in.x, in.weight, rows, targets, counts, in.num_classes});
   // Half types are computed in fp32 throughout: few CPUs multiply them faster.
-  const at::Tensor x = x_in.to(at::kFloat).contiguous();
-  at::Tensor weight = weight_in.to(at::kFloat);
+  const at::Tensor x = in.x.to(at::kFloat).contiguous();
+  at::Tensor weight = in.weight.to(at::kFloat);
   if (!weight.select(0, 0).is_contiguous()) weight = weight.contiguous();
   const Args a{x.const_data_ptr<float>(),
                weight.const_data_ptr<float>(),
@@ -128,7 +127,7 @@ std::tuple<at::Tensor, at::Tensor> prefix_cross_entropy_cpu(
                x.size(0),
                x.size(1),
                x.size(2),
-               num_classes,
+               in.num_classes,
                rows.numel(),
                weight.stride(0)};
   const int64_t blocks = (a.nodes + kRowBlock - 1) / kRowBlock;
@@ -155,6 +154,8 @@ std::tuple<at::Tensor, at::Tensor> prefix_cross_entropy_cpu(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) { m.impl("prefix_cross_entropy", &prefix_cross_entropy_cpu); }
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, prefix_cross_entropy).cpu<prefix_cross_entropy_cpu>();
+}
 
 }  // namespace refract

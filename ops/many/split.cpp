@@ -4,12 +4,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
-#include <torch/library.h>
 
-#include "ops/common/call.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/dense/activation/activation.h"
-#include "ops/dense/attention/attention.h"
 #include "ops/dense/norm/norm.h"
 
 namespace refract {
@@ -31,40 +29,26 @@ std::pair<at::Tensor, at::Tensor> parts(const at::Tensor& x) {
   return {high, x.sub(high.to(at::kFloat)).to(at::kBFloat16)};
 }
 
-at::Tensor split_composite(const at::Tensor& x) {
-  at::AutoDispatchBelowADInplaceOrView guard;
-  split_op::check("split_bfloat16", "x", x);
-  const auto [high, low] = parts(x);
-  return at::cat({high, high, low}, -1);
-}
-
-at::Tensor split_gelu_composite(const at::Tensor& x, bool tanh_form) {
-  at::AutoDispatchBelowADInplaceOrView guard;
-  split_op::check("split_gelu_bfloat16", "x", x);
-  return split_composite(bias_gelu(x, std::nullopt, tanh_form));
-}
-
 }  // namespace
 
 namespace split_norm {
 
-void check(const at::Tensor& x, const std::optional<at::Tensor>& residual,
-           const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias) {
+void check(const SplitNormInputs& in) {
   constexpr const char* op = "split_norm_bfloat16";
-  TORCH_CHECK(x.scalar_type() == at::kFloat && x.dim() == 3, "refract::", op,
-              ": expected x to be float32 of shape [A, N, C], got ", x.scalar_type(), " of shape ",
-              x.sizes());
-  if (residual) {
-    check_like(op, "residual", *residual, "x", x);
-    check_same_shape(op, "residual", *residual, "x", x);
+  TORCH_CHECK(in.x.scalar_type() == at::kFloat && in.x.dim() == 3, "refract::", op,
+              ": expected x to be float32 of shape [A, N, C], got ", in.x.scalar_type(),
+              " of shape ", in.x.sizes());
+  if (in.residual) {
+    check_like(op, "residual", *in.residual, "x", in.x);
+    check_same_shape(op, "residual", *in.residual, "x", in.x);
   }
-  for (const auto& affine : {weight, bias}) {
+  for (const auto& affine : {in.weight, in.bias}) {
     if (!affine) continue;
-    check_like(op, "weight or bias", *affine, "x", x);
-    TORCH_CHECK(affine->dim() == 3 && affine->size(0) == x.size(0) && affine->size(1) == 1 &&
-                    affine->size(2) == x.size(2),
-                "refract::", op, ": expected weight and bias of shape [", x.size(0), ", 1, ",
-                x.size(2), "], got ", affine->sizes());
+    check_like(op, "weight or bias", *affine, "x", in.x);
+    TORCH_CHECK(affine->dim() == 3 && affine->size(0) == in.x.size(0) && affine->size(1) == 1 &&
+                    affine->size(2) == in.x.size(2),
+                "refract::", op, ": expected weight and bias of shape [", in.x.size(0), ", 1, ",
+                in.x.size(2), "], got ", affine->sizes());
   }
 }
 
@@ -72,55 +56,36 @@ void check(const at::Tensor& x, const std::optional<at::Tensor>& residual,
 
 namespace composite {
 
-std::tuple<at::Tensor, at::Tensor> split_norm_bfloat16(const at::Tensor& x,
-                                                       const std::optional<at::Tensor>& residual,
-                                                       const std::optional<at::Tensor>& weight,
-                                                       const std::optional<at::Tensor>& bias,
-                                                       double eps, bool rms) {
+at::Tensor split_bfloat16(const SplitInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  split_norm::check(x, residual, weight, bias);
-  const at::Tensor unit = at::ones({x.size(2)}, x.options());
-  auto [y, sum, mean, rstd] = norm_forward(x, residual, unit, std::nullopt, eps, rms);
-  if (weight) y = y.mul(*weight);
-  if (bias) y = y.add(*bias);
-  return {split_composite(y), sum};
+  split_op::check("split_bfloat16", "x", in.x);
+  const auto [high, low] = parts(in.x);
+  return at::cat({high, high, low}, -1);
 }
 
-at::Tensor split_causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                                  double scale) {
+at::Tensor split_gelu_bfloat16(const SplitGeluInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  split_op::check("split_causal_attention", "qkv", qkv);
-  return split_composite(causal_attention(qkv, num_heads, num_kv_heads, scale));
+  split_op::check("split_gelu_bfloat16", "x", in.x);
+  return split_bfloat16({refract::bias_gelu(in.x, std::nullopt, in.tanh_form)});
+}
+
+SplitNormResult split_norm_bfloat16(const SplitNormInputs& in) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  split_norm::check(in);
+  const at::Tensor unit = at::ones({in.x.size(2)}, in.x.options());
+  auto [y, sum, mean, rstd] = norm_forward({in.x, in.residual, unit, kNoTensor, in.eps, in.rms});
+  if (in.weight) y = y.mul(*in.weight);
+  if (in.bias) y = y.add(*in.bias);
+  return {split_bfloat16({y}), sum};
+}
+
+at::Tensor split_causal_attention(const CausalAttentionInputs& in) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  split_op::check("split_causal_attention", "qkv", in.qkv);
+  return split_bfloat16({causal_attention(in)});
 }
 
 }  // namespace composite
-
-std::tuple<at::Tensor, at::Tensor> split_norm_bfloat16(const at::Tensor& x,
-                                                       const std::optional<at::Tensor>& residual,
-                                                       const std::optional<at::Tensor>& weight,
-                                                       const std::optional<at::Tensor>& bias,
-                                                       double eps, bool rms) {
-  static const auto op = find_op<decltype(split_norm_bfloat16)>("refract::split_norm_bfloat16");
-  return op.call(x, residual, weight, bias, eps, rms);
-}
-
-at::Tensor split_causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                                  double scale) {
-  static const auto op =
-      find_op<decltype(split_causal_attention)>("refract::split_causal_attention");
-  return op.call(qkv, num_heads, num_kv_heads, scale);
-}
-
-at::Tensor split_gelu_bfloat16(const at::Tensor& x, bool tanh_form) {
-  static const auto op =
-      find_op<at::Tensor(const at::Tensor&, bool)>("refract::split_gelu_bfloat16");
-  return op.call(x, tanh_form);
-}
-
-at::Tensor split_bfloat16(const at::Tensor& x) {
-  static const auto op = find_op<at::Tensor(const at::Tensor&)>("refract::split_bfloat16");
-  return op.call(x);
-}
 
 at::Tensor split_weight_bfloat16(const at::Tensor& w) {
   split_op::check("split_weight_bfloat16", "w", w);
@@ -128,36 +93,30 @@ at::Tensor split_weight_bfloat16(const at::Tensor& w) {
   return at::cat({high, low, high}, -1);
 }
 
-TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def("split_bfloat16(Tensor x) -> Tensor");
-  m.def("split_gelu_bfloat16(Tensor x, bool tanh_form) -> Tensor");
-  m.def(
-      "split_norm_bfloat16(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps,"
-      " bool rms) -> (Tensor, Tensor)");
-  m.def(
-      "split_causal_attention(Tensor qkv, int num_heads, int num_kv_heads, float scale) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("split_bfloat16", &split_composite);
-  m.impl("split_gelu_bfloat16", &split_gelu_composite);
-  m.impl("split_norm_bfloat16", &composite::split_norm_bfloat16);
-  m.impl("split_causal_attention", &composite::split_causal_attention);
-}
-
 namespace {
 
 // Shapes only; the composite form asks for numbers.
-at::Tensor split_attention_meta(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                                double) {
-  causal_attention_op::check(qkv, num_heads, num_kv_heads);
-  auto sizes = qkv.sym_sizes().vec();
-  sizes[2] = sizes[2] / (num_heads + 2 * num_kv_heads) * num_heads * 3;
-  return at::empty_symint(sizes, qkv.options().dtype(at::kBFloat16));
+at::Tensor split_attention_meta(const CausalAttentionInputs& in) {
+  causal_attention_op::check(in.qkv, in.num_heads, in.num_kv_heads);
+  auto sizes = in.qkv.sym_sizes().vec();
+  sizes[2] = sizes[2] / (in.num_heads + 2 * in.num_kv_heads) * in.num_heads * 3;
+  return at::empty_symint(sizes, in.qkv.options().dtype(at::kBFloat16));
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, Meta, m) { m.impl("split_causal_attention", &split_attention_meta); }
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  define(m, split_bfloat16, "(Tensor x) -> Tensor").composite<composite::split_bfloat16>();
+  define(m, split_gelu_bfloat16, "(Tensor x, bool tanh_form) -> Tensor")
+      .composite<composite::split_gelu_bfloat16>();
+  define(m, split_norm_bfloat16,
+         "(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps, bool rms)"
+         " -> (Tensor, Tensor)")
+      .composite<composite::split_norm_bfloat16>();
+  define(m, split_causal_attention,
+         "(Tensor qkv, int num_heads, int num_kv_heads, float scale) -> Tensor")
+      .composite<composite::split_causal_attention>()
+      .meta<split_attention_meta>();
+}
 
 }  // namespace refract

@@ -155,7 +155,7 @@ template <int D>
 __global__ void __launch_bounds__(kThreads) split_attention_kernel(Task task) {
   constexpr int kBytes = kKeys * D * 2;  // of one part of a tile
   __shared__ __align__(128) char shared[4 * kBytes];
-  const mma::Tile<D> keys{mma::shared_address(shared)}, keys_low{keys.base + kBytes},
+  const mma::Tile<D> keys{shared_address(shared)}, keys_low{keys.base + kBytes},
       values{keys.base + 2 * kBytes}, values_low{keys.base + 3 * kBytes};
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32,
             g = lane / 4, t = lane % 4;

@@ -3,9 +3,9 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include "ops/common/define.h"
 #include "ops/common/launch.h"
 #include "ops/dense/activation/activation.h"
-#include "ops/dense/attention/attention.h"
 #include "ops/many/split.h"
 #include "ops/many/split_attention_kernel.h"
 #include "ops/many/split_kernel.h"
@@ -37,33 +37,29 @@ at::Tensor split(BeforeSplit before, const at::Tensor& x_in) {
   return out;
 }
 
-at::Tensor split_cuda(const at::Tensor& x) { return split(BeforeSplit::kNothing, x); }
+at::Tensor split_cuda(const SplitInputs& in) { return split(BeforeSplit::kNothing, in.x); }
 
-at::Tensor split_gelu_cuda(const at::Tensor& x, bool tanh_form) {
-  return split(tanh_form ? BeforeSplit::kGeluTanh : BeforeSplit::kGeluErf, x);
+at::Tensor split_gelu_cuda(const SplitGeluInputs& in) {
+  return split(in.tanh_form ? BeforeSplit::kGeluTanh : BeforeSplit::kGeluErf, in.x);
 }
 
 bool aligned(const at::Tensor& t) {
   return !t.defined() || reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
 }
 
-std::tuple<at::Tensor, at::Tensor> split_norm_cuda(const at::Tensor& x_in,
-                                                   const std::optional<at::Tensor>& residual_in,
-                                                   const std::optional<at::Tensor>& weight_in,
-                                                   const std::optional<at::Tensor>& bias_in,
-                                                   double eps, bool rms) {
-  split_norm::check(x_in, residual_in, weight_in, bias_in);
+SplitNormResult split_norm_cuda(const SplitNormInputs& in) {
+  split_norm::check(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const c10::cuda::CUDAGuard device(x_in.device());
+  const c10::cuda::CUDAGuard device(in.x.device());
   const auto dense = [](const std::optional<at::Tensor>& t) {
     return t ? t->contiguous() : at::Tensor();
   };
-  const at::Tensor x = x_in.contiguous(), residual = dense(residual_in), weight = dense(weight_in),
-                   bias = dense(bias_in);
+  const at::Tensor x = in.x.contiguous(), residual = dense(in.residual), weight = dense(in.weight),
+                   bias = dense(in.bias);
   const int64_t columns = x.size(2);
   if (columns % 4 != 0 || columns > kWidestSplitNorm || !aligned(x) || !aligned(residual) ||
       !aligned(weight) || !aligned(bias))
-    return composite::split_norm_bfloat16(x_in, residual_in, weight_in, bias_in, eps, rms);
+    return composite::split_norm_bfloat16(in);
   const auto pointer = [](const at::Tensor& t) {
     return t.defined() ? t.const_data_ptr<float>() : nullptr;
   };
@@ -78,42 +74,42 @@ std::tuple<at::Tensor, at::Tensor> split_norm_cuda(const at::Tensor& x_in,
                        x.size(0) * x.size(1),
                        columns,
                        std::max<int64_t>(x.size(1), 1),
-                       static_cast<float>(eps),
-                       rms};
+                       static_cast<float>(in.eps),
+                       in.rms};
   check_launch("split_norm_bfloat16", launch_split_norm(args, current_stream()));
   return {y, sum};
 }
 
-at::Tensor split_attention_cuda(const at::Tensor& qkv_in, int64_t num_heads, int64_t num_kv_heads,
-                                double scale) {
-  causal_attention_op::check(qkv_in, num_heads, num_kv_heads);
-  const int64_t length = qkv_in.size(1), head_dim = qkv_in.size(2) / (num_heads + 2 * num_kv_heads);
-  const c10::cuda::CUDAGuard device(qkv_in.device());
-  const at::Tensor qkv = qkv_in.contiguous();
+at::Tensor split_attention_cuda(const CausalAttentionInputs& in) {
+  causal_attention_op::check(in.qkv, in.num_heads, in.num_kv_heads);
+  const int64_t length = in.qkv.size(1),
+                head_dim = in.qkv.size(2) / (in.num_heads + 2 * in.num_kv_heads);
+  const c10::cuda::CUDAGuard device(in.qkv.device());
+  const at::Tensor qkv = in.qkv.contiguous();
   if (qkv.scalar_type() != at::kFloat || !has_cuda_split_attention(length, head_dim) ||
       !aligned(qkv))
-    return composite::split_causal_attention(qkv_in, num_heads, num_kv_heads, scale);
-  at::Tensor out = at::empty({qkv.size(0), length, 3 * num_heads * head_dim},
+    return composite::split_causal_attention(in);
+  at::Tensor out = at::empty({qkv.size(0), length, 3 * in.num_heads * head_dim},
                              qkv.options().dtype(at::kBFloat16));
   const SplitAttention args{qkv.const_data_ptr<float>(),
                             out.mutable_data_ptr(),
                             qkv.size(0),
                             length,
-                            num_heads,
-                            num_kv_heads,
+                            in.num_heads,
+                            in.num_kv_heads,
                             head_dim,
-                            scale};
+                            in.scale};
   check_launch("split_causal_attention", launch_split_attention(args, current_stream()));
   return out;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("split_bfloat16", &split_cuda);
-  m.impl("split_gelu_bfloat16", &split_gelu_cuda);
-  m.impl("split_norm_bfloat16", &split_norm_cuda);
-  m.impl("split_causal_attention", &split_attention_cuda);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, split_bfloat16).cuda<split_cuda>();
+  forms(m, split_gelu_bfloat16).cuda<split_gelu_cuda>();
+  forms(m, split_norm_bfloat16).cuda<split_norm_cuda>();
+  forms(m, split_causal_attention).cuda<split_attention_cuda>();
 }
 
 }  // namespace refract

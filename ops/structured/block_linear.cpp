@@ -1,14 +1,13 @@
 // Schema, checks, composite forms and autograd of block_linear.
 #include "ops/structured/block_linear.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
-#include "ops/common/call.h"
+#include "ops/common/autograd.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
+#include "ops/structured/transposed_copy.h"
 
 namespace refract {
 namespace block_linear_op {
@@ -24,24 +23,15 @@ void check(const char* op, const at::Tensor& x, const at::Tensor& weight) {
               "] for a weight of shape ", weight.sym_sizes(), ", got ", x.sym_sizes());
 }
 
-void check_backward(const char* op, const at::Tensor& grad, const at::Tensor& x,
-                    const at::Tensor& weight) {
-  check(op, x, weight);
-  check_like(op, "grad", grad, "x", x);
-  TORCH_CHECK(grad.dim() == x.dim() && grad.sym_size(-1) == weight.sym_size(0) * weight.sym_size(1),
+void check_backward(const BlockLinearBackwardInputs& in) {
+  const char* op = "block_linear_backward";
+  check(op, in.x, in.weight);
+  check_like(op, "grad", in.grad, "x", in.x);
+  TORCH_CHECK(in.grad.dim() == in.x.dim() &&
+                  in.grad.sym_size(-1) == in.weight.sym_size(0) * in.weight.sym_size(1),
               "refract::", op, ": expected grad of the output's shape for x of shape ",
-              x.sym_sizes(), " and a weight of shape ", weight.sym_sizes(), ", got ",
-              grad.sym_sizes());
-}
-
-void check_matrix(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
-  const char* op = "transposed_copy";
-  check_floating(op, "x", x);
-  TORCH_CHECK(x.dim() == 2, "refract::", op, ": expected x of shape [rows, columns], got ",
-              x.sym_sizes());
-  if (!row_bias.has_value()) return;
-  check_like(op, "row_bias", *row_bias, "x", x);
-  check_vector(op, "row_bias", *row_bias, x.sym_size(0));
+              in.x.sym_sizes(), " and a weight of shape ", in.weight.sym_sizes(), ", got ",
+              in.grad.sym_sizes());
 }
 
 }  // namespace block_linear_op
@@ -74,103 +64,56 @@ at::Tensor join(const at::Tensor& y, bool interleaved) {
 
 }  // namespace
 
-at::Tensor block_linear(const at::Tensor& x, const at::Tensor& weight, bool interleaved_in,
-                        bool interleaved_out, bool feature_major) {
-  block_linear_op::check("block_linear", x, weight);
-  const int64_t blocks = weight.size(0);
+at::Tensor block_linear(const BlockLinearInputs& in) {
+  block_linear_op::check("block_linear", in.x, in.weight);
+  const int64_t blocks = in.weight.size(0);
   const at::Tensor y =
-      join(at::bmm(split(x, blocks, interleaved_in), weight.transpose(1, 2)), interleaved_out);
-  auto sizes = x.sizes().vec();
+      join(at::bmm(split(in.x, blocks, in.layout.interleaved_in), in.weight.transpose(1, 2)),
+           in.layout.interleaved_out);
+  auto sizes = in.x.sizes().vec();
   sizes.back() = y.size(1);
-  if (!feature_major) return y.contiguous().view(sizes);
+  if (!in.layout.feature_major) return y.contiguous().view(sizes);
   return y.t().contiguous().t().view(sizes);
 }
 
-std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
-                                                         const at::Tensor& x,
-                                                         const at::Tensor& weight,
-                                                         bool interleaved_in, bool interleaved_out,
-                                                         std::array<bool, 2> wanted) {
-  block_linear_op::check_backward("block_linear_backward", grad, x, weight);
+BlockLinearGradients block_linear_backward(const BlockLinearBackwardInputs& in) {
+  block_linear_op::check_backward(in);
   at::Tensor grad_x, grad_weight;
-  const int64_t blocks = weight.size(0);
-  const at::Tensor g = split(grad, blocks, interleaved_out);
-  if (wanted[0]) {
-    grad_x = join(at::bmm(g, weight), interleaved_in).reshape(x.sizes());
-    if (is_feature_major(x)) {
-      grad_x = transposed_copy(grad_x.flatten(0, -2), {}).t().view(x.sizes());
+  const int64_t blocks = in.weight.size(0);
+  const at::Tensor g = split(in.grad, blocks, in.interleaved_out);
+  if (in.wanted[0]) {
+    grad_x = join(at::bmm(g, in.weight), in.interleaved_in).reshape(in.x.sizes());
+    if (is_feature_major(in.x)) {
+      grad_x = transposed_copy({grad_x.flatten(0, -2)}).t().view(in.x.sizes());
     }
   }
-  if (wanted[1]) grad_weight = at::bmm(g.transpose(1, 2), split(x, blocks, interleaved_in));
+  if (in.wanted[1])
+    grad_weight = at::bmm(g.transpose(1, 2), split(in.x, blocks, in.interleaved_in));
   return {grad_x, grad_weight};
-}
-
-at::Tensor transposed_copy(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
-  block_linear_op::check_matrix(x, row_bias);
-  if (!row_bias.has_value()) return x.t().clone(at::MemoryFormat::Contiguous);
-  return x.t().add(*row_bias).contiguous();
 }
 
 }  // namespace composite
 
 namespace {
-// The schema's own argument list.
-using Forward = at::Tensor(const at::Tensor&, const at::Tensor&, bool, bool, bool);
-using Backward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
-                                                    const at::Tensor&, bool, bool,
-                                                    std::array<bool, 2>);
-}  // namespace
 
-at::Tensor block_linear(const at::Tensor& x, const at::Tensor& weight, BlockLayout layout) {
-  static const auto op = find_op<Forward>("refract::block_linear");
-  return op.call(x, weight, layout.interleaved_in, layout.interleaved_out, layout.feature_major);
-}
-
-std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
-                                                         const at::Tensor& x,
-                                                         const at::Tensor& weight,
-                                                         BlockLayout layout,
-                                                         std::array<bool, 2> wanted) {
-  static const auto op = find_op<Backward>("refract::block_linear_backward");
-  return op.call(grad, x, weight, layout.interleaved_in, layout.interleaved_out, wanted);
-}
-
-at::Tensor transposed_copy(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
-  static const auto op = find_op<decltype(transposed_copy)>("refract::transposed_copy");
-  return op.call(x, row_bias);
-}
-
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-struct BlockLinear : torch::autograd::Function<BlockLinear> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            bool interleaved_in, bool interleaved_out, bool feature_major) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({x, weight});
-    ctx->saved_data["in"] = interleaved_in;
-    ctx->saved_data["out"] = interleaved_out;
-    return block_linear(x, weight, {interleaved_in, interleaved_out, feature_major});
+struct BlockLinear {
+  static at::Tensor forward(AutogradContext* ctx, const BlockLinearInputs& in) {
+    ctx->save_for_backward({in.x, in.weight});
+    ctx->saved_data["in"] = in.layout.interleaved_in;
+    ctx->saved_data["out"] = in.layout.interleaved_out;
+    return block_linear(in);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     auto [grad_x, grad_weight] = block_linear_backward(
-        grads[0], saved[0], saved[1],
-        {ctx->saved_data["in"].toBool(), ctx->saved_data["out"].toBool(), false},
-        {ctx->needs_input_grad(0), ctx->needs_input_grad(1)});
-    return {grad_x, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
+        grads[0], saved[0], saved[1], ctx->saved_data["in"].toBool(),
+        ctx->saved_data["out"].toBool(), {ctx->needs_input_grad(0), ctx->needs_input_grad(1)});
+    return {grad_x, grad_weight};
   }
 };
 
-at::Tensor block_linear_autograd(const at::Tensor& x, const at::Tensor& weight, bool interleaved_in,
-                                 bool interleaved_out, bool feature_major) {
-  if (any_gradient(x, weight)) {
-    return BlockLinear::apply(x, weight, interleaved_in, interleaved_out, feature_major);
-  }
-  at::AutoDispatchBelowADInplaceOrView below;
-  return block_linear(x, weight, {interleaved_in, interleaved_out, feature_major});
+at::Tensor block_linear_autograd(const BlockLinearInputs& in) {
+  return recorded<BlockLinear>(block_linear, in, in.x, in.weight);
 }
 
 // Feature-major strides for `sizes` need no copy: empty [features, rest], seen from the other side.
@@ -180,81 +123,39 @@ at::Tensor empty_feature_major(const std::vector<c10::SymInt>& sizes, const at::
   return at::empty_symint(stored, like.options()).movedim(0, -1);
 }
 
-at::Tensor block_linear_meta(const at::Tensor& x, const at::Tensor& weight, bool, bool,
-                             bool feature_major) {
-  block_linear_op::check("block_linear", x, weight);
-  auto sizes = x.sym_sizes().vec();
-  sizes.back() = weight.sym_size(0) * weight.sym_size(1);
-  return feature_major ? empty_feature_major(sizes, x) : at::empty_symint(sizes, x.options());
+at::Tensor block_linear_meta(const BlockLinearInputs& in) {
+  block_linear_op::check("block_linear", in.x, in.weight);
+  auto sizes = in.x.sym_sizes().vec();
+  sizes.back() = in.weight.sym_size(0) * in.weight.sym_size(1);
+  return in.layout.feature_major ? empty_feature_major(sizes, in.x)
+                                 : at::empty_symint(sizes, in.x.options());
 }
 
-std::tuple<at::Tensor, at::Tensor> block_linear_backward_meta(const at::Tensor& grad,
-                                                              const at::Tensor& x,
-                                                              const at::Tensor& weight, bool, bool,
-                                                              std::array<bool, 2> wanted) {
-  block_linear_op::check_backward("block_linear_backward", grad, x, weight);
+BlockLinearGradients block_linear_backward_meta(const BlockLinearBackwardInputs& in) {
+  block_linear_op::check_backward(in);
   at::Tensor grad_x, grad_weight;
-  if (wanted[0]) {
-    grad_x = is_feature_major(x) ? empty_feature_major(x.sym_sizes().vec(), x)
-                                 : at::empty_symint(x.sym_sizes(), x.options());
+  if (in.wanted[0]) {
+    grad_x = is_feature_major(in.x) ? empty_feature_major(in.x.sym_sizes().vec(), in.x)
+                                    : at::empty_symint(in.x.sym_sizes(), in.x.options());
   }
-  if (wanted[1]) grad_weight = at::empty_symint(weight.sym_sizes(), x.options());
+  if (in.wanted[1]) grad_weight = at::empty_symint(in.weight.sym_sizes(), in.x.options());
   return {grad_x, grad_weight};
-}
-
-at::Tensor transposed_copy_meta(const at::Tensor& x, const std::optional<at::Tensor>& row_bias) {
-  block_linear_op::check_matrix(x, row_bias);
-  return at::empty_symint({x.sym_size(1), x.sym_size(0)}, x.options());
-}
-
-struct TransposedCopy : torch::autograd::Function<TransposedCopy> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
-                            const std::optional<at::Tensor>& row_bias) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->saved_data["bias"] = wants_gradient(row_bias);
-    return transposed_copy(x, row_bias);
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    at::Tensor grad_bias;
-    if (ctx->saved_data["bias"].toBool()) grad_bias = grads[0].sum(0);
-    return {transposed_copy(grads[0]), grad_bias};
-  }
-};
-
-at::Tensor transposed_copy_autograd(const at::Tensor& x,
-                                    const std::optional<at::Tensor>& row_bias) {
-  if (any_gradient(x, row_bias)) return TransposedCopy::apply(x, row_bias);
-  at::AutoDispatchBelowADInplaceOrView below;
-  return transposed_copy(x, row_bias);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "block_linear(Tensor x, Tensor weight, bool interleaved_in=False, bool interleaved_out=False,"
-      " bool feature_major=False) -> Tensor");
-  m.def(
-      "block_linear_backward(Tensor grad, Tensor x, Tensor weight, bool interleaved_in,"
-      " bool interleaved_out, bool[2] wanted) -> (Tensor grad_x, Tensor grad_weight)");
-  m.def("transposed_copy(Tensor x, Tensor? row_bias=None) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("block_linear", composite::block_linear);
-  m.impl("block_linear_backward", composite::block_linear_backward);
-  m.impl("transposed_copy", composite::transposed_copy);
-}
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) {
-  m.impl("block_linear", block_linear_autograd);
-  m.impl("transposed_copy", transposed_copy_autograd);
-}
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) {
-  m.impl("block_linear", block_linear_meta);
-  m.impl("block_linear_backward", block_linear_backward_meta);
-  m.impl("transposed_copy", transposed_copy_meta);
+  define(m, block_linear,
+         "(Tensor x, Tensor weight, bool interleaved_in=False, bool interleaved_out=False,"
+         " bool feature_major=False) -> Tensor")
+      .composite<composite::block_linear>()
+      .autograd<block_linear_autograd>()
+      .meta<block_linear_meta>();
+  define(m, block_linear_backward,
+         "(Tensor grad, Tensor x, Tensor weight, bool interleaved_in, bool interleaved_out,"
+         " bool[2] wanted) -> (Tensor grad_x, Tensor grad_weight)")
+      .composite<composite::block_linear_backward>()
+      .meta<block_linear_backward_meta>();
 }
 
 }  // namespace refract

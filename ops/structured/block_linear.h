@@ -6,8 +6,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
-#include <optional>
 #include <tuple>
+
+#include "ops/common/op.h"
 
 namespace refract {
 
@@ -25,42 +26,38 @@ struct BlockLayout {
   // layout, one transposing pass is made.
   bool feature_major = false;
 };
+template <>
+inline constexpr bool kListedByField<BlockLayout> = true;
 
 // x [..., B k], weight [B, m, k] of x's type -> [..., B m].
-at::Tensor block_linear(const at::Tensor& x, const at::Tensor& weight, BlockLayout layout);
+struct BlockLinearInputs {
+  const at::Tensor &x, &weight;
+  const BlockLayout& layout;
+};
+inline constexpr Op<"block_linear", at::Tensor(BlockLinearInputs)> block_linear;
 
 // (grad_x, grad_weight), undefined where `wanted` is false; grad_x lies as x does.
-std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
-                                                         const at::Tensor& x,
-                                                         const at::Tensor& weight,
-                                                         BlockLayout layout,
-                                                         std::array<bool, 2> wanted);
-
-// x [rows, columns] of any strides -> contiguous [columns, rows], with a bias [rows] of x's type
-// added to each row of x on the way.
-at::Tensor transposed_copy(const at::Tensor& x,
-                           const std::optional<at::Tensor>& row_bias = std::nullopt);
+struct BlockLinearBackwardInputs {
+  const at::Tensor &grad, &x, &weight;
+  bool interleaved_in, interleaved_out;
+  std::array<bool, 2> wanted;
+};
+using BlockLinearGradients = std::tuple<at::Tensor, at::Tensor>;
+inline constexpr Op<"block_linear_backward", BlockLinearGradients(BlockLinearBackwardInputs)>
+    block_linear_backward;
 
 // x [..., F] stored feature by feature, as a product with feature_major leaves it.
 bool is_feature_major(const at::Tensor& x);
 
 namespace composite {
-at::Tensor block_linear(const at::Tensor& x, const at::Tensor& weight, bool interleaved_in,
-                        bool interleaved_out, bool feature_major);
-std::tuple<at::Tensor, at::Tensor> block_linear_backward(const at::Tensor& grad,
-                                                         const at::Tensor& x,
-                                                         const at::Tensor& weight,
-                                                         bool interleaved_in, bool interleaved_out,
-                                                         std::array<bool, 2> wanted);
-at::Tensor transposed_copy(const at::Tensor& x, const std::optional<at::Tensor>& row_bias);
+at::Tensor block_linear(const BlockLinearInputs& in);
+BlockLinearGradients block_linear_backward(const BlockLinearBackwardInputs& in);
 }  // namespace composite
 
 namespace block_linear_op {
 // Raise unless the weight fits x, and the gradient both.
 void check(const char* op, const at::Tensor& x, const at::Tensor& weight);
-void check_backward(const char* op, const at::Tensor& grad, const at::Tensor& x,
-                    const at::Tensor& weight);
-void check_matrix(const at::Tensor& x, const std::optional<at::Tensor>& row_bias);
+void check_backward(const BlockLinearBackwardInputs& in);
 }  // namespace block_linear_op
 
 }  // namespace refract

@@ -3,9 +3,10 @@
 // reads them through leading dimensions and batch strides.
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
+#include "ops/common/define.h"
 #include "ops/structured/block_linear.h"
+#include "ops/structured/transposed_copy.h"
 
 namespace refract {
 namespace {
@@ -42,41 +43,38 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, bool interleaved, b
   return by_feature && !feature_major ? transposed_copy(y.t()) : y;
 }
 
-at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, bool interleaved_in,
-                   bool interleaved_out, bool feature_major) {
-  block_linear_op::check("block_linear", x, weight);
-  const at::Tensor w = weight.contiguous();
-  const at::Tensor in = blocks_of(readable(rows(x), interleaved_in), w.size(0), interleaved_in);
-  auto sizes = x.sizes().vec();
+at::Tensor forward(const BlockLinearInputs& in) {
+  block_linear_op::check("block_linear", in.x, in.weight);
+  const at::Tensor w = in.weight.contiguous();
+  const at::Tensor from = blocks_of(readable(rows(in.x), in.layout.interleaved_in), w.size(0),
+                                    in.layout.interleaved_in);
+  auto sizes = in.x.sizes().vec();
   sizes.back() = w.size(0) * w.size(1);
-  return product(in, w.transpose(1, 2), interleaved_out, feature_major).view(sizes);
+  return product(from, w.transpose(1, 2), in.layout.interleaved_out, in.layout.feature_major)
+      .view(sizes);
 }
 
-std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x,
-                                            const at::Tensor& weight, bool interleaved_in,
-                                            bool interleaved_out, std::array<bool, 2> wanted) {
-  block_linear_op::check_backward("block_linear_backward", grad, x, weight);
-  const at::Tensor w = weight.contiguous();
-  const at::Tensor g = blocks_of(readable(rows(grad), interleaved_out), w.size(0), interleaved_out);
+BlockLinearGradients backward(const BlockLinearBackwardInputs& in) {
+  block_linear_op::check_backward(in);
+  const at::Tensor w = in.weight.contiguous();
+  const at::Tensor g =
+      blocks_of(readable(rows(in.grad), in.interleaved_out), w.size(0), in.interleaved_out);
   at::Tensor grad_x, grad_weight;
-  if (wanted[0]) grad_x = product(g, w, interleaved_in, is_feature_major(x)).view(x.sizes());
-  if (wanted[1]) {
-    const at::Tensor in = blocks_of(readable(rows(x), interleaved_in), w.size(0), interleaved_in);
-    grad_weight = at::bmm(g.transpose(1, 2), in);
+  if (in.wanted[0])
+    grad_x = product(g, w, in.interleaved_in, is_feature_major(in.x)).view(in.x.sizes());
+  if (in.wanted[1]) {
+    const at::Tensor from =
+        blocks_of(readable(rows(in.x), in.interleaved_in), w.size(0), in.interleaved_in);
+    grad_weight = at::bmm(g.transpose(1, 2), from);
   }
   return {grad_x, grad_weight};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("block_linear", forward);
-  m.impl("block_linear_backward", backward);
-}
-
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("block_linear", forward);
-  m.impl("block_linear_backward", backward);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, block_linear).cpu<forward>().cuda<forward>();
+  forms(m, block_linear_backward).cpu<backward>().cuda<backward>();
 }
 
 }  // namespace refract

@@ -3,31 +3,26 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <optional>
-#include <tuple>
+#include "ops/common/op.h"
+#include "ops/dense/activation/activation.h"
 
 namespace refract {
 
 // gelu(x + bias[:, None]): x [F, n], bias [F] of x's type or none -> [F, n].
-at::Tensor row_bias_gelu(const at::Tensor& x, const std::optional<at::Tensor>& bias,
-                         bool tanh_form);
+inline constexpr Op<"row_bias_gelu", at::Tensor(BiasGeluInputs)> row_bias_gelu;
 // (grad_x, grad_bias); grad_bias is empty ([0]) without a bias.
-std::tuple<at::Tensor, at::Tensor> row_bias_gelu_backward(const at::Tensor& grad,
-                                                          const at::Tensor& x,
-                                                          const std::optional<at::Tensor>& bias,
-                                                          bool tanh_form);
+inline constexpr Op<"row_bias_gelu_backward", ActivationGradients(BiasGeluBackwardInputs)>
+    row_bias_gelu_backward;
 
 namespace composite {
-at::Tensor row_bias_gelu(const at::Tensor& x, const std::optional<at::Tensor>& bias,
-                         bool tanh_form);
-std::tuple<at::Tensor, at::Tensor> row_bias_gelu_backward(const at::Tensor& grad,
-                                                          const at::Tensor& x,
-                                                          const std::optional<at::Tensor>& bias,
-                                                          bool tanh_form);
+at::Tensor row_bias_gelu(const BiasGeluInputs& in);
+ActivationGradients row_bias_gelu_backward(const BiasGeluBackwardInputs& in);
 }  // namespace composite
 
-namespace row_gelu_op {
-void check(const char* op, const at::Tensor& x, const std::optional<at::Tensor>& bias);
-}  // namespace row_gelu_op
+namespace row_bias_gelu_op {
+// Raise unless the inputs fit together.
+void check(const BiasGeluInputs& in);
+void check_backward(const BiasGeluBackwardInputs& in);
+}  // namespace row_bias_gelu_op
 
 }  // namespace refract

@@ -14,7 +14,7 @@
 #include "core/error.h"
 #include "model/dense.h"
 #include "model/rope.h"
-#include "ops/common/call.h"
+#include "ops/common/op.h"
 #include "ops/dense/activation/activation.h"
 #include "ops/dense/attention/attention.h"
 #include "ops/dense/attention/rope.h"

@@ -8,7 +8,7 @@
 #include <mutex>
 
 #include "core/error.h"
-#include "ops/common/call.h"
+#include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "train/schedule.h"
 

@@ -68,6 +68,6 @@ def test_lora_trains_its_adapters_alone(study):
 @pytest.mark.parametrize("defect", ["compat_clipped_range", "compat_scaled_qk_range"])
 def test_defects_of_the_reference_show(study, defect):
     """By more than a hundredth of a nat, whichever way it goes (see docs/optical.md). What the third does, one noise number for all,
-    is about that much in a model this small; tests/ops/optical/optical_test.cpp tests it on the op."""
+    is about that much in a model this small; tests/ops/optical/quantize_test.cpp tests it on the op."""
     loss = study.more(defect, OPTICAL.rules(LEVELS, **{defect: True}), lr=2e-3)
     assert abs(loss - study.full) > 0.01

@@ -13,9 +13,11 @@ def check(root):
     return subprocess.run([sys.executable, ROOT / "scripts/check-includes", "--root", root], capture_output=True, text=True)
 
 
-def plant(root, path, line):
+def plant(root, path, line, header=True):
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)
+    if header and file.suffix == ".cpp":
+        file.with_suffix(".h").write_text("// planted\n")
     file.write_text(f"// planted\n{line}\n")
 
 
@@ -32,8 +34,11 @@ def test_this_tree_passes():
         ("src/model/decoder.cpp", '#include "ops/common/philox.h"'),
         ("src/core/toml.cpp", "#include <toml++/toml.h>"),
         ("src/report/json.h", "#include <nlohmann/json_fwd.hpp>"),
-        ("ops/fused/loss.cpp", "#include <ATen/ops/add.h>"),
-        ("ops/fused/loss_kernel.cu", '#include "ops/common/philox.h"'),
+        ("ops/dense/loss/loss.cpp", "#include <ATen/ops/add.h>"),
+        ("ops/dense/loss/loss_kernel.cu", '#include "ops/common/philox.h"'),
+        ("ops/dense/loss/loss_kernel.cu", '#include "ops/device/reduce.cuh"'),
+        ("ops/many/batched_loss.cpp", '#include "ops/dense/loss/loss.h"'),
+        ("ops/optical/linear/linear.cpp", '#include "ops/optical/matmul/product.h"'),
         ("tests/core/test_toml.cpp", '#include "train/trainer.h"'),
     ],
 )
@@ -52,8 +57,13 @@ def test_allowed(tmp_path, path, line):
         ("src/x.cpp", "", "no place in the order"),
         ("src/train/trainer.cpp", '#include "../core/toml.h"', "instead of"),
         ("src/core/config.h", "#include <toml++/toml.h>", "slow to parse"),
-        ("ops/fused/loss.cpp", '#include "core/error.h"', "ops/ uses nothing of src/"),
-        ("ops/fused/loss_kernel.cu", "#include <ATen/core/Tensor.h>", "no torch header"),
+        ("src/transforms/kinds/lora.cpp", '#include "train/trainer.h"', "transforms/ comes before train/"),
+        ("ops/dense/loss/loss.cpp", '#include "core/error.h"', "ops/ uses nothing of src/"),
+        ("ops/dense/loss/loss_kernel.cu", "#include <ATen/core/Tensor.h>", "no torch header"),
+        ("ops/common/check.h", '#include "ops/dense/loss/loss.h"', "ops/common/ comes before ops/dense/"),
+        ("ops/device/reduce.cuh", '#include "ops/dense/loss/online_loss.cuh"', "ops/device/ comes before ops/dense/"),
+        ("ops/dense/loss/loss.cpp", '#include "ops/many/split.h"', "ops/dense/ comes before ops/many/"),
+        ("ops/many/split.cpp", '#include "ops/structured/block_linear.h"', "ops/many/ and ops/structured/ stand side by side"),
         ("ops/common/launch.cuh", "#include <c10/cuda/CUDAStream.h>", "no torch header"),
         ("tests/core/test_toml.cpp", "#include <torch/torch.h>", "ATen/ops"),
         ("src/model/decoder.cpp", "#include <ATen/ATen.h>", "ATen/ops"),
@@ -65,6 +75,31 @@ def test_refused(tmp_path, path, line, why):
     result = check(tmp_path)
     assert result.returncode == 1
     assert path in result.stderr and why in result.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["src/cli/main.cpp", "src/cli/train_command.cpp", "src/transforms/kinds/lora.cpp"],
+)
+def test_stands_without_a_header(tmp_path, path):
+    plant(tmp_path, path, "", header=False)
+    result = check(tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", ["src/core/toml.cpp", "src/cli/arguments.cpp", "src/model/many/tree.cpp", "ops/dense/norm/norm_cpu.cpp"])
+def test_a_source_without_a_header_is_refused(tmp_path, path):
+    plant(tmp_path, path, "", header=False)
+    result = check(tmp_path)
+    assert result.returncode == 1
+    assert f"{path}: has no header" in result.stderr
+
+
+def test_a_part_of_an_op_has_the_ops_header(tmp_path):
+    plant(tmp_path, "ops/dense/norm/norm_cpu.cpp", "", header=False)
+    (tmp_path / "ops/dense/norm/norm.h").write_text("// planted\n")
+    result = check(tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_an_empty_tree_is_no_success(tmp_path):

@@ -2,10 +2,10 @@
 // over blocks, so it does not depend on the number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <numbers>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/math.h"
 #include "ops/common/simd.h"
@@ -168,8 +168,7 @@ REFRACT_ALL_OPS(at::Half)
 constexpr int64_t kGrain = 8192;
 
 template <class Op>
-at::Tensor run_forward(const char* name, const at::Tensor& x_in,
-                       const std::optional<at::Tensor>& bias_in) {
+at::Tensor run_forward(const char* name, const at::Tensor& x_in, const MaybeTensor& bias_in) {
   activation_op::check(name, x_in, bias_in, Op::kInputs == 2);
   const at::Tensor x = x_in.contiguous();
   const at::Tensor bias = bias_in ? bias_in->contiguous() : at::Tensor();
@@ -189,9 +188,8 @@ at::Tensor run_forward(const char* name, const at::Tensor& x_in,
 }
 
 template <class Op>
-std::tuple<at::Tensor, at::Tensor> run_backward(const char* name, const at::Tensor& grad_in,
-                                                const at::Tensor& x_in,
-                                                const std::optional<at::Tensor>& bias_in) {
+ActivationGradients run_backward(const char* name, const at::Tensor& grad_in,
+                                 const at::Tensor& x_in, const MaybeTensor& bias_in) {
   activation_op::check_backward(name, grad_in, x_in, bias_in, Op::kInputs == 2);
   const at::Tensor x = x_in.contiguous(), grad = grad_in.contiguous();
   const at::Tensor bias = bias_in ? bias_in->contiguous() : at::Tensor();
@@ -228,36 +226,31 @@ std::tuple<at::Tensor, at::Tensor> run_backward(const char* name, const at::Tens
   return {grad_x, grad_bias};
 }
 
-at::Tensor bias_gelu_cpu(const at::Tensor& x, const std::optional<at::Tensor>& bias,
-                         bool tanh_form) {
-  return tanh_form ? run_forward<GeluTanh>("bias_gelu", x, bias)
-                   : run_forward<GeluErf>("bias_gelu", x, bias);
+at::Tensor bias_gelu_cpu(const BiasGeluInputs& in) {
+  return in.tanh_form ? run_forward<GeluTanh>("bias_gelu", in.x, in.bias)
+                      : run_forward<GeluErf>("bias_gelu", in.x, in.bias);
 }
 
-at::Tensor swiglu_cpu(const at::Tensor& x, const std::optional<at::Tensor>& bias) {
-  return run_forward<GatedSilu>("swiglu", x, bias);
+at::Tensor swiglu_cpu(const SwigluInputs& in) {
+  return run_forward<GatedSilu>("swiglu", in.x, in.bias);
 }
 
-std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cpu(const at::Tensor& grad,
-                                                          const at::Tensor& x,
-                                                          const std::optional<at::Tensor>& bias,
-                                                          bool tanh_form) {
-  return tanh_form ? run_backward<GeluTanh>("bias_gelu_backward", grad, x, bias)
-                   : run_backward<GeluErf>("bias_gelu_backward", grad, x, bias);
+ActivationGradients bias_gelu_backward_cpu(const BiasGeluBackwardInputs& in) {
+  return in.tanh_form ? run_backward<GeluTanh>("bias_gelu_backward", in.grad, in.x, in.bias)
+                      : run_backward<GeluErf>("bias_gelu_backward", in.grad, in.x, in.bias);
 }
 
-std::tuple<at::Tensor, at::Tensor> swiglu_backward_cpu(const at::Tensor& grad, const at::Tensor& x,
-                                                       const std::optional<at::Tensor>& bias) {
-  return run_backward<GatedSilu>("swiglu_backward", grad, x, bias);
+ActivationGradients swiglu_backward_cpu(const SwigluBackwardInputs& in) {
+  return run_backward<GatedSilu>("swiglu_backward", in.grad, in.x, in.bias);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("bias_gelu", bias_gelu_cpu);
-  m.impl("swiglu", swiglu_cpu);
-  m.impl("bias_gelu_backward", bias_gelu_backward_cpu);
-  m.impl("swiglu_backward", swiglu_backward_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, bias_gelu).cpu<bias_gelu_cpu>();
+  forms(m, swiglu).cpu<swiglu_cpu>();
+  forms(m, bias_gelu_backward).cpu<bias_gelu_backward_cpu>();
+  forms(m, swiglu_backward).cpu<swiglu_backward_cpu>();
 }
 
 }  // namespace refract

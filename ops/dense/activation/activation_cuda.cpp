@@ -1,8 +1,8 @@
 // bias_gelu and swiglu on CUDA tensors: checks, memory and launches.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/dense/activation/activation.h"
@@ -15,7 +15,7 @@ namespace {
 constexpr int kForwardBlocks = 16, kBackwardBlocks = 8;
 
 at::Tensor forward(const char* op, Activation kind, const at::Tensor& x_in,
-                   const std::optional<at::Tensor>& bias_in) {
+                   const MaybeTensor& bias_in) {
   const int inputs = kind == Activation::kSwiglu ? 2 : 1;
   activation_op::check(op, x_in, bias_in, inputs == 2);
   const c10::cuda::CUDAGuard guard(x_in.device());
@@ -37,9 +37,8 @@ at::Tensor forward(const char* op, Activation kind, const at::Tensor& x_in,
   return y;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward(const char* op, Activation kind,
-                                            const at::Tensor& grad_in, const at::Tensor& x_in,
-                                            const std::optional<at::Tensor>& bias_in) {
+ActivationGradients backward(const char* op, Activation kind, const at::Tensor& grad_in,
+                             const at::Tensor& x_in, const MaybeTensor& bias_in) {
   const int inputs = kind == Activation::kSwiglu ? 2 : 1;
   activation_op::check_backward(op, grad_in, x_in, bias_in, inputs == 2);
   const c10::cuda::CUDAGuard guard(x_in.device());
@@ -72,40 +71,35 @@ Activation gelu_kind(bool tanh_form) {
   return tanh_form ? Activation::kGeluTanh : Activation::kGeluErf;
 }
 
-at::Tensor bias_gelu_cuda(const at::Tensor& x, const std::optional<at::Tensor>& bias,
-                          bool tanh_form) {
-  if (!has_cuda_dtype(x.scalar_type())) return composite::bias_gelu(x, bias, tanh_form);
-  return forward("bias_gelu", gelu_kind(tanh_form), x, bias);
+at::Tensor bias_gelu_cuda(const BiasGeluInputs& in) {
+  if (!has_cuda_dtype(in.x.scalar_type())) return composite::bias_gelu(in);
+  return forward("bias_gelu", gelu_kind(in.tanh_form), in.x, in.bias);
 }
 
-at::Tensor swiglu_cuda(const at::Tensor& x, const std::optional<at::Tensor>& bias) {
-  if (!has_cuda_dtype(x.scalar_type())) return composite::swiglu(x, bias);
-  return forward("swiglu", Activation::kSwiglu, x, bias);
+at::Tensor swiglu_cuda(const SwigluInputs& in) {
+  if (!has_cuda_dtype(in.x.scalar_type())) return composite::swiglu(in);
+  return forward("swiglu", Activation::kSwiglu, in.x, in.bias);
 }
 
-std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cuda(const at::Tensor& grad,
-                                                           const at::Tensor& x,
-                                                           const std::optional<at::Tensor>& bias,
-                                                           bool tanh_form) {
-  if (!has_cuda_dtype(x.scalar_type())) {
-    return composite::bias_gelu_backward(grad, x, bias, tanh_form);
+ActivationGradients bias_gelu_backward_cuda(const BiasGeluBackwardInputs& in) {
+  if (!has_cuda_dtype(in.x.scalar_type())) {
+    return composite::bias_gelu_backward(in);
   }
-  return backward("bias_gelu_backward", gelu_kind(tanh_form), grad, x, bias);
+  return backward("bias_gelu_backward", gelu_kind(in.tanh_form), in.grad, in.x, in.bias);
 }
 
-std::tuple<at::Tensor, at::Tensor> swiglu_backward_cuda(const at::Tensor& grad, const at::Tensor& x,
-                                                        const std::optional<at::Tensor>& bias) {
-  if (!has_cuda_dtype(x.scalar_type())) return composite::swiglu_backward(grad, x, bias);
-  return backward("swiglu_backward", Activation::kSwiglu, grad, x, bias);
+ActivationGradients swiglu_backward_cuda(const SwigluBackwardInputs& in) {
+  if (!has_cuda_dtype(in.x.scalar_type())) return composite::swiglu_backward(in);
+  return backward("swiglu_backward", Activation::kSwiglu, in.grad, in.x, in.bias);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("bias_gelu", bias_gelu_cuda);
-  m.impl("swiglu", swiglu_cuda);
-  m.impl("bias_gelu_backward", bias_gelu_backward_cuda);
-  m.impl("swiglu_backward", swiglu_backward_cuda);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, bias_gelu).cuda<bias_gelu_cuda>();
+  forms(m, swiglu).cuda<swiglu_cuda>();
+  forms(m, bias_gelu_backward).cuda<bias_gelu_backward_cuda>();
+  forms(m, swiglu_backward).cuda<swiglu_backward_cuda>();
 }
 
 }  // namespace refract

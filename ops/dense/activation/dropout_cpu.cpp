@@ -1,8 +1,8 @@
 // CPU kernel of dropout: words are drawn for a chunk of elements, then applied.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/philox_cpu.h"
 #include "ops/common/simd.h"
@@ -60,15 +60,14 @@ void dropout_range(const T* x, T* y, const Draw& d, int64_t begin, int64_t end) 
   }
 }
 
-at::Tensor dropout_cpu(const at::Tensor& x_in, double p, int64_t seed, int64_t stream,
-                       const at::Tensor& clock_in) {
-  dropout_op::check(x_in, p, clock_in);
-  const at::Tensor x = x_in.contiguous(), clock = clock_in.contiguous();
+at::Tensor dropout_cpu(const DropoutInputs& in) {
+  dropout_op::check(in);
+  const at::Tensor x = in.x.contiguous(), clock = in.clock.contiguous();
   at::Tensor y = at::empty(x.sizes(), x.options());
   const int64_t* now = clock.const_data_ptr<int64_t>();
-  const Draw d{philox_key(static_cast<uint64_t>(seed), static_cast<uint64_t>(stream)),
-               static_cast<uint64_t>(now[0]), static_cast<uint64_t>(now[1]), static_cast<float>(p),
-               1.0 / (1.0 - p)};
+  const Draw d{philox_key(static_cast<uint64_t>(in.seed), static_cast<uint64_t>(in.stream)),
+               static_cast<uint64_t>(now[0]), static_cast<uint64_t>(now[1]),
+               static_cast<float>(in.p), 1.0 / (1.0 - in.p)};
   dispatch_floating(x.scalar_type(), "dropout", [&](auto tag) {
     using T = typename decltype(tag)::type;
     at::parallel_for(0, x.numel(), 16 * kChunk, [&](int64_t begin, int64_t end) {
@@ -80,6 +79,6 @@ at::Tensor dropout_cpu(const at::Tensor& x_in, double p, int64_t seed, int64_t s
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) { m.impl("dropout", dropout_cpu); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, dropout).cpu<dropout_cpu>(); }
 
 }  // namespace refract

@@ -1,19 +1,17 @@
 // Schema, checks, composite form and autograd of causal_attention.
 #include "ops/dense/attention/attention.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <limits>
 
-#include "ops/common/call.h"
+#include "ops/common/autograd.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 
 namespace refract {
 namespace causal_attention_op {
@@ -28,15 +26,15 @@ void check(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads) {
               num_heads + 2 * num_kv_heads, " * D], got ", qkv.sym_sizes());
 }
 
-void check_backward(const at::Tensor& grad, const at::Tensor& qkv, int64_t num_heads,
-                    int64_t num_kv_heads) {
-  check(qkv, num_heads, num_kv_heads);
-  check_like("causal_attention_backward", "grad", grad, "qkv", qkv);
-  const c10::SymInt width = qkv.sym_size(2) / (num_heads + 2 * num_kv_heads) * num_heads;
-  TORCH_CHECK(grad.dim() == 3 && grad.sym_size(0) == qkv.sym_size(0) &&
-                  grad.sym_size(1) == qkv.sym_size(1) && grad.sym_size(2) == width,
-              "refract::causal_attention_backward: expected grad of shape [", qkv.sym_size(0), ", ",
-              qkv.sym_size(1), ", ", width, "], got ", grad.sym_sizes());
+void check_backward(const CausalAttentionBackwardInputs& in) {
+  check(in.qkv, in.num_heads, in.num_kv_heads);
+  check_like("causal_attention_backward", "grad", in.grad, "qkv", in.qkv);
+  const c10::SymInt width =
+      in.qkv.sym_size(2) / (in.num_heads + 2 * in.num_kv_heads) * in.num_heads;
+  TORCH_CHECK(in.grad.dim() == 3 && in.grad.sym_size(0) == in.qkv.sym_size(0) &&
+                  in.grad.sym_size(1) == in.qkv.sym_size(1) && in.grad.sym_size(2) == width,
+              "refract::causal_attention_backward: expected grad of shape [", in.qkv.sym_size(0),
+              ", ", in.qkv.sym_size(1), ", ", width, "], got ", in.grad.sym_sizes());
 }
 
 }  // namespace causal_attention_op
@@ -79,114 +77,84 @@ at::Tensor side_by_side(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                            double scale) {
-  causal_attention_op::check(qkv, num_heads, num_kv_heads);
-  if (qkv.numel() == 0) {
-    return at::empty(
-        {qkv.size(0), qkv.size(1), qkv.size(2) / (num_heads + 2 * num_kv_heads) * num_heads},
-        qkv.options());
+at::Tensor causal_attention(const CausalAttentionInputs& in) {
+  causal_attention_op::check(in.qkv, in.num_heads, in.num_kv_heads);
+  if (in.qkv.numel() == 0) {
+    return at::empty({in.qkv.size(0), in.qkv.size(1),
+                      in.qkv.size(2) / (in.num_heads + 2 * in.num_kv_heads) * in.num_heads},
+                     in.qkv.options());
   }
-  const Parts parts = parts_of(qkv, num_heads, num_kv_heads, scale);
-  return side_by_side(at::matmul(parts.probabilities, parts.v)).to(qkv.scalar_type()).contiguous();
+  const Parts parts = parts_of(in.qkv, in.num_heads, in.num_kv_heads, in.scale);
+  return side_by_side(at::matmul(parts.probabilities, parts.v))
+      .to(in.qkv.scalar_type())
+      .contiguous();
 }
 
-at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
-                                     int64_t num_heads, int64_t num_kv_heads, double scale) {
-  causal_attention_op::check_backward(grad, qkv, num_heads, num_kv_heads);
-  if (qkv.numel() == 0) return at::empty(qkv.sizes(), qkv.options());
-  const Parts parts = parts_of(qkv, num_heads, num_kv_heads, scale);
+at::Tensor causal_attention_backward(const CausalAttentionBackwardInputs& in) {
+  causal_attention_op::check_backward(in);
+  if (in.qkv.numel() == 0) return at::empty(in.qkv.sizes(), in.qkv.options());
+  const Parts parts = parts_of(in.qkv, in.num_heads, in.num_kv_heads, in.scale);
   const at::Tensor& p = parts.probabilities;
-  const at::Tensor g = heads_of(grad, 0, num_kv_heads, num_heads / num_kv_heads, parts.q.size(-1));
+  const at::Tensor g =
+      heads_of(in.grad, 0, in.num_kv_heads, in.num_heads / in.num_kv_heads, parts.q.size(-1));
   const at::Tensor dp = at::matmul(g, parts.v.transpose(-1, -2));
-  const at::Tensor ds = p.mul(dp.sub(p.mul(dp).sum({-1}, true))).mul(scale);
+  const at::Tensor ds = p.mul(dp.sub(p.mul(dp).sum({-1}, true))).mul(in.scale);
   const at::Tensor dq = at::matmul(ds, parts.k);
   const at::Tensor dk = at::matmul(ds.transpose(-1, -2), parts.q).sum({2}, true);
   const at::Tensor dv = at::matmul(p.transpose(-1, -2), g).sum({2}, true);
   return at::cat({side_by_side(dq), side_by_side(dk), side_by_side(dv)}, -1)
-      .to(qkv.scalar_type())
+      .to(in.qkv.scalar_type())
       .contiguous();
 }
 
 }  // namespace composite
 
-at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                            double scale) {
-  static const auto op = find_op<decltype(causal_attention)>("refract::causal_attention");
-  return op.call(qkv, num_heads, num_kv_heads, scale);
-}
-
-at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
-                                     int64_t num_heads, int64_t num_kv_heads, double scale) {
-  static const auto op =
-      find_op<decltype(causal_attention_backward)>("refract::causal_attention_backward");
-  return op.call(grad, qkv, num_heads, num_kv_heads, scale);
-}
-
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-struct CausalAttention : torch::autograd::Function<CausalAttention> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, int64_t num_heads,
-                            int64_t num_kv_heads, double scale) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({qkv});
-    ctx->saved_data["num_heads"] = num_heads;
-    ctx->saved_data["num_kv_heads"] = num_kv_heads;
-    ctx->saved_data["scale"] = scale;
-    return causal_attention(qkv, num_heads, num_kv_heads, scale);
+struct CausalAttention {
+  static at::Tensor forward(AutogradContext* ctx, const CausalAttentionInputs& in) {
+    ctx->save_for_backward({in.qkv});
+    ctx->saved_data["num_heads"] = in.num_heads;
+    ctx->saved_data["num_kv_heads"] = in.num_kv_heads;
+    ctx->saved_data["scale"] = in.scale;
+    return causal_attention(in);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto& data = ctx->saved_data;
     return {causal_attention_backward(grads[0], ctx->get_saved_variables()[0],
                                       data.at("num_heads").toInt(), data.at("num_kv_heads").toInt(),
-                                      data.at("scale").toDouble()),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+                                      data.at("scale").toDouble())};
   }
 };
 
-at::Tensor causal_attention_autograd(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                                     double scale) {
-  if (any_gradient(qkv)) return CausalAttention::apply(qkv, num_heads, num_kv_heads, scale);
-  at::AutoDispatchBelowADInplaceOrView below;
-  return causal_attention(qkv, num_heads, num_kv_heads, scale);
+at::Tensor causal_attention_autograd(const CausalAttentionInputs& in) {
+  return recorded<CausalAttention>(causal_attention, in, in.qkv);
 }
 
-at::Tensor causal_attention_meta(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                                 double) {
-  causal_attention_op::check(qkv, num_heads, num_kv_heads);
-  auto sizes = qkv.sym_sizes().vec();
-  sizes[2] = sizes[2] / (num_heads + 2 * num_kv_heads) * num_heads;
-  return at::empty_symint(sizes, qkv.options());
+at::Tensor causal_attention_meta(const CausalAttentionInputs& in) {
+  causal_attention_op::check(in.qkv, in.num_heads, in.num_kv_heads);
+  auto sizes = in.qkv.sym_sizes().vec();
+  sizes[2] = sizes[2] / (in.num_heads + 2 * in.num_kv_heads) * in.num_heads;
+  return at::empty_symint(sizes, in.qkv.options());
 }
 
-at::Tensor causal_attention_backward_meta(const at::Tensor& grad, const at::Tensor& qkv,
-                                          int64_t num_heads, int64_t num_kv_heads, double) {
-  causal_attention_op::check_backward(grad, qkv, num_heads, num_kv_heads);
-  return at::empty_symint(qkv.sym_sizes(), qkv.options());
+at::Tensor causal_attention_backward_meta(const CausalAttentionBackwardInputs& in) {
+  causal_attention_op::check_backward(in);
+  return at::empty_symint(in.qkv.sym_sizes(), in.qkv.options());
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def("causal_attention(Tensor qkv, int num_heads, int num_kv_heads, float scale) -> Tensor");
-  m.def(
-      "causal_attention_backward(Tensor grad, Tensor qkv, int num_heads, int num_kv_heads,"
-      " float scale) -> Tensor");
-}
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("causal_attention", composite::causal_attention);
-  m.impl("causal_attention_backward", composite::causal_attention_backward);
-}
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("causal_attention", causal_attention_autograd); }
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) {
-  m.impl("causal_attention", causal_attention_meta);
-  m.impl("causal_attention_backward", causal_attention_backward_meta);
+  define(m, causal_attention,
+         "(Tensor qkv, int num_heads, int num_kv_heads, float scale) -> Tensor")
+      .composite<composite::causal_attention>()
+      .autograd<causal_attention_autograd>()
+      .meta<causal_attention_meta>();
+  define(m, causal_attention_backward,
+         "(Tensor grad, Tensor qkv, int num_heads, int num_kv_heads, float scale) -> Tensor")
+      .composite<composite::causal_attention_backward>()
+      .meta<causal_attention_backward_meta>();
 }
 
 }  // namespace refract

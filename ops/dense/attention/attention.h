@@ -5,18 +5,29 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "ops/common/op.h"
+
 namespace refract {
 
 // qkv [B, T, (H + 2 K) D] of any floating type: H query heads, K key heads, K value heads of width
 // D side by side; K divides H, and query head h is served by key/value head h / (H / K).
 // Returns [B, T, H * D]: softmax over j <= i of scale * q_i . k_j, times v, in fp32 (float64 for
 // float64).
-at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                            double scale);
+struct CausalAttentionInputs {
+  const at::Tensor& qkv;
+  int64_t num_heads, num_kv_heads;
+  double scale;
+};
+inline constexpr Op<"causal_attention", at::Tensor(CausalAttentionInputs)> causal_attention;
 
 // grad [B, T, H D] -> the gradient of qkv. The probabilities are made again.
-at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
-                                     int64_t num_heads, int64_t num_kv_heads, double scale);
+struct CausalAttentionBackwardInputs {
+  const at::Tensor &grad, &qkv;
+  int64_t num_heads, num_kv_heads;
+  double scale;
+};
+inline constexpr Op<"causal_attention_backward", at::Tensor(CausalAttentionBackwardInputs)>
+    causal_attention_backward;
 
 // The longest sequence for which the CPU kernel beats scaled_dot_product_attention for certain.
 inline constexpr int64_t kShortSequence = 128;
@@ -28,16 +39,13 @@ inline bool has_cuda_attention(int64_t length, int64_t head_dim) {
 }
 
 namespace composite {
-at::Tensor causal_attention(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads,
-                            double scale);
-at::Tensor causal_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
-                                     int64_t num_heads, int64_t num_kv_heads, double scale);
+at::Tensor causal_attention(const CausalAttentionInputs& in);
+at::Tensor causal_attention_backward(const CausalAttentionBackwardInputs& in);
 }  // namespace composite
 
 namespace causal_attention_op {
 void check(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads);
-void check_backward(const at::Tensor& grad, const at::Tensor& qkv, int64_t num_heads,
-                    int64_t num_kv_heads);
+void check_backward(const CausalAttentionBackwardInputs& in);
 }  // namespace causal_attention_op
 
 }  // namespace refract

@@ -3,10 +3,10 @@
 // register tiles and nothing is blocked further. Sums run in an order that depends on shapes alone.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/math.h"
 #include "ops/common/simd.h"
@@ -284,31 +284,29 @@ Args<T> arguments(const at::Tensor& qkv, int64_t num_heads, int64_t num_kv_heads
           nullptr};
 }
 
-at::Tensor causal_attention_cpu(const at::Tensor& qkv_in, int64_t num_heads, int64_t num_kv_heads,
-                                double scale) {
-  causal_attention_op::check(qkv_in, num_heads, num_kv_heads);
-  const at::Tensor qkv = qkv_in.contiguous();
-  const int64_t width = qkv.size(2) / (num_heads + 2 * num_kv_heads) * num_heads;
+at::Tensor causal_attention_cpu(const CausalAttentionInputs& in) {
+  causal_attention_op::check(in.qkv, in.num_heads, in.num_kv_heads);
+  const at::Tensor qkv = in.qkv.contiguous();
+  const int64_t width = qkv.size(2) / (in.num_heads + 2 * in.num_kv_heads) * in.num_heads;
   at::Tensor out = at::empty({qkv.size(0), qkv.size(1), width}, qkv.options());
   if (qkv.numel() == 0) return out;
   dispatch_floating(qkv.scalar_type(), "causal_attention", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    Args<T> args = arguments<T>(qkv, num_heads, num_kv_heads, scale);
+    Args<T> args = arguments<T>(qkv, in.num_heads, in.num_kv_heads, in.scale);
     args.out = out.mutable_data_ptr<T>();
     for_heads<T>(args, qkv.size(0), &forward);
   });
   return out;
 }
 
-at::Tensor causal_attention_backward_cpu(const at::Tensor& grad_in, const at::Tensor& qkv_in,
-                                         int64_t num_heads, int64_t num_kv_heads, double scale) {
-  causal_attention_op::check_backward(grad_in, qkv_in, num_heads, num_kv_heads);
-  const at::Tensor qkv = qkv_in.contiguous(), grad = grad_in.contiguous();
+at::Tensor causal_attention_backward_cpu(const CausalAttentionBackwardInputs& in) {
+  causal_attention_op::check_backward(in);
+  const at::Tensor qkv = in.qkv.contiguous(), grad = in.grad.contiguous();
   at::Tensor out = at::empty(qkv.sizes(), qkv.options());
   if (qkv.numel() == 0) return out;
   dispatch_floating(qkv.scalar_type(), "causal_attention_backward", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    Args<T> args = arguments<T>(qkv, num_heads, num_kv_heads, scale);
+    Args<T> args = arguments<T>(qkv, in.num_heads, in.num_kv_heads, in.scale);
     args.grad = grad.const_data_ptr<T>();
     args.out = out.mutable_data_ptr<T>();
     for_heads<T>(args, qkv.size(0), &backward);
@@ -318,9 +316,9 @@ at::Tensor causal_attention_backward_cpu(const at::Tensor& grad_in, const at::Te
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("causal_attention", causal_attention_cpu);
-  m.impl("causal_attention_backward", causal_attention_backward_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, causal_attention).cpu<causal_attention_cpu>();
+  forms(m, causal_attention_backward).cpu<causal_attention_backward_cpu>();
 }
 
 }  // namespace refract

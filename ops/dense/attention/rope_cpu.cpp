@@ -1,8 +1,8 @@
 // CPU kernel of rope: rows (positions) are independent.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/simd.h"
 #include "ops/dense/attention/rope.h"
@@ -57,14 +57,12 @@ REFRACT_ROWS(at::BFloat16)
 REFRACT_ROWS(at::Half)
 #undef REFRACT_ROWS
 
-at::Tensor rope_cpu(const at::Tensor& x_in, const at::Tensor& cos_in, const at::Tensor& sin_in,
-                    int64_t position_offset, int64_t num_rotated_heads, int64_t head_dim,
-                    bool inverse) {
-  rope_op::check(x_in, cos_in, sin_in, position_offset, num_rotated_heads, head_dim);
-  const at::Tensor x = x_in.contiguous(), cos = cos_in.contiguous(), sin = sin_in.contiguous();
+at::Tensor rope_cpu(const RopeInputs& in) {
+  rope_op::check(in);
+  const at::Tensor x = in.x.contiguous(), cos = in.cos.contiguous(), sin = in.sin.contiguous();
   at::Tensor y = at::empty(x.sizes(), x.options());
   if (y.numel() == 0) return y;
-  const int64_t width = x.size(-1), skip = position_offset * (head_dim / 2);
+  const int64_t width = x.size(-1), skip = in.position_offset * (in.head_dim / 2);
   dispatch_floating(x.scalar_type(), "rope", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Accumulate<T>;
@@ -74,9 +72,9 @@ at::Tensor rope_cpu(const at::Tensor& x_in, const at::Tensor& cos_in, const at::
                        sin.const_data_ptr<A>() + skip,
                        x.size(-2),
                        width,
-                       num_rotated_heads,
-                       head_dim,
-                       A(inverse ? -1 : 1)};
+                       in.num_rotated_heads,
+                       in.head_dim,
+                       A(in.inverse ? -1 : 1)};
     constexpr int64_t kGrain = 32768;  // elements that are worth a thread's start
     at::parallel_for(0, x.numel() / width, std::max<int64_t>(1, kGrain / width),
                      [&](int64_t begin, int64_t end) { rope_range(args, begin, end); });
@@ -86,6 +84,6 @@ at::Tensor rope_cpu(const at::Tensor& x_in, const at::Tensor& cos_in, const at::
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) { m.impl("rope", rope_cpu); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, rope).cpu<rope_cpu>(); }
 
 }  // namespace refract

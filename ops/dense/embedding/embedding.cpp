@@ -4,53 +4,53 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
-#include "ops/common/call.h"
+#include "ops/common/autograd.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 
 namespace refract {
 namespace embedding {
 
-void check(const at::Tensor& tokens, const at::Tensor& wte, const std::optional<at::Tensor>& wpe,
-           int64_t position_offset) {
+void check(const EmbedInputs& in) {
   constexpr const char* op = "embed";
-  check_floating(op, "wte", wte);
-  TORCH_CHECK(
-      tokens.dim() == 2 && (tokens.scalar_type() == at::kLong || tokens.scalar_type() == at::kInt),
-      "refract::", op, ": expected tokens [B, T] of int64 or int32, got ", tokens.sizes(), " of ",
-      tokens.scalar_type());
-  TORCH_CHECK(tokens.device() == wte.device(), "refract::", op, ": expected tokens on ",
-              wte.device(), " as wte, got ", tokens.device());
-  TORCH_CHECK(wte.dim() == 2, "refract::", op, ": expected wte [V, C], got ", wte.sizes());
-  if (!wpe || !wpe->defined()) return;
-  check_like(op, "wpe", *wpe, "wte", wte);
-  TORCH_CHECK(wpe->dim() == 2 && wpe->size(1) == wte.size(1), "refract::", op,
-              ": expected wpe [Tmax, ", wte.size(1), "], got ", wpe->sizes());
-  TORCH_CHECK(position_offset >= 0 && position_offset + tokens.size(1) <= wpe->size(0),
-              "refract::", op, ": expected positions up to ", wpe->size(0),
-              ", the rows of wpe, got ", position_offset, " + ", tokens.size(1));
+  check_floating(op, "wte", in.wte);
+  TORCH_CHECK(in.tokens.dim() == 2 &&
+                  (in.tokens.scalar_type() == at::kLong || in.tokens.scalar_type() == at::kInt),
+              "refract::", op, ": expected tokens [B, T] of int64 or int32, got ",
+              in.tokens.sizes(), " of ", in.tokens.scalar_type());
+  TORCH_CHECK(in.tokens.device() == in.wte.device(), "refract::", op, ": expected tokens on ",
+              in.wte.device(), " as wte, got ", in.tokens.device());
+  TORCH_CHECK(in.wte.dim() == 2, "refract::", op, ": expected wte [V, C], got ", in.wte.sizes());
+  if (!in.wpe || !in.wpe->defined()) return;
+  check_like(op, "wpe", *in.wpe, "wte", in.wte);
+  TORCH_CHECK(in.wpe->dim() == 2 && in.wpe->size(1) == in.wte.size(1), "refract::", op,
+              ": expected wpe [Tmax, ", in.wte.size(1), "], got ", in.wpe->sizes());
+  TORCH_CHECK(in.position_offset >= 0 && in.position_offset + in.tokens.size(1) <= in.wpe->size(0),
+              "refract::", op, ": expected positions up to ", in.wpe->size(0),
+              ", the rows of wpe, got ", in.position_offset, " + ", in.tokens.size(1));
 }
 
-void check_backward(const at::Tensor& grad, const at::Tensor& tokens) {
+void check_backward(const EmbedBackwardInputs& in) {
   constexpr const char* op = "embed_backward";
-  check_floating(op, "grad", grad);
-  TORCH_CHECK(tokens.scalar_type() == at::kLong || tokens.scalar_type() == at::kInt,
-              "refract::", op, ": expected tokens of int64 or int32, got ", tokens.scalar_type());
-  TORCH_CHECK(grad.dim() >= 1 && grad.sym_sizes().slice(0, grad.dim() - 1) == tokens.sym_sizes(),
-              "refract::", op, ": expected grad of shape ", tokens.sizes(), " and C, got ",
-              grad.sizes());
+  check_floating(op, "grad", in.grad);
+  TORCH_CHECK(in.tokens.scalar_type() == at::kLong || in.tokens.scalar_type() == at::kInt,
+              "refract::", op, ": expected tokens of int64 or int32, got ",
+              in.tokens.scalar_type());
+  TORCH_CHECK(in.grad.dim() >= 1 &&
+                  in.grad.sym_sizes().slice(0, in.grad.dim() - 1) == in.tokens.sym_sizes(),
+              "refract::", op, ": expected grad of shape ", in.tokens.sizes(), " and C, got ",
+              in.grad.sizes());
 }
 
-void check_positions(const at::Tensor& grad, int64_t positions, int64_t position_offset) {
+void check_positions(const EmbedPositionsBackwardInputs& in) {
   constexpr const char* op = "embed_positions_backward";
-  check_floating(op, "grad", grad);
-  TORCH_CHECK(
-      grad.dim() == 3 && position_offset >= 0 && position_offset + grad.size(1) <= positions,
-      "refract::", op, ": expected grad [B, T, C] with ", position_offset, " + T <= ", positions,
-      ", got ", grad.sizes());
+  check_floating(op, "grad", in.grad);
+  TORCH_CHECK(in.grad.dim() == 3 && in.position_offset >= 0 &&
+                  in.position_offset + in.grad.size(1) <= in.positions,
+              "refract::", op, ": expected grad [B, T, C] with ", in.position_offset,
+              " + T <= ", in.positions, ", got ", in.grad.sizes());
 }
 
 }  // namespace embedding
@@ -64,34 +64,32 @@ at::ScalarType wide(const at::Tensor& t) {
 
 }  // namespace
 
-at::Tensor embed(const at::Tensor& tokens, const at::Tensor& wte,
-                 const std::optional<at::Tensor>& wpe, int64_t position_offset) {
-  embedding::check(tokens, wte, wpe, position_offset);
+at::Tensor embed(const EmbedInputs& in) {
+  embedding::check(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const at::Tensor rows = at::index_select(wte, 0, tokens.reshape({-1}));
-  at::Tensor out = rows.view({tokens.size(0), tokens.size(1), wte.size(1)});
-  if (!wpe || !wpe->defined()) return out;
-  return out + wpe->narrow(0, position_offset, tokens.size(1));
+  const at::Tensor rows = at::index_select(in.wte, 0, in.tokens.reshape({-1}));
+  at::Tensor out = rows.view({in.tokens.size(0), in.tokens.size(1), in.wte.size(1)});
+  if (!in.wpe || !in.wpe->defined()) return out;
+  return out + in.wpe->narrow(0, in.position_offset, in.tokens.size(1));
 }
 
-at::Tensor embed_backward(const at::Tensor& grad, const at::Tensor& tokens, int64_t rows) {
-  embedding::check_backward(grad, tokens);
+at::Tensor embed_backward(const EmbedBackwardInputs& in) {
+  embedding::check_backward(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const c10::SymInt width = grad.sym_size(-1);
-  at::Tensor sum = at::zeros_symint({rows, width}, grad.options().dtype(wide(grad)));
-  sum.index_put_({tokens.reshape({-1}).to(at::kLong)},
-                 grad.reshape_symint({tokens.sym_numel(), width}).to(sum.scalar_type()),
+  const c10::SymInt width = in.grad.sym_size(-1);
+  at::Tensor sum = at::zeros_symint({in.rows, width}, in.grad.options().dtype(wide(in.grad)));
+  sum.index_put_({in.tokens.reshape({-1}).to(at::kLong)},
+                 in.grad.reshape_symint({in.tokens.sym_numel(), width}).to(sum.scalar_type()),
                  /*accumulate=*/true);
-  return sum.to(grad.scalar_type());
+  return sum.to(in.grad.scalar_type());
 }
 
-at::Tensor embed_positions_backward(const at::Tensor& grad, int64_t positions,
-                                    int64_t position_offset) {
-  embedding::check_positions(grad, positions, position_offset);
+at::Tensor embed_positions_backward(const EmbedPositionsBackwardInputs& in) {
+  embedding::check_positions(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  at::Tensor out = at::zeros({positions, grad.size(2)}, grad.options());
-  out.narrow(0, position_offset, grad.size(1))
-      .copy_(grad.sum(at::IntArrayRef{0}, false, wide(grad)));
+  at::Tensor out = at::zeros({in.positions, in.grad.size(2)}, in.grad.options());
+  out.narrow(0, in.position_offset, in.grad.size(1))
+      .copy_(in.grad.sum(at::IntArrayRef{0}, false, wide(in.grad)));
   return out;
 }
 
@@ -99,86 +97,49 @@ at::Tensor embed_positions_backward(const at::Tensor& grad, int64_t positions,
 
 namespace {
 
-using MaybeTensor = std::optional<at::Tensor>;
-using Embed = at::Tensor(const at::Tensor&, const at::Tensor&, const MaybeTensor&, int64_t);
-using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t);
-using PositionsBackward = at::Tensor(const at::Tensor&, int64_t, int64_t);
-
-class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
- public:
-  using Context = torch::autograd::AutogradContext;
-  using Variables = torch::autograd::variable_list;
-
-  static at::Tensor forward(Context* context, const at::Tensor& tokens, const at::Tensor& wte,
-                            const MaybeTensor& wpe_in, int64_t position_offset) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    const at::Tensor wpe = value_or_undefined(wpe_in);
-    context->save_for_backward({tokens});
+struct Embed {
+  static at::Tensor forward(AutogradContext* ctx, const EmbedInputs& in) {
+    const at::Tensor wpe = value_or_undefined(in.wpe);
+    ctx->save_for_backward({in.tokens});
     // A traced model is special to the sizes of its tables.
-    context->saved_data["rows"] = wte.sym_size(0).guard_int(__FILE__, __LINE__);
-    context->saved_data["positions"] =
+    ctx->saved_data["rows"] = in.wte.sym_size(0).guard_int(__FILE__, __LINE__);
+    ctx->saved_data["positions"] =
         wpe.defined() ? wpe.sym_size(0).guard_int(__FILE__, __LINE__) : int64_t{-1};
-    context->saved_data["offset"] = position_offset;
-    context->saved_data["wte"] = wte.requires_grad();
-    context->saved_data["wpe"] = wpe.defined() && wpe.requires_grad();
-    return refract::embed(tokens, wte, optional_of(wpe), position_offset);
+    ctx->saved_data["offset"] = in.position_offset;
+    ctx->saved_data["wte"] = in.wte.requires_grad();
+    ctx->saved_data["wpe"] = wants_gradient(wpe);
+    return embed(in.tokens, in.wte, optional_of(wpe), in.position_offset);
   }
-
-  static Variables backward(Context* context, Variables grads) {
-    const at::Tensor tokens = context->get_saved_variables()[0];
-    Variables out(4);
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::Tensor tokens = ctx->get_saved_variables()[0];
+    auto& data = ctx->saved_data;
+    variable_list out(2);
     if (!grads[0].defined()) return out;
-    if (context->saved_data["wte"].toBool()) {
-      out[1] = refract::embed_backward(grads[0], tokens, context->saved_data["rows"].toInt());
+    if (data["wte"].toBool()) {
+      out[0] = embed_backward(grads[0], tokens, data["rows"].toInt());
     }
-    if (context->saved_data["wpe"].toBool()) {
-      out[2] = refract::embed_positions_backward(grads[0], context->saved_data["positions"].toInt(),
-                                                 context->saved_data["offset"].toInt());
+    if (data["wpe"].toBool()) {
+      out[1] =
+          embed_positions_backward(grads[0], data["positions"].toInt(), data["offset"].toInt());
     }
     return out;
   }
 };
 
-at::Tensor embed_autograd(const at::Tensor& tokens, const at::Tensor& wte, const MaybeTensor& wpe,
-                          int64_t position_offset) {
-  if (!any_gradient(wte, wpe)) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return embed(tokens, wte, wpe, position_offset);
-  }
-  return EmbedFunction::apply(tokens, wte, wpe, position_offset);
+at::Tensor embed_autograd(const EmbedInputs& in) {
+  return recorded<Embed>(embed, in, in.wte, in.wpe);
 }
 
 }  // namespace
 
-at::Tensor embed(const at::Tensor& tokens, const at::Tensor& wte, const MaybeTensor& wpe,
-                 int64_t position_offset) {
-  static const auto op = find_op<Embed>("refract::embed");
-  return op.call(tokens, wte, wpe, position_offset);
-}
-
-at::Tensor embed_backward(const at::Tensor& grad, const at::Tensor& tokens, int64_t rows) {
-  static const auto op = find_op<Backward>("refract::embed_backward");
-  return op.call(grad, tokens, rows);
-}
-
-at::Tensor embed_positions_backward(const at::Tensor& grad, int64_t positions,
-                                    int64_t position_offset) {
-  static const auto op = find_op<PositionsBackward>("refract::embed_positions_backward");
-  return op.call(grad, positions, position_offset);
-}
-
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def("embed(Tensor tokens, Tensor wte, Tensor? wpe=None, int position_offset=0) -> Tensor");
-  m.def("embed_backward(Tensor grad, Tensor tokens, int rows) -> Tensor");
-  m.def("embed_positions_backward(Tensor grad, int positions, int position_offset) -> Tensor");
+  define(m, embed, "(Tensor tokens, Tensor wte, Tensor? wpe=None, int position_offset=0) -> Tensor")
+      .composite<composite::embed>()
+      .autograd<embed_autograd>();
+  define(m, embed_backward, "(Tensor grad, Tensor tokens, int rows) -> Tensor")
+      .composite<composite::embed_backward>();
+  define(m, embed_positions_backward, "(Tensor grad, int positions, int position_offset) -> Tensor")
+      .composite<composite::embed_positions_backward>();
 }
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("embed", &composite::embed);
-  m.impl("embed_backward", &composite::embed_backward);
-  m.impl("embed_positions_backward", &composite::embed_positions_backward);
-}
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("embed", &embed_autograd); }
 
 }  // namespace refract

@@ -2,11 +2,11 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <cstring>
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/dense/embedding/embedding.h"
 
@@ -53,19 +53,18 @@ void gather(const std::vector<int64_t>& ids, const T* wte, const T* wpe, int64_t
       });
 }
 
-at::Tensor embed_cpu(const at::Tensor& tokens, const at::Tensor& wte_in,
-                     const std::optional<at::Tensor>& wpe_in, int64_t position_offset) {
-  embedding::check(tokens, wte_in, wpe_in, position_offset);
+at::Tensor embed_cpu(const EmbedInputs& in) {
+  embedding::check(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const at::Tensor wte = wte_in.contiguous();
-  const bool positions = wpe_in && wpe_in->defined();
-  const at::Tensor wpe = positions ? wpe_in->contiguous() : at::Tensor();
-  const int64_t length = tokens.size(1), width = wte.size(1);
-  const auto ids = checked_tokens("embed", tokens, wte.size(0));
-  at::Tensor out = at::empty({tokens.size(0), length, width}, wte.options());
+  const at::Tensor wte = in.wte.contiguous();
+  const bool positions = in.wpe && in.wpe->defined();
+  const at::Tensor wpe = positions ? in.wpe->contiguous() : at::Tensor();
+  const int64_t length = in.tokens.size(1), width = wte.size(1);
+  const auto ids = checked_tokens("embed", in.tokens, wte.size(0));
+  at::Tensor out = at::empty({in.tokens.size(0), length, width}, wte.options());
   dispatch_floating(wte.scalar_type(), "embed", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const T* p = positions ? wpe.const_data_ptr<T>() + position_offset * width : nullptr;
+    const T* p = positions ? wpe.const_data_ptr<T>() + in.position_offset * width : nullptr;
     gather(ids, wte.const_data_ptr<T>(), p, length, width, out.mutable_data_ptr<T>());
   });
   return out;
@@ -89,16 +88,16 @@ void scatter(const std::vector<int64_t>& ids, const T* grad, int64_t width, A* s
   });
 }
 
-at::Tensor embed_backward_cpu(const at::Tensor& grad_in, const at::Tensor& tokens, int64_t rows) {
-  embedding::check_backward(grad_in, tokens);
+at::Tensor embed_backward_cpu(const EmbedBackwardInputs& in) {
+  embedding::check_backward(in);
   at::AutoDispatchBelowADInplaceOrView guard;
-  const at::Tensor grad = grad_in.contiguous();
-  const auto ids = checked_tokens("embed_backward", tokens, rows);
+  const at::Tensor grad = in.grad.contiguous();
+  const auto ids = checked_tokens("embed_backward", in.tokens, in.rows);
   return dispatch_floating(grad.scalar_type(), "embed_backward", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Accumulate<T>;
-    at::Tensor sum =
-        at::zeros({rows, grad.size(-1)}, grad.options().dtype(c10::CppTypeToScalarType<A>::value));
+    at::Tensor sum = at::zeros({in.rows, grad.size(-1)},
+                               grad.options().dtype(c10::CppTypeToScalarType<A>::value));
     scatter(ids, grad.const_data_ptr<T>(), grad.size(-1), sum.mutable_data_ptr<A>());
     return sum.to(grad.scalar_type());
   });
@@ -107,9 +106,9 @@ at::Tensor embed_backward_cpu(const at::Tensor& grad_in, const at::Tensor& token
 }  // namespace
 
 // The positions' gradient is ATen's sum over the batch, which is fast and ordered already.
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("embed", &embed_cpu);
-  m.impl("embed_backward", &embed_backward_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, embed).cpu<embed_cpu>();
+  forms(m, embed_backward).cpu<embed_backward_cpu>();
 }
 
 }  // namespace refract

@@ -5,34 +5,39 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <tuple>
+
+#include "ops/common/op.h"
 
 namespace refract {
 
-// x [..., K], weight [N, K], bias [N], one floating type -> [..., N]. Calls the op on a CPU and
-// at::linear elsewhere, whose libraries have the same in one launch. (Called linear, it would be
-// ambiguous with at::linear.)
+// x [..., K], weight [N, K], bias [N], one floating type -> [..., N].
+struct LinearInputs {
+  const at::Tensor &x, &weight;
+  const MaybeTensor& bias;
+};
+inline constexpr Op<"linear", at::Tensor(LinearInputs)> linear;
+
+// The op on a CPU and at::linear elsewhere, whose libraries have the same in one launch.
 at::Tensor fused_linear(const at::Tensor& x, const at::Tensor& weight,
-                        const std::optional<at::Tensor>& bias = std::nullopt);
+                        const MaybeTensor& bias = std::nullopt);
 
 // grad [..., N] -> the gradients of x, weight and bias; of shape [0] where one is not needed.
+struct LinearBackwardInputs {
+  const at::Tensor &grad, &x, &weight;
+  bool need_x, need_weight, need_bias;
+};
 using LinearGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x,
-                                const at::Tensor& weight, bool need_x, bool need_weight,
-                                bool need_bias);
+inline constexpr Op<"linear_backward", LinearGradients(LinearBackwardInputs)> linear_backward;
 
 namespace composite {
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
-                  const std::optional<at::Tensor>& bias);
-LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x,
-                                const at::Tensor& weight, bool need_x, bool need_weight,
-                                bool need_bias);
+at::Tensor linear(const LinearInputs& in);
+LinearGradients linear_backward(const LinearBackwardInputs& in);
 }  // namespace composite
 
 namespace linear_op {
-void check(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
-void check_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight);
+void check(const LinearInputs& in);
+void check_backward(const LinearBackwardInputs& in);
 }  // namespace linear_op
 
 }  // namespace refract

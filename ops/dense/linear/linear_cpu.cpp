@@ -4,10 +4,10 @@
 // order, so results do not depend on the number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <algorithm>
 
+#include "ops/common/define.h"
 #include "ops/common/gemm_cpu.h"
 #include "ops/dense/linear/linear.h"
 
@@ -91,12 +91,11 @@ int64_t grain(const Args& args, int64_t tasks) {
   return args.rows * args.inner * args.outer < kWorth ? tasks : 1;
 }
 
-at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight_in,
-                      const std::optional<at::Tensor>& bias_in) {
-  if (!ours(x_in, weight_in)) return composite::linear(x_in, weight_in, bias_in);
-  linear_op::check(x_in, weight_in, bias_in);
-  const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-  const at::Tensor bias = bias_in ? bias_in->contiguous() : at::Tensor();
+at::Tensor linear_cpu(const LinearInputs& in) {
+  if (!ours(in.x, in.weight)) return composite::linear(in);
+  linear_op::check(in);
+  const at::Tensor x = in.x.contiguous(), weight = in.weight.contiguous();
+  const at::Tensor bias = in.bias ? in.bias->contiguous() : at::Tensor();
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   at::Tensor y = at::empty(sizes, x.options());
@@ -110,27 +109,26 @@ at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight_in,
   return y;
 }
 
-LinearGradients linear_backward_cpu(const at::Tensor& grad_in, const at::Tensor& x_in,
-                                    const at::Tensor& weight_in, bool need_x, bool need_weight,
-                                    bool need_bias) {
-  if (!ours(x_in, weight_in)) {
-    return composite::linear_backward(grad_in, x_in, weight_in, need_x, need_weight, need_bias);
+LinearGradients linear_backward_cpu(const LinearBackwardInputs& in) {
+  if (!ours(in.x, in.weight)) {
+    return composite::linear_backward(in);
   }
-  linear_op::check_backward(grad_in, x_in, weight_in);
-  const at::Tensor grad = grad_in.contiguous(), x = x_in.contiguous(),
-                   weight = weight_in.contiguous();
+  linear_op::check_backward(in);
+  const at::Tensor grad = in.grad.contiguous(), x = in.x.contiguous(),
+                   weight = in.weight.contiguous();
   const auto result = [&](bool needed, at::IntArrayRef sizes) {
     return at::empty(needed ? sizes : at::IntArrayRef{0}, x.options());
   };
-  at::Tensor grad_x = result(need_x, x.sizes()), grad_weight = result(need_weight, weight.sizes()),
-             grad_bias = result(need_bias, weight.sizes().slice(0, 1));
+  at::Tensor grad_x = result(in.need_x, x.sizes()),
+             grad_weight = result(in.need_weight, weight.sizes()),
+             grad_bias = result(in.need_bias, weight.sizes().slice(0, 1));
   Args args = arguments(x, weight);
   args.grad = grad.const_data_ptr<float>();
   args.grad_x = grad_x.mutable_data_ptr<float>();
-  args.grad_weight = need_weight ? grad_weight.mutable_data_ptr<float>() : nullptr;
-  args.grad_bias = need_bias ? grad_bias.mutable_data_ptr<float>() : nullptr;
-  args.x_tasks = need_x ? blocks(args.rows, kGradRows) : 0;
-  const int64_t weight_tasks = need_weight || need_bias ? blocks(args.outer, kGradRows) : 0;
+  args.grad_weight = in.need_weight ? grad_weight.mutable_data_ptr<float>() : nullptr;
+  args.grad_bias = in.need_bias ? grad_bias.mutable_data_ptr<float>() : nullptr;
+  args.x_tasks = in.need_x ? blocks(args.rows, kGradRows) : 0;
+  const int64_t weight_tasks = in.need_weight || in.need_bias ? blocks(args.outer, kGradRows) : 0;
   const int64_t tasks = args.x_tasks + weight_tasks;
   at::parallel_for(0, tasks, grain(args, tasks), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) backward(args, task);
@@ -140,9 +138,9 @@ LinearGradients linear_backward_cpu(const at::Tensor& grad_in, const at::Tensor&
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("linear", linear_cpu);
-  m.impl("linear_backward", linear_backward_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, linear).cpu<linear_cpu>();
+  forms(m, linear_backward).cpu<linear_backward_cpu>();
 }
 
 }  // namespace refract

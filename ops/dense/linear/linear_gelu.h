@@ -5,32 +5,28 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <tuple>
+
+#include "ops/common/op.h"
+#include "ops/dense/linear/linear.h"
 
 namespace refract {
 
 // gelu(x W^T + b), GELU in its tanh form. x [..., K], weight [F, K], bias [F] or none, all of one
 // type -> [..., F].
-at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight,
-                       const std::optional<at::Tensor>& bias);
+inline constexpr Op<"linear_gelu", at::Tensor(LinearInputs)> linear_gelu;
 
 // (h, gelu(h)) with h = x W^T + b: what the forward pass keeps.
-std::tuple<at::Tensor, at::Tensor> linear_gelu_forward(const at::Tensor& x,
-                                                       const at::Tensor& weight,
-                                                       const std::optional<at::Tensor>& bias);
+using LinearGeluResult = std::tuple<at::Tensor, at::Tensor>;
+inline constexpr Op<"linear_gelu_forward", LinearGeluResult(LinearInputs)> linear_gelu_forward;
 
 namespace composite {
-at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight,
-                       const std::optional<at::Tensor>& bias);
-std::tuple<at::Tensor, at::Tensor> linear_gelu_forward(const at::Tensor& x,
-                                                       const at::Tensor& weight,
-                                                       const std::optional<at::Tensor>& bias);
+at::Tensor linear_gelu(const LinearInputs& in);
+LinearGeluResult linear_gelu_forward(const LinearInputs& in);
 }  // namespace composite
 
 namespace linear_gelu_op {
-void check(const char* op, const at::Tensor& x, const at::Tensor& weight,
-           const std::optional<at::Tensor>& bias);
+void check(const char* op, const LinearInputs& in);
 }  // namespace linear_gelu_op
 
 }  // namespace refract

@@ -3,13 +3,13 @@
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
-#include <torch/library.h>
 
 #include <map>
 #include <mutex>
 #include <tuple>
 
 #include "ops/common/cublaslt.h"
+#include "ops/common/define.h"
 #include "ops/common/launch.h"
 #include "ops/dense/linear/linear_gelu.h"
 
@@ -76,17 +76,16 @@ bool aligned(const at::Tensor& t) {
   return !t.defined() || reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
 }
 
-std::tuple<at::Tensor, at::Tensor> linear_gelu_forward_cuda(
-    const at::Tensor& x_in, const at::Tensor& weight_in, const std::optional<at::Tensor>& bias_in) {
-  linear_gelu_op::check("linear_gelu_forward", x_in, weight_in, bias_in);
-  const int64_t features = weight_in.size(0), k = weight_in.size(1);
-  const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-  const at::Tensor bias = bias_in ? bias_in->contiguous() : at::Tensor();
+LinearGeluResult linear_gelu_forward_cuda(const LinearInputs& in) {
+  linear_gelu_op::check("linear_gelu_forward", in);
+  const int64_t features = in.weight.size(0), k = in.weight.size(1);
+  const at::Tensor x = in.x.contiguous(), weight = in.weight.contiguous();
+  const at::Tensor bias = in.bias ? in.bias->contiguous() : at::Tensor();
   const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
   // Leading dimensions must be whole vectors of 16 bytes.
   if (!half || x.numel() == 0 || features == 0 || features % 8 != 0 || k % 8 != 0 || !aligned(x) ||
       !aligned(weight) || !aligned(bias)) {
-    return composite::linear_gelu_forward(x_in, weight_in, bias_in);
+    return composite::linear_gelu_forward(in);
   }
   const c10::cuda::CUDAGuard guard(x.device());
   auto sizes = x.sizes().vec();
@@ -114,6 +113,8 @@ std::tuple<at::Tensor, at::Tensor> linear_gelu_forward_cuda(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) { m.impl("linear_gelu_forward", linear_gelu_forward_cuda); }
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, linear_gelu_forward).cuda<linear_gelu_forward_cuda>();
+}
 
 }  // namespace refract

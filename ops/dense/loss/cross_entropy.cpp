@@ -10,13 +10,12 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <limits>
 
-#include "ops/common/call.h"
+#include "ops/common/autograd.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 
 namespace refract {
@@ -93,160 +92,126 @@ Chunk chunk_loss(const at::Tensor& logits, const at::Tensor& targets, bool need_
 
 }  // namespace
 
-CrossEntropyForward linear_cross_entropy_forward(const at::Tensor& x_in, const at::Tensor& w_in,
-                                                 const at::Tensor& targets_in, int64_t num_classes,
-                                                 bool need_dx, bool need_dweight,
-                                                 int64_t chunk_rows) {
+CrossEntropyForward linear_cross_entropy_forward(const CrossEntropyForwardInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  const auto [x, weight, targets] = cross_entropy::flatten(x_in, w_in, targets_in, num_classes);
+  const auto [x, weight, targets] =
+      cross_entropy::flatten(in.x, in.weight, in.targets, in.num_classes);
   const at::ScalarType dtype = x.scalar_type();
   const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t n = x.size(0);
   // Several fp32 copies of a chunk exist here.
   const int64_t limit = x.is_cuda() ? int64_t{128} << 20 : int64_t{16} << 20;
-  if (chunk_rows <= 0) chunk_rows = cross_entropy::chunk_rows(n, num_classes * 4, limit);
-  const at::Tensor w = weight.narrow(0, 0, num_classes);
+  const int64_t chunk_rows =
+      in.chunk_rows > 0 ? in.chunk_rows : cross_entropy::chunk_rows(n, in.num_classes * 4, limit);
+  const at::Tensor w = weight.narrow(0, 0, in.num_classes);
   at::Tensor loss = at::zeros({}, x.options().dtype(wide));
   at::Tensor correct = at::zeros({}, targets.options().dtype(at::kLong));
-  at::Tensor dx = need_dx ? at::empty_like(x) : at::empty({0}, x.options());
-  at::Tensor dw = need_dweight ? at::zeros(weight.sizes(), x.options().dtype(wide))
-                               : at::empty({0}, x.options().dtype(wide));
+  at::Tensor dx = in.need_dx ? at::empty_like(x) : at::empty({0}, x.options());
+  at::Tensor dw = in.need_dweight ? at::zeros(weight.sizes(), x.options().dtype(wide))
+                                  : at::empty({0}, x.options().dtype(wide));
   for (int64_t begin = 0; begin < n; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, n - begin);
     const at::Tensor xc = x.narrow(0, begin, rows);
-    const Chunk chunk =
-        chunk_loss(at::mm(xc, w.t()), targets.narrow(0, begin, rows), need_dx || need_dweight);
+    const Chunk chunk = chunk_loss(at::mm(xc, w.t()), targets.narrow(0, begin, rows),
+                                   in.need_dx || in.need_dweight);
     loss.add_(chunk.loss);
     correct.add_(chunk.correct);
-    if (need_dx) dx.narrow(0, begin, rows).copy_(at::mm(chunk.dlogits, w));
-    if (need_dweight) {
-      dw.narrow(0, 0, num_classes).add_(at::mm(chunk.dlogits.t().to(wide), xc.to(wide)));
+    if (in.need_dx) dx.narrow(0, begin, rows).copy_(at::mm(chunk.dlogits, w));
+    if (in.need_dweight) {
+      dw.narrow(0, 0, in.num_classes).add_(at::mm(chunk.dlogits.t().to(wide), xc.to(wide)));
     }
   }
-  return {loss, correct, need_dx ? dx.view(x_in.sizes()) : dx, dw};
+  return {loss, correct, in.need_dx ? dx.view(in.x.sizes()) : dx, dw};
 }
 
-at::Tensor scale_cast(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype) {
+at::Tensor scale_cast(const ScaleCastInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return x.to(wide).mul(scale.to(wide)).to(dtype);
+  const at::ScalarType wide = in.x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return in.x.to(wide).mul(in.scale.to(wide)).to(in.dtype);
 }
 
 }  // namespace composite
 
 namespace {
 
-using Forward = CrossEntropyForward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                    int64_t, bool, bool, int64_t);
-using Loss = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
-                                                const at::Tensor&, int64_t);
-using ScaleCast = at::Tensor(const at::Tensor&, const at::Tensor&, at::ScalarType);
+// A call, and which gradients it makes on the way.
+struct LossInputs {
+  const LinearCrossEntropyInputs& call;
+  bool need_dx, need_dweight;
+};
 
-class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
- public:
-  using Context = torch::autograd::AutogradContext;
-  using Variables = torch::autograd::variable_list;
-
-  static Variables forward(Context* context, const at::Tensor& x, const at::Tensor& weight,
-                           const at::Tensor& targets, int64_t num_classes, bool need_dx,
-                           bool need_dweight) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    auto [loss, correct, dx, dweight] = refract::linear_cross_entropy_forward(
-        x, weight, targets, num_classes, need_dx, need_dweight);
-    context->save_for_backward(
-        {need_dx ? dx : at::Tensor(), need_dweight ? dweight : at::Tensor()});
-    context->saved_data["type"] = static_cast<int64_t>(x.scalar_type());
-    context->mark_non_differentiable({correct});
+struct LinearCrossEntropy {
+  static variable_list forward(AutogradContext* ctx, const LossInputs& in) {
+    const auto& [x, weight, targets, num_classes] = in.call;
+    auto [loss, correct, dx, dweight] =
+        linear_cross_entropy_forward(x, weight, targets, num_classes, in.need_dx, in.need_dweight);
+    ctx->save_for_backward(
+        {in.need_dx ? dx : at::Tensor(), in.need_dweight ? dweight : at::Tensor()});
+    ctx->saved_data["type"] = static_cast<int64_t>(x.scalar_type());
+    ctx->mark_non_differentiable({correct});
     return {loss, correct};
   }
-
-  static Variables backward(Context* context, Variables grads) {
-    const Variables saved = context->get_saved_variables();
-    const auto dtype = static_cast<at::ScalarType>(context->saved_data["type"].toInt());
-    Variables out(6);
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const auto dtype = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
+    variable_list out(2);
     for (int i = 0; i < 2; ++i) {
       if (saved[i].defined() && grads[0].defined()) {
-        out[i] = refract::scale_cast(saved[i], grads[0], dtype);
+        out[i] = scale_cast(saved[i], grads[0], dtype);
       }
     }
     return out;
   }
 };
 
-std::tuple<at::Tensor, at::Tensor> loss_only(const at::Tensor& x, const at::Tensor& weight,
-                                             const at::Tensor& targets, int64_t num_classes) {
-  auto out = linear_cross_entropy_forward(x, weight, targets, num_classes, false, false);
+CrossEntropy loss_only(const LinearCrossEntropyInputs& in) {
+  auto out =
+      linear_cross_entropy_forward(in.x, in.weight, in.targets, in.num_classes, false, false);
   return {std::get<0>(out), std::get<1>(out)};
 }
 
-std::tuple<at::Tensor, at::Tensor> loss_autograd(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes) {
-  const bool need_dx = any_gradient(x), need_dweight = any_gradient(weight);
-  if (!need_dx && !need_dweight) {
+CrossEntropy loss_autograd(const LinearCrossEntropyInputs& in) {
+  const LossInputs loss{in, any_gradient(in.x), any_gradient(in.weight)};
+  if (!loss.need_dx && !loss.need_dweight) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    return loss_only(x, weight, targets, num_classes);
+    return loss_only(in);
   }
-  auto out = LinearCrossEntropy::apply(x, weight, targets, num_classes, need_dx, need_dweight);
+  auto out = Recorded<LinearCrossEntropy>::apply(in.x, in.weight, loss);
   return {out[0], out[1]};
 }
 
 // Shapes and types only; the composite form's chunks would ask for the number of rows.
-CrossEntropyForward forward_meta(const at::Tensor& x, const at::Tensor& weight,
-                                 const at::Tensor& targets, int64_t, bool need_dx,
-                                 bool need_dweight, int64_t) {
-  const auto wide = x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  return {at::empty({}, wide), at::empty({}, targets.options().dtype(at::kLong)),
-          need_dx ? at::empty_symint(x.sym_sizes(), x.options()) : at::empty({0}, x.options()),
-          need_dweight ? at::empty_symint(weight.sym_sizes(), wide) : at::empty({0}, wide)};
+CrossEntropyForward forward_meta(const CrossEntropyForwardInputs& in) {
+  const auto wide =
+      in.x.options().dtype(in.x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  return {at::empty({}, wide), at::empty({}, in.targets.options().dtype(at::kLong)),
+          in.need_dx ? at::empty_symint(in.x.sym_sizes(), in.x.options())
+                     : at::empty({0}, in.x.options()),
+          in.need_dweight ? at::empty_symint(in.weight.sym_sizes(), wide) : at::empty({0}, wide)};
 }
 
-at::Tensor scale_cast_checked(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype) {
-  check_floating("scale_cast", "x", x);
-  TORCH_CHECK(scale.numel() == 1, "refract::scale_cast: expected scale to have one element, got ",
-              scale.sizes());
-  return composite::scale_cast(x, scale, dtype);
+at::Tensor scale_cast_checked(const ScaleCastInputs& in) {
+  check_floating("scale_cast", "x", in.x);
+  TORCH_CHECK(in.scale.numel() == 1,
+              "refract::scale_cast: expected scale to have one element, got ", in.scale.sizes());
+  return composite::scale_cast(in);
 }
 
 }  // namespace
 
-CrossEntropy linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                  const at::Tensor& targets, int64_t num_classes) {
-  static const auto op = find_op<Loss>("refract::linear_cross_entropy");
-  auto [loss, correct] = op.call(x, weight, targets, num_classes);
-  return {loss, correct};
-}
-
-CrossEntropyForward linear_cross_entropy_forward(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes,
-                                                 bool need_dx, bool need_dweight,
-                                                 int64_t chunk_rows) {
-  static const auto op = find_op<Forward>("refract::linear_cross_entropy_forward");
-  return op.call(x, weight, targets, num_classes, need_dx, need_dweight, chunk_rows);
-}
-
-at::Tensor scale_cast(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype) {
-  static const auto op = find_op<ScaleCast>("refract::scale_cast");
-  return op.call(x, scale, dtype);
-}
-
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int num_classes)"
-      " -> (Tensor loss_sum, Tensor num_correct)");
-  m.def(
-      "linear_cross_entropy_forward(Tensor x, Tensor weight, Tensor targets, int num_classes,"
-      " bool need_dx, bool need_dweight, int chunk_rows=0) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("scale_cast(Tensor x, Tensor scale, ScalarType dtype) -> Tensor");
+  define(m, linear_cross_entropy,
+         "(Tensor x, Tensor weight, Tensor targets, int num_classes)"
+         " -> (Tensor loss_sum, Tensor num_correct)")
+      .composite<loss_only>()
+      .autograd<loss_autograd>();
+  define(m, linear_cross_entropy_forward,
+         "(Tensor x, Tensor weight, Tensor targets, int num_classes, bool need_dx,"
+         " bool need_dweight, int chunk_rows=0) -> (Tensor, Tensor, Tensor, Tensor)")
+      .composite<composite::linear_cross_entropy_forward>()
+      .meta<forward_meta>();
+  define(m, scale_cast, "(Tensor x, Tensor scale, ScalarType dtype) -> Tensor")
+      .composite<scale_cast_checked>();
 }
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("linear_cross_entropy", &loss_only);
-  m.impl("linear_cross_entropy_forward", &composite::linear_cross_entropy_forward);
-  m.impl("scale_cast", &scale_cast_checked);
-}
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) { m.impl("linear_cross_entropy_forward", &forward_meta); }
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("linear_cross_entropy", &loss_autograd); }
 
 }  // namespace refract

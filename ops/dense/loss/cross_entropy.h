@@ -4,6 +4,8 @@
 
 #include <tuple>
 
+#include "ops/common/op.h"
+
 namespace refract {
 
 inline constexpr int64_t kIgnoredTarget = -100;
@@ -19,27 +21,36 @@ struct CrossEntropy {
 // counts nowhere. Any other target outside [0, V) is an error on the CPU and makes the loss NaN on
 // CUDA, where asking would stop the stream. The gradient is made in the forward pass where an
 // input requires one; backward only multiplies it by the (device) scalar that comes in.
-CrossEntropy linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                  const at::Tensor& targets, int64_t num_classes);
+struct LinearCrossEntropyInputs {
+  const at::Tensor &x, &weight, &targets;
+  int64_t num_classes;
+};
+inline constexpr Op<"linear_cross_entropy", CrossEntropy(LinearCrossEntropyInputs)>
+    linear_cross_entropy;
 
 // The op below autograd: (loss_sum, num_correct, dx, dweight) with the gradients of loss_sum, empty
 // ([0]) where not wanted; dx has x's type, dweight is fp32 for half types. chunk_rows = 0 chooses
 // how many rows' logits exist at once.
+struct CrossEntropyForwardInputs {
+  const at::Tensor &x, &weight, &targets;
+  int64_t num_classes;
+  bool need_dx, need_dweight;
+  int64_t chunk_rows = 0;
+};
 using CrossEntropyForward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-CrossEntropyForward linear_cross_entropy_forward(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes,
-                                                 bool need_dx, bool need_dweight,
-                                                 int64_t chunk_rows = 0);
+inline constexpr Op<"linear_cross_entropy_forward", CrossEntropyForward(CrossEntropyForwardInputs)>
+    linear_cross_entropy_forward;
 
 // (x * scale) in fp32 (float64), rounded once to dtype. scale: fp32 or float64, one element.
-at::Tensor scale_cast(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype);
+struct ScaleCastInputs {
+  const at::Tensor &x, &scale;
+  at::ScalarType dtype;
+};
+inline constexpr Op<"scale_cast", at::Tensor(ScaleCastInputs)> scale_cast;
 
 namespace composite {
-CrossEntropyForward linear_cross_entropy_forward(const at::Tensor& x, const at::Tensor& weight,
-                                                 const at::Tensor& targets, int64_t num_classes,
-                                                 bool need_dx, bool need_dweight,
-                                                 int64_t chunk_rows = 0);
-at::Tensor scale_cast(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype);
+CrossEntropyForward linear_cross_entropy_forward(const CrossEntropyForwardInputs& in);
+at::Tensor scale_cast(const ScaleCastInputs& in);
 }  // namespace composite
 
 namespace cross_entropy {

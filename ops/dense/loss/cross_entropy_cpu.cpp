@@ -10,11 +10,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <cmath>
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/gemm_cpu.h"
 #include "ops/common/math.h"
@@ -301,26 +301,25 @@ class Chunked {
   std::vector<int64_t> targets_;
 };
 
-CrossEntropyForward forward_cpu(const at::Tensor& x, const at::Tensor& weight,
-                                const at::Tensor& targets, int64_t num_classes, bool need_dx,
-                                bool need_dweight, int64_t chunk_rows) {
+CrossEntropyForward forward_cpu(const CrossEntropyForwardInputs& in) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  auto in = cross_entropy::flatten(x, weight, targets, num_classes);
-  const at::ScalarType dtype = x.scalar_type();
+  auto flat = cross_entropy::flatten(in.x, in.weight, in.targets, in.num_classes);
+  const at::ScalarType dtype = in.x.scalar_type();
   const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
   // Half types are computed in fp32 throughout: few CPUs multiply them faster.
-  in.x = in.x.to(wide);
-  in.weight = in.weight.to(wide);
+  flat.x = flat.x.to(wide);
+  flat.weight = flat.weight.to(wide);
   auto run = [&](auto tag) -> CrossEntropyForward {
     using T = typename decltype(tag)::type;
-    Chunked<T> chunked(in, num_classes, need_dx, need_dweight, chunk_rows);
+    Chunked<T> chunked(flat, in.num_classes, in.need_dx, in.need_dweight, in.chunk_rows);
     chunked.run();
-    at::Tensor loss = at::empty({}, in.x.options());
+    at::Tensor loss = at::empty({}, flat.x.options());
     *loss.mutable_data_ptr<T>() = static_cast<T>(chunked.loss_);
-    at::Tensor correct = at::empty({}, in.targets.options().dtype(at::kLong));
+    at::Tensor correct = at::empty({}, flat.targets.options().dtype(at::kLong));
     *correct.mutable_data_ptr<int64_t>() = chunked.correct_;
-    at::Tensor dx = need_dx ? chunked.dx_.to(dtype).view(x.sizes()) : at::empty({0}, x.options());
-    at::Tensor dweight = need_dweight ? chunked.dweight_ : at::empty({0}, in.x.options());
+    at::Tensor dx =
+        in.need_dx ? chunked.dx_.to(dtype).view(in.x.sizes()) : at::empty({0}, in.x.options());
+    at::Tensor dweight = in.need_dweight ? chunked.dweight_ : at::empty({0}, flat.x.options());
     return {loss, correct, dx, dweight};
   };
   return wide == at::kDouble ? run(TypeTag<double>{}) : run(TypeTag<float>{});
@@ -328,6 +327,6 @@ CrossEntropyForward forward_cpu(const at::Tensor& x, const at::Tensor& weight,
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) { m.impl("linear_cross_entropy_forward", &forward_cpu); }
+TORCH_LIBRARY_FRAGMENT(refract, m) { forms(m, linear_cross_entropy_forward).cpu<forward_cpu>(); }
 
 }  // namespace refract

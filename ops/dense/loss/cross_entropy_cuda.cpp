@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/dense/loss/cross_entropy.h"
@@ -34,29 +35,28 @@ void add_dweight(at::Tensor& dweight, const at::Tensor& dlogits, const at::Tenso
   }
 }
 
-CrossEntropyForward forward_cuda(const at::Tensor& x_in, const at::Tensor& w_in,
-                                 const at::Tensor& targets_in, int64_t num_classes, bool need_dx,
-                                 bool need_dweight, int64_t chunk_rows) {
-  if (!has_cuda_dtype(x_in.scalar_type())) {
-    return composite::linear_cross_entropy_forward(x_in, w_in, targets_in, num_classes, need_dx,
-                                                   need_dweight, chunk_rows);
+CrossEntropyForward forward_cuda(const CrossEntropyForwardInputs& in) {
+  if (!has_cuda_dtype(in.x.scalar_type())) {
+    return composite::linear_cross_entropy_forward(in);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  const c10::cuda::CUDAGuard device(x_in.device());
-  const auto [x, weight, targets] = cross_entropy::flatten(x_in, w_in, targets_in, num_classes);
+  const c10::cuda::CUDAGuard device(in.x.device());
+  const auto [x, weight, targets] =
+      cross_entropy::flatten(in.x, in.weight, in.targets, in.num_classes);
   const auto fp32 = x.options().dtype(at::kFloat);
   const int64_t n = x.size(0), padded = weight.size(0);
   const int64_t stride = (padded + 7) / 8 * 8;  // rows of logits start at 16-byte boundaries
-  if (chunk_rows <= 0) {
-    chunk_rows = cross_entropy::chunk_rows(n, stride * x.element_size(), kChunkBytes);
-  }
+  const int64_t chunk_rows =
+      in.chunk_rows > 0 ? in.chunk_rows
+                        : cross_entropy::chunk_rows(n, stride * x.element_size(), kChunkBytes);
   const at::Tensor buffer = at::empty({std::min(n, chunk_rows), stride}, x.options());
   const at::Tensor row_loss = at::empty({n}, fp32);
   const at::Tensor row_correct = at::empty({n}, fp32.dtype(at::kInt));
-  at::Tensor dx = need_dx ? at::empty_like(x) : at::empty({0}, x.options());
+  at::Tensor dx = in.need_dx ? at::empty_like(x) : at::empty({0}, x.options());
   at::Tensor dweight = at::empty({0}, fp32);
-  if (need_dweight) dweight = n ? at::empty(weight.sizes(), fp32) : at::zeros(weight.sizes(), fp32);
-  const bool gradient = need_dx || need_dweight;
+  if (in.need_dweight)
+    dweight = n ? at::empty(weight.sizes(), fp32) : at::zeros(weight.sizes(), fp32);
+  const bool gradient = in.need_dx || in.need_dweight;
   for (int64_t begin = 0; begin < n; begin += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, n - begin);
     at::Tensor logits = buffer.narrow(0, 0, rows).narrow(1, 0, padded);
@@ -65,16 +65,16 @@ CrossEntropyForward forward_cuda(const at::Tensor& x_in, const at::Tensor& w_in,
     at::mm_out(logits, xc, weight.t());
     check_launch("linear_cross_entropy",
                  launch_cross_entropy_rows(
-                     {cuda_dtype(x.scalar_type()), buffer.data_ptr(), stride, rows, num_classes,
+                     {cuda_dtype(x.scalar_type()), buffer.data_ptr(), stride, rows, in.num_classes,
                       target.const_data_ptr(), target.scalar_type() == at::kLong, gradient,
                       row_loss.mutable_data_ptr<float>() + begin,
                       row_correct.mutable_data_ptr<int32_t>() + begin},
                      current_stream()));
-    if (need_dx) {
+    if (in.need_dx) {
       at::Tensor out = dx.narrow(0, begin, rows);
       at::mm_out(out, logits, weight);
     }
-    if (need_dweight) add_dweight(dweight, logits, xc, begin == 0);
+    if (in.need_dweight) add_dweight(dweight, logits, xc, begin == 0);
   }
   const at::Tensor loss = at::empty({}, fp32);
   const at::Tensor correct = at::empty({}, fp32.dtype(at::kLong));
@@ -83,33 +83,34 @@ CrossEntropyForward forward_cuda(const at::Tensor& x_in, const at::Tensor& w_in,
                                         row_correct.const_data_ptr<int32_t>(), n,
                                         loss.mutable_data_ptr<float>(),
                                         correct.mutable_data_ptr<int64_t>(), current_stream()));
-  return {loss, correct, need_dx ? dx.view(x_in.sizes()) : dx, dweight};
+  return {loss, correct, in.need_dx ? dx.view(in.x.sizes()) : dx, dweight};
 }
 
-at::Tensor scale_cast_cuda(const at::Tensor& x_in, const at::Tensor& scale, at::ScalarType dtype) {
-  check_floating("scale_cast", "x", x_in);
-  TORCH_CHECK(scale.numel() == 1 && scale.is_cuda(),
-              "refract::scale_cast: expected scale to be one element on ", x_in.device(), ", got ",
-              scale.sizes(), " on ", scale.device());
-  if (!has_cuda_dtype(x_in.scalar_type()) || !has_cuda_dtype(dtype)) {
-    return composite::scale_cast(x_in, scale, dtype);
+at::Tensor scale_cast_cuda(const ScaleCastInputs& in) {
+  check_floating("scale_cast", "x", in.x);
+  TORCH_CHECK(in.scale.numel() == 1 && in.scale.is_cuda(),
+              "refract::scale_cast: expected scale to be one element on ", in.x.device(), ", got ",
+              in.scale.sizes(), " on ", in.scale.device());
+  if (!has_cuda_dtype(in.x.scalar_type()) || !has_cuda_dtype(in.dtype)) {
+    return composite::scale_cast(in);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  const c10::cuda::CUDAGuard device(x_in.device());
-  const at::Tensor x = x_in.contiguous();
-  const at::Tensor s = scale.to(at::kFloat);
-  at::Tensor out = at::empty(x.sizes(), x.options().dtype(dtype));
-  check_launch("scale_cast", launch_scale_cast(cuda_dtype(x.scalar_type()), x.const_data_ptr(),
-                                               cuda_dtype(dtype), out.mutable_data_ptr(), x.numel(),
-                                               s.const_data_ptr<float>(), current_stream()));
+  const c10::cuda::CUDAGuard device(in.x.device());
+  const at::Tensor x = in.x.contiguous();
+  const at::Tensor s = in.scale.to(at::kFloat);
+  at::Tensor out = at::empty(x.sizes(), x.options().dtype(in.dtype));
+  check_launch("scale_cast",
+               launch_scale_cast(cuda_dtype(x.scalar_type()), x.const_data_ptr(),
+                                 cuda_dtype(in.dtype), out.mutable_data_ptr(), x.numel(),
+                                 s.const_data_ptr<float>(), current_stream()));
   return out;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("linear_cross_entropy_forward", &forward_cuda);
-  m.impl("scale_cast", &scale_cast_cuda);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, linear_cross_entropy_forward).cuda<forward_cuda>();
+  forms(m, scale_cast).cuda<scale_cast_cuda>();
 }
 
 }  // namespace refract

@@ -2,10 +2,10 @@
 // per fixed block of rows, then over blocks, so they do not depend on the number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <cmath>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/simd.h"
 #include "ops/dense/norm/norm.h"
@@ -177,17 +177,15 @@ std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& t) {
 // Elements that are worth a thread's start.
 constexpr int64_t kGrain = 16384;
 
-NormForwardResult forward_cpu(const at::Tensor& x_in, const std::optional<at::Tensor>& residual_in,
-                              const at::Tensor& weight_in, const std::optional<at::Tensor>& bias_in,
-                              double eps, bool rms) {
-  norm_op::check_forward(x_in, residual_in, weight_in, bias_in, rms);
-  const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-  const auto residual = contiguous(residual_in), bias = contiguous(bias_in);
+NormForwardResult forward_cpu(const NormForwardInputs& in) {
+  norm_op::check_forward(in);
+  const at::Tensor x = in.x.contiguous(), weight = in.weight.contiguous();
+  const auto residual = contiguous(in.residual), bias = contiguous(in.bias);
   const int64_t columns = x.size(-1), rows = columns == 0 ? 0 : x.numel() / columns;
   const auto wide = x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   at::Tensor y = at::empty(x.sizes(), x.options());
   at::Tensor sum = residual ? at::empty(x.sizes(), x.options()) : at::empty({0}, x.options());
-  at::Tensor mean = at::empty({rms ? 0 : rows}, wide), rstd = at::empty({rows}, wide);
+  at::Tensor mean = at::empty({in.rms ? 0 : rows}, wide), rstd = at::empty({rows}, wide);
   dispatch_floating(x.scalar_type(), "norm", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Accumulate<T>;
@@ -200,8 +198,8 @@ NormForwardResult forward_cpu(const at::Tensor& x_in, const std::optional<at::Te
                               mean.mutable_data_ptr<A>(),
                               rstd.mutable_data_ptr<A>(),
                               columns,
-                              static_cast<A>(eps),
-                              rms};
+                              static_cast<A>(in.eps),
+                              in.rms};
     at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(columns, 1)),
                      [&](int64_t begin, int64_t end) { forward(args, begin, end); });
   });
@@ -214,21 +212,17 @@ int64_t row_blocks(int64_t rows, int64_t columns) {
   return std::clamp<int64_t>(worth, 1, std::min<int64_t>(64, std::max<int64_t>(rows, 1)));
 }
 
-NormBackwardResult backward_cpu(const at::Tensor& grad_y_in,
-                                const std::optional<at::Tensor>& grad_sum_in,
-                                const at::Tensor& sum_in, const at::Tensor& mean,
-                                const at::Tensor& rstd, const at::Tensor& weight_in, bool has_bias,
-                                bool rms) {
-  norm_op::check_backward(grad_y_in, grad_sum_in, sum_in, mean, rstd, weight_in, rms);
-  const at::Tensor grad_y = grad_y_in.contiguous(), sum = sum_in.contiguous(),
-                   weight = weight_in.contiguous();
-  const auto grad_sum = contiguous(grad_sum_in);
+NormBackwardResult backward_cpu(const NormBackwardInputs& in) {
+  norm_op::check_backward(in);
+  const at::Tensor grad_y = in.grad_y.contiguous(), sum = in.sum.contiguous(),
+                   weight = in.weight.contiguous();
+  const auto grad_sum = contiguous(in.grad_sum);
   const int64_t columns = sum.size(-1), rows = columns == 0 ? 0 : sum.numel() / columns;
   const int64_t blocks = row_blocks(rows, columns);
   at::Tensor grad_x = at::empty(sum.sizes(), sum.options());
   at::Tensor grad_weight = at::empty(weight.sizes(), weight.options());
-  at::Tensor grad_bias = at::empty({has_bias ? columns : 0}, weight.options());
-  at::Tensor partial = at::empty({blocks, 2, columns}, rstd.options());
+  at::Tensor grad_bias = at::empty({in.has_bias ? columns : 0}, weight.options());
+  at::Tensor partial = at::empty({blocks, 2, columns}, in.rstd.options());
   dispatch_floating(sum.scalar_type(), "norm_backward", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = Accumulate<T>;
@@ -236,8 +230,8 @@ NormBackwardResult backward_cpu(const at::Tensor& grad_y_in,
                                data<T>(grad_sum),
                                sum.const_data_ptr<T>(),
                                weight.const_data_ptr<T>(),
-                               rms ? nullptr : mean.const_data_ptr<A>(),
-                               rstd.const_data_ptr<A>(),
+                               in.rms ? nullptr : in.mean.const_data_ptr<A>(),
+                               in.rstd.const_data_ptr<A>(),
                                grad_x.mutable_data_ptr<T>(),
                                columns};
     A* sums = partial.mutable_data_ptr<A>();
@@ -252,16 +246,16 @@ NormBackwardResult backward_cpu(const at::Tensor& grad_y_in,
       for (int64_t i = 0; i < 2 * columns; ++i) sums[i] += sums[b * 2 * columns + i];
     }
     for (int64_t i = 0; i < columns; ++i) dw[i] = narrow<T>(sums[i]);
-    for (int64_t i = 0; has_bias && i < columns; ++i) db[i] = narrow<T>(sums[columns + i]);
+    for (int64_t i = 0; in.has_bias && i < columns; ++i) db[i] = narrow<T>(sums[columns + i]);
   });
   return {grad_x, grad_weight, grad_bias};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("norm_forward", forward_cpu);
-  m.impl("norm_backward", backward_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, norm_forward).cpu<forward_cpu>();
+  forms(m, norm_backward).cpu<backward_cpu>();
 }
 
 }  // namespace refract

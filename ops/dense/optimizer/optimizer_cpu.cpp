@@ -1,10 +1,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <cmath>
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/simd.h"
 #include "ops/dense/optimizer/optimizer.h"
@@ -64,46 +64,43 @@ void update_range(float* weight, const T* grads, float* m, float* v, int64_t beg
   }
 }
 
-void adamw_cpu(const at::Tensor& master, const std::optional<at::Tensor>& compute,
-               const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
-               const at::Tensor& hyper, const at::Tensor& control, double beta1, double beta2,
-               double eps, double weight_decay, int64_t n_decay, bool zero_grads) {
-  optimizer::check_adamw(master, compute, grads, exp_avg, exp_avg_sq, hyper, control, n_decay);
-  const float* c = control.const_data_ptr<float>();
-  const float* h = hyper.const_data_ptr<float>();
+void adamw_cpu(const AdamWInputs& in) {
+  optimizer::check_adamw(in);
+  const float* c = in.control.const_data_ptr<float>();
+  const float* h = in.hyper.const_data_ptr<float>();
   if (c[1] != 0.0f) return;
   const float lr = h[0];
   Step plain{c[0],
              1.0f,
-             static_cast<float>(1 - beta1),
-             static_cast<float>(beta2),
-             static_cast<float>(1 - beta2),
+             static_cast<float>(1 - in.settings.beta1),
+             static_cast<float>(in.settings.beta2),
+             static_cast<float>(1 - in.settings.beta2),
              lr / h[1],
              std::sqrt(h[2]),
-             static_cast<float>(eps)};
+             static_cast<float>(in.settings.eps)};
   Step decaying = plain;
-  decaying.decay = 1.0f - lr * static_cast<float>(weight_decay);
-  float* weight = master.mutable_data_ptr<float>();
-  float* m = exp_avg.mutable_data_ptr<float>();
-  float* v = exp_avg_sq.mutable_data_ptr<float>();
-  dispatch_floating(grads.scalar_type(), "adamw_", [&](auto tag) {
+  decaying.decay = 1.0f - lr * static_cast<float>(in.settings.weight_decay);
+  float* weight = in.master.mutable_data_ptr<float>();
+  float* m = in.exp_avg.mutable_data_ptr<float>();
+  float* v = in.exp_avg_sq.mutable_data_ptr<float>();
+  dispatch_floating(in.grads.scalar_type(), "adamw_", [&](auto tag) {
     using T = typename decltype(tag)::type;
     if constexpr (!std::is_same_v<T, double>) {
-      T* g = grads.mutable_data_ptr<T>();
-      at::parallel_for(0, master.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        const int64_t middle = std::clamp(n_decay, begin, end);
+      T* g = in.grads.mutable_data_ptr<T>();
+      at::parallel_for(0, in.master.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        const int64_t middle = std::clamp(in.settings.n_decay, begin, end);
         update_range(weight, g, m, v, begin, middle, decaying);
         update_range(weight, g, m, v, middle, end, plain);
-        if (zero_grads) std::fill(g + begin, g + end, T(0.0f));
+        if (in.settings.zero_grads) std::fill(g + begin, g + end, T(0.0f));
       });
     }
   });
-  if (!compute || !compute->defined()) return;
-  dispatch_floating(compute->scalar_type(), "adamw_", [&](auto tag) {
+  if (!in.compute || !in.compute->defined()) return;
+  dispatch_floating(in.compute->scalar_type(), "adamw_", [&](auto tag) {
     using T = typename decltype(tag)::type;
     if constexpr (!std::is_same_v<T, double>) {
-      T* out = compute->mutable_data_ptr<T>();
-      at::parallel_for(0, master.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      T* out = in.compute->mutable_data_ptr<T>();
+      at::parallel_for(0, in.master.numel(), kGrain, [&](int64_t begin, int64_t end) {
         narrow(weight + begin, out + begin, end - begin);
       });
     }
@@ -140,9 +137,9 @@ double block_squares(const T* x, int64_t n) {
   }
 }
 
-at::Tensor global_norm_cpu(const at::Tensor& flat_in) {
-  optimizer::check_norm(flat_in);
-  const at::Tensor flat = flat_in.detach().contiguous();
+at::Tensor global_norm_cpu(const GlobalNormInputs& in) {
+  optimizer::check_norm(in);
+  const at::Tensor flat = in.flat.detach().contiguous();
   const int64_t n = flat.numel(), blocks = (n + kNormBlock - 1) / kNormBlock;
   std::vector<double> partial(blocks);
   dispatch_floating(flat.scalar_type(), "global_norm", [&](auto tag) {
@@ -163,15 +160,14 @@ at::Tensor global_norm_cpu(const at::Tensor& flat_in) {
   return out;
 }
 
-void step_control_cpu(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
-                      double max_norm, const at::Tensor& step) {
-  optimizer::check_control(control, norm, loss, step);
-  float* c = control.mutable_data_ptr<float>();
-  const float n = *norm.const_data_ptr<float>();
-  c[0] = max_norm > 0 ? std::min(static_cast<float>(max_norm) / (n + 1e-6f), 1.0f) : 1.0f;
-  if (c[1] == 0.0f && !(std::isfinite(n) && std::isfinite(*loss.const_data_ptr<float>()))) {
+void step_control_cpu(const StepControlInputs& in) {
+  optimizer::check_control(in);
+  float* c = in.control.mutable_data_ptr<float>();
+  const float n = *in.norm.const_data_ptr<float>();
+  c[0] = in.max_norm > 0 ? std::min(static_cast<float>(in.max_norm) / (n + 1e-6f), 1.0f) : 1.0f;
+  if (c[1] == 0.0f && !(std::isfinite(n) && std::isfinite(*in.loss.const_data_ptr<float>()))) {
     c[1] = 1.0f;
-    c[2] = static_cast<float>(*step.const_data_ptr<int64_t>());
+    c[2] = static_cast<float>(*in.step.const_data_ptr<int64_t>());
   }
 }
 
@@ -179,13 +175,13 @@ REFRACT_SIMD void add_float(float* __restrict sum, const float* __restrict part,
   for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
 }
 
-void accumulate_cpu(const at::Tensor& sum, const at::Tensor& part) {
-  optimizer::check_accumulate(sum, part);
-  float* to = sum.mutable_data_ptr<float>();
-  dispatch_floating(part.scalar_type(), "accumulate_", [&](auto tag) {
+void accumulate_cpu(const AccumulateInputs& in) {
+  optimizer::check_accumulate(in);
+  float* to = in.sum.mutable_data_ptr<float>();
+  dispatch_floating(in.part.scalar_type(), "accumulate_", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    T* from = part.mutable_data_ptr<T>();
-    at::parallel_for(0, sum.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    T* from = in.part.mutable_data_ptr<T>();
+    at::parallel_for(0, in.sum.numel(), kGrain, [&](int64_t begin, int64_t end) {
       if constexpr (std::is_same_v<T, float>) {
         add_float(to + begin, from + begin, end - begin);
       } else if constexpr (!std::is_same_v<T, double>) {
@@ -203,11 +199,11 @@ void accumulate_cpu(const at::Tensor& sum, const at::Tensor& part) {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("adamw_", &adamw_cpu);
-  m.impl("global_norm", &global_norm_cpu);
-  m.impl("step_control_", &step_control_cpu);
-  m.impl("accumulate_", &accumulate_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, adamw_).cpu<adamw_cpu>();
+  forms(m, global_norm).cpu<global_norm_cpu>();
+  forms(m, step_control_).cpu<step_control_cpu>();
+  forms(m, accumulate_).cpu<accumulate_cpu>();
 }
 
 }  // namespace refract

@@ -1,5 +1,6 @@
 #include <ATen/ops/empty.h>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
 #include "ops/dense/optimizer/optimizer.h"
@@ -17,36 +18,34 @@ void check_aligned(const char* op, std::initializer_list<const void*> pointers) 
   }
 }
 
-void adamw_cuda(const at::Tensor& master, const std::optional<at::Tensor>& compute,
-                const at::Tensor& grads, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
-                const at::Tensor& hyper, const at::Tensor& control, double beta1, double beta2,
-                double eps, double weight_decay, int64_t n_decay, bool zero_grads) {
-  optimizer::check_adamw(master, compute, grads, exp_avg, exp_avg_sq, hyper, control, n_decay);
-  const c10::cuda::CUDAGuard device(master.device());
-  const bool has_compute = compute && compute->defined();
-  const AdamWArrays arrays{master.mutable_data_ptr<float>(),
-                           has_compute ? compute->mutable_data_ptr() : nullptr,
-                           has_compute ? cuda_dtype(compute->scalar_type()) : Dtype::kFloat32,
-                           grads.mutable_data_ptr(),
-                           cuda_dtype(grads.scalar_type()),
-                           exp_avg.mutable_data_ptr<float>(),
-                           exp_avg_sq.mutable_data_ptr<float>(),
-                           master.numel(),
-                           n_decay,
-                           hyper.const_data_ptr<float>(),
-                           control.const_data_ptr<float>()};
+void adamw_cuda(const AdamWInputs& in) {
+  optimizer::check_adamw(in);
+  const c10::cuda::CUDAGuard device(in.master.device());
+  const bool has_compute = in.compute && in.compute->defined();
+  const AdamWArrays arrays{in.master.mutable_data_ptr<float>(),
+                           has_compute ? in.compute->mutable_data_ptr() : nullptr,
+                           has_compute ? cuda_dtype(in.compute->scalar_type()) : Dtype::kFloat32,
+                           in.grads.mutable_data_ptr(),
+                           cuda_dtype(in.grads.scalar_type()),
+                           in.exp_avg.mutable_data_ptr<float>(),
+                           in.exp_avg_sq.mutable_data_ptr<float>(),
+                           in.master.numel(),
+                           in.settings.n_decay,
+                           in.hyper.const_data_ptr<float>(),
+                           in.control.const_data_ptr<float>()};
   check_aligned("adamw_",
                 {arrays.master, arrays.compute, arrays.grads, arrays.exp_avg, arrays.exp_avg_sq});
-  const AdamWScalars scalars{static_cast<float>(1 - beta1),    static_cast<float>(beta2),
-                             static_cast<float>(1 - beta2),    static_cast<float>(eps),
-                             static_cast<float>(weight_decay), zero_grads};
+  const AdamWScalars scalars{
+      static_cast<float>(1 - in.settings.beta1),    static_cast<float>(in.settings.beta2),
+      static_cast<float>(1 - in.settings.beta2),    static_cast<float>(in.settings.eps),
+      static_cast<float>(in.settings.weight_decay), in.settings.zero_grads};
   check_launch("adamw_", launch_adamw(arrays, scalars, current_stream()));
 }
 
-at::Tensor global_norm_cuda(const at::Tensor& flat_in) {
-  optimizer::check_norm(flat_in);
-  const c10::cuda::CUDAGuard device(flat_in.device());
-  at::Tensor flat = flat_in.detach().contiguous();
+at::Tensor global_norm_cuda(const GlobalNormInputs& in) {
+  optimizer::check_norm(in);
+  const c10::cuda::CUDAGuard device(in.flat.device());
+  at::Tensor flat = in.flat.detach().contiguous();
   if (reinterpret_cast<uintptr_t>(flat.const_data_ptr()) % 16 != 0) flat = flat.clone();
   at::Tensor norm = at::empty({}, flat.options().dtype(at::kFloat));
   const at::Tensor partial =
@@ -58,32 +57,33 @@ at::Tensor global_norm_cuda(const at::Tensor& flat_in) {
   return norm;
 }
 
-void step_control_cuda(const at::Tensor& control, const at::Tensor& norm, const at::Tensor& loss,
-                       double max_norm, const at::Tensor& step) {
-  optimizer::check_control(control, norm, loss, step);
-  const c10::cuda::CUDAGuard device(control.device());
-  check_launch("step_control_",
-               launch_step_control(control.mutable_data_ptr<float>(), norm.const_data_ptr<float>(),
-                                   loss.const_data_ptr<float>(), static_cast<float>(max_norm),
-                                   step.const_data_ptr<int64_t>(), current_stream()));
+void step_control_cuda(const StepControlInputs& in) {
+  optimizer::check_control(in);
+  const c10::cuda::CUDAGuard device(in.control.device());
+  check_launch(
+      "step_control_",
+      launch_step_control(in.control.mutable_data_ptr<float>(), in.norm.const_data_ptr<float>(),
+                          in.loss.const_data_ptr<float>(), static_cast<float>(in.max_norm),
+                          in.step.const_data_ptr<int64_t>(), current_stream()));
 }
 
-void accumulate_cuda(const at::Tensor& sum, const at::Tensor& part) {
-  optimizer::check_accumulate(sum, part);
-  const c10::cuda::CUDAGuard device(sum.device());
-  check_aligned("accumulate_", {sum.const_data_ptr(), part.const_data_ptr()});
-  check_launch("accumulate_",
-               launch_accumulate(sum.mutable_data_ptr<float>(), cuda_dtype(part.scalar_type()),
-                                 part.mutable_data_ptr(), sum.numel(), current_stream()));
+void accumulate_cuda(const AccumulateInputs& in) {
+  optimizer::check_accumulate(in);
+  const c10::cuda::CUDAGuard device(in.sum.device());
+  check_aligned("accumulate_", {in.sum.const_data_ptr(), in.part.const_data_ptr()});
+  check_launch(
+      "accumulate_",
+      launch_accumulate(in.sum.mutable_data_ptr<float>(), cuda_dtype(in.part.scalar_type()),
+                        in.part.mutable_data_ptr(), in.sum.numel(), current_stream()));
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("adamw_", &adamw_cuda);
-  m.impl("global_norm", &global_norm_cuda);
-  m.impl("step_control_", &step_control_cuda);
-  m.impl("accumulate_", &accumulate_cuda);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, adamw_).cuda<adamw_cuda>();
+  forms(m, global_norm).cuda<global_norm_cuda>();
+  forms(m, step_control_).cuda<step_control_cuda>();
+  forms(m, accumulate_).cuda<accumulate_cuda>();
 }
 
 }  // namespace refract

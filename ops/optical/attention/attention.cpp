@@ -1,49 +1,53 @@
 // Schema, checks and autograd of optical_attention.
 #include "ops/optical/attention/attention.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
-#include "ops/common/call.h"
+#include <string>
+
+#include "ops/common/autograd.h"
 #include "ops/common/check.h"
-#include "ops/optical/attention/attention_schema.h"
+#include "ops/common/cuda_runtime.h"
+#include "ops/common/define.h"
 #include "ops/optical/quantize/quantize.h"
 
 namespace refract {
 namespace attention_op {
 
-void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& ranges,
-           const OpticalAttentionSettings& settings) {
+void check(const OpticalAttentionForwardInputs& in) {
   const char* op = "optical_attention";
-  check_floating(op, "q", q);
-  check_like(op, "k", k, "q", q);
-  check_like(op, "v", v, "q", q);
-  TORCH_CHECK(q.dim() == 4, "refract::", op, ": expected q of shape [B, T, H, D], got ",
-              q.sym_sizes());
-  TORCH_CHECK(k.dim() == 4 && k.sym_size(0) == q.sym_size(0) && k.sym_size(3) == q.sym_size(3) &&
-                  k.sym_size(1) >= q.sym_size(1) && k.sym_size(1) <= (int64_t{1} << 20),
-              "refract::", op, ": expected k of shape [", q.sym_size(0), ", S, K, ", q.sym_size(3),
-              "] with ", q.sym_size(1), " <= S <= 2^20, got ", k.sym_sizes());
-  TORCH_CHECK(k.sym_size(2) >= 1 && q.sym_size(2) % k.sym_size(2) == 0, "refract::", op,
-              ": expected the heads of k to divide q's, ", q.sym_size(2), ", got ", k.sym_size(2));
-  check_same_shape(op, "v", v, "k", k);
-  TORCH_CHECK(ranges.scalar_type() == at::kFloat && ranges.dim() == 2 &&
-                  ranges.sym_size(0) == kRoles && ranges.sym_size(1) == 2 && ranges.is_contiguous(),
+  check_floating(op, "q", in.q);
+  check_like(op, "k", in.k, "q", in.q);
+  check_like(op, "v", in.v, "q", in.q);
+  TORCH_CHECK(in.q.dim() == 4, "refract::", op, ": expected q of shape [B, T, H, D], got ",
+              in.q.sym_sizes());
+  TORCH_CHECK(in.k.dim() == 4 && in.k.sym_size(0) == in.q.sym_size(0) &&
+                  in.k.sym_size(3) == in.q.sym_size(3) && in.k.sym_size(1) >= in.q.sym_size(1) &&
+                  in.k.sym_size(1) <= (int64_t{1} << 20),
+              "refract::", op, ": expected k of shape [", in.q.sym_size(0), ", S, K, ",
+              in.q.sym_size(3), "] with ", in.q.sym_size(1), " <= S <= 2^20, got ",
+              in.k.sym_sizes());
+  TORCH_CHECK(in.k.sym_size(2) >= 1 && in.q.sym_size(2) % in.k.sym_size(2) == 0, "refract::", op,
+              ": expected the heads of k to divide q's, ", in.q.sym_size(2), ", got ",
+              in.k.sym_size(2));
+  check_same_shape(op, "v", in.v, "k", in.k);
+  TORCH_CHECK(in.ranges.scalar_type() == at::kFloat && in.ranges.dim() == 2 &&
+                  in.ranges.sym_size(0) == kRoles && in.ranges.sym_size(1) == 2 &&
+                  in.ranges.is_contiguous(),
               "refract::", op, ": expected ranges to be float32 [5, 2] contiguous, got ",
-              ranges.scalar_type(), " ", ranges.sym_sizes());
-  TORCH_CHECK(ranges.device() == q.device(), "refract::", op, ": expected ranges on ", q.device(),
-              " as q, got ", ranges.device());
-  TORCH_CHECK(settings.scale > 0, "refract::", op, ": expected scale > 0, got ", settings.scale);
-  TORCH_CHECK(!settings.noise || settings.streams.size() == 2, "refract::", op,
+              in.ranges.scalar_type(), " ", in.ranges.sym_sizes());
+  TORCH_CHECK(in.ranges.device() == in.q.device(), "refract::", op, ": expected ranges on ",
+              in.q.device(), " as q, got ", in.ranges.device());
+  TORCH_CHECK(in.settings.scale > 0, "refract::", op, ": expected scale > 0, got ",
+              in.settings.scale);
+  TORCH_CHECK(!in.settings.noise || in.settings.streams.size() == 2, "refract::", op,
               ": expected two streams, of the scores and of the output, got ",
-              settings.streams.size());
-  optical_op::check_levels(op, settings.levels, settings.lut_min);
-  optical_op::check_quantiles(op, settings.quantiles);
-  optical_op::check_smooth(op, settings.smooth);
-  optical_op::check_clock(op, settings.clock, q);
+              in.settings.streams.size());
+  optical_op::check_levels(op, in.settings.levels, in.settings.lut_min);
+  optical_op::check_quantiles(op, in.settings.quantiles);
+  optical_op::check_smooth(op, in.settings.smooth);
+  optical_op::check_clock(op, in.settings.clock, in.q);
 }
 
 at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& like) {
@@ -53,40 +57,28 @@ at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& 
   return clock;
 }
 
-ForwardResult forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                      at::Tensor ranges, bool with_mean, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  static const auto op = find_op<decltype(forward)>("refract::optical_attention_forward");
-  const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  return op.call(q, k, v, std::move(ranges), with_mean,
-                 REFRACT_ATTENTION_SETTINGS_UNPACK(settings));
+bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& settings) {
+  const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
+  if (!q.is_cuda() || !half || q.sym_size(3) != 64 || settings.levels > 256) return false;
+  const CudaRuntime* cuda = cuda_runtime();
+  return cuda == nullptr || cuda->compute_capability() == 90;
 }
 
-BackwardResult backward(const at::Tensor& grad_out, const at::Tensor& q, const at::Tensor& k,
-                        const at::Tensor& v, const at::Tensor& out, const at::Tensor& normalizer,
-                        const at::Tensor& used, const at::Tensor& mean,
-                        REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  static const auto op = find_op<decltype(backward)>("refract::optical_attention_backward");
-  const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  return op.call(grad_out, q, k, v, out, normalizer, used, mean,
-                 REFRACT_ATTENTION_SETTINGS_UNPACK(settings));
+at::Tensor mean_like(const at::Tensor& q, bool with_mean) {
+  return with_mean ? at::empty_symint(q.sym_sizes(), q.options()) : at::empty({0}, q.options());
 }
 
 }  // namespace attention_op
 
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-struct Attention : torch::autograd::Function<Attention> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const at::Tensor& ranges,
-                            const OpticalAttentionSettings& s) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    auto [out, normalizer, used, mean] =
-        attention_op::forward(q, k, v, ranges, attention_op::has_hopper_shape(q, s),
-                              REFRACT_ATTENTION_SETTINGS_UNPACK(s));
-    ctx->save_for_backward({q, k, v, out, normalizer, used, mean, s.clock.value_or(at::Tensor())});
+struct Attention {
+  static at::Tensor forward(AutogradContext* ctx, const OpticalAttentionInputs& in) {
+    const OpticalAttentionSettings& s = in.settings;
+    auto [out, normalizer, used, mean] = optical_attention_forward(
+        in.q, in.k, in.v, in.ranges, attention_op::has_hopper_shape(in.q, s), s);
+    ctx->save_for_backward(
+        {in.q, in.k, in.v, out, normalizer, used, mean, value_or_undefined(s.clock)});
     auto& data = ctx->saved_data;
     data["scale"] = s.scale;
     data["levels"] = s.levels;
@@ -111,106 +103,64 @@ struct Attention : torch::autograd::Function<Attention> {
     s.seed = data["seed"].toInt();
     s.streams = data["streams"].toIntVector();
     s.clock = optional_of(saved[7]);
-    auto [q, k, v] =
-        attention_op::backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5],
-                               saved[6], REFRACT_ATTENTION_SETTINGS_UNPACK(s));
-    return {q, k, v, at::Tensor(), at::Tensor()};
+    auto [q, k, v] = optical_attention_backward(grads[0], saved[0], saved[1], saved[2], saved[3],
+                                                saved[4], saved[5], saved[6], s);
+    return {q, k, v};
   }
 };
 
-at::Tensor attention_plain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           at::Tensor ranges, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  return std::get<0>(attention_op::forward(q, k, v, std::move(ranges), false,
-                                           REFRACT_ATTENTION_SETTINGS_UNPACK(settings)));
+at::Tensor attention_plain(const OpticalAttentionInputs& in) {
+  return optical_attention_forward(in.q, in.k, in.v, in.ranges, false, in.settings).out;
 }
 
-at::Tensor attention_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              at::Tensor ranges, REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  const auto settings = REFRACT_ATTENTION_SETTINGS_PACK;
-  if (any_gradient(q, k, v)) return Attention::apply(q, k, v, ranges, settings);
+at::Tensor attention_autograd(const OpticalAttentionInputs& in) {
+  if (any_gradient(in.q, in.k, in.v)) {
+    return Recorded<Attention>::apply(in.q, in.k, in.v, in);
+  }
   at::AutoDispatchBelowADInplaceOrView below;
-  return std::get<0>(attention_op::forward(q, k, v, std::move(ranges), false,
-                                           REFRACT_ATTENTION_SETTINGS_UNPACK(settings)));
+  return attention_plain(in);
 }
 
-attention_op::ForwardResult forward_composite(const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, at::Tensor ranges,
-                                              bool with_mean,
-                                              REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  return attention_op::result_of(composite::optical_attention_forward(
-                                     q, k, v, std::move(ranges), REFRACT_ATTENTION_SETTINGS_PACK),
-                                 attention_op::mean_like(q, with_mean));
-}
-
-attention_op::BackwardResult backward_composite(const at::Tensor& grad_out, const at::Tensor& q,
-                                                const at::Tensor& k, const at::Tensor& v,
-                                                const at::Tensor&, const at::Tensor&,
-                                                const at::Tensor& used, const at::Tensor&,
-                                                REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  return attention_op::result_of(composite::optical_attention_backward(
-      grad_out, q, k, v, used, REFRACT_ATTENTION_SETTINGS_PACK));
-}
-
-// The fake forms know shapes only, symbolic ones too. The dispatcher wants one signature of all
-// forms.
-// NOLINTBEGIN(performance-unnecessary-value-param)
-attention_op::ForwardResult forward_meta(const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v, at::Tensor ranges, bool with_mean,
-                                         REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  attention_op::check(q, k, v, ranges, REFRACT_ATTENTION_SETTINGS_PACK);
+// The fake forms know shapes only, symbolic ones too.
+OpticalAttentionResult forward_meta(const OpticalAttentionForwardInputs& in) {
+  attention_op::check(in);
+  const at::Tensor& q = in.q;
   const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return {at::empty_symint(q.sym_sizes(), q.options()),
           at::empty_symint({q.sym_size(0), q.sym_size(2), q.sym_size(1)}, q.options().dtype(wide)),
-          at::empty_symint(ranges.sym_sizes(), ranges.options()),
-          attention_op::mean_like(q, with_mean)};
+          at::empty_symint(in.ranges.sym_sizes(), in.ranges.options()),
+          attention_op::mean_like(q, in.with_mean)};
 }
-// NOLINTEND(performance-unnecessary-value-param)
 
-attention_op::BackwardResult backward_meta(const at::Tensor&, const at::Tensor& q,
-                                           const at::Tensor& k, const at::Tensor& v,
-                                           const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                           const at::Tensor&,
-                                           REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  static_cast<void>(REFRACT_ATTENTION_SETTINGS_PACK);
-  return {at::empty_symint(q.sym_sizes(), q.options()),
-          at::empty_symint(k.sym_sizes(), k.options()),
-          at::empty_symint(v.sym_sizes(), v.options())};
+OpticalAttentionGradients backward_meta(const OpticalAttentionBackwardInputs& in) {
+  return {at::empty_symint(in.q.sym_sizes(), in.q.options()),
+          at::empty_symint(in.k.sym_sizes(), in.k.options()),
+          at::empty_symint(in.v.sym_sizes(), in.v.options())};
+}
+
+// The settings' part of the schemas.
+std::string settings() {
+  return std::string("float scale, bool scaled_score_range=False, ") + optical_op::kSettings;
 }
 
 }  // namespace
 
-at::Tensor optical_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             at::Tensor ranges, const OpticalAttentionSettings& settings) {
-  static const auto op = find_op<decltype(attention_plain)>("refract::optical_attention");
-  return op.call(q, k, v, std::move(ranges), REFRACT_ATTENTION_SETTINGS_UNPACK(settings));
-}
-
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "optical_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges,"
-      " " REFRACT_ATTENTION_SETTINGS_SCHEMA ") -> Tensor");
-  m.def(
-      "optical_attention_forward(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges, bool with_mean,"
-      " " REFRACT_ATTENTION_SETTINGS_SCHEMA
-      ") -> (Tensor out, Tensor normalizer, Tensor used, Tensor mean)");
-  m.def(
-      "optical_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out,"
-      " Tensor normalizer, Tensor used, Tensor mean, " REFRACT_ATTENTION_SETTINGS_SCHEMA
-      ") -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
-}
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("optical_attention", attention_plain);
-  m.impl("optical_attention_forward", forward_composite);
-  m.impl("optical_attention_backward", backward_composite);
-}
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("optical_attention", attention_autograd); }
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) {
-  m.impl("optical_attention_forward", forward_meta);
-  m.impl("optical_attention_backward", backward_meta);
+  define(m, optical_attention,
+         "(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges, " + settings() + ") -> Tensor")
+      .composite<attention_plain>()
+      .autograd<attention_autograd>();
+  define(m, optical_attention_forward,
+         "(Tensor q, Tensor k, Tensor v, Tensor(a!) ranges, bool with_mean, " + settings() +
+             ") -> (Tensor out, Tensor normalizer, Tensor used, Tensor mean)")
+      .composite<composite::optical_attention_forward>()
+      .meta<forward_meta>();
+  define(m, optical_attention_backward,
+         "(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor normalizer,"
+         " Tensor used, Tensor mean, " +
+             settings() + ") -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)")
+      .composite<composite::optical_attention_backward>()
+      .meta<backward_meta>();
 }
 
 }  // namespace refract

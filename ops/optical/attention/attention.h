@@ -25,40 +25,79 @@
 #include <ATen/core/Tensor.h>
 
 #include <tuple>
+#include <utility>
 
+#include "ops/common/op.h"
 #include "ops/optical/matmul/product.h"
 
 namespace refract {
 
 // streams: that of the scores, that of the output. lut_min is the floor of k and v.
 struct OpticalAttentionSettings : OpticalSettings {
+  OpticalAttentionSettings() = default;
+  OpticalAttentionSettings(double scale_in, bool scaled, OpticalSettings optical)
+      : OpticalSettings(std::move(optical)), scale(scale_in), scaled_score_range(scaled) {}
+
   double scale = 1;  // positive
   // As mase-triton does: the scores' range is learned from scaled scores, applied to unscaled ones.
   bool scaled_score_range = false;
 };
+template <>
+inline constexpr bool kListedByField<OpticalAttentionSettings> = true;
+// What the schema lists, in its order, which is the constructor's.
+inline auto fields(const OpticalAttentionSettings& s) {
+  return std::tie(s.scale, s.scaled_score_range, static_cast<const OpticalSettings&>(s));
+}
 
 // q [B, T, H, D], k and v [B, S, K, D] of one type, S >= T, K divides H -> [B, T, H, D] contiguous.
 // Query i sees the keys j <= S - T + i. ranges float [5, 2]: of q, k, scores, v and the output;
 // with settings.train they move.
-at::Tensor optical_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             at::Tensor ranges, const OpticalAttentionSettings& settings);
+struct OpticalAttentionInputs {
+  const at::Tensor &q, &k, &v, &ranges;
+  const OpticalAttentionSettings& settings;
+};
+inline constexpr Op<"optical_attention", at::Tensor(OpticalAttentionInputs)> optical_attention;
 
+// Below autograd. with_mean: a backward pass may follow.
+struct OpticalAttentionForwardInputs {
+  const at::Tensor &q, &k, &v, &ranges;
+  bool with_mean;
+  const OpticalAttentionSettings& settings;
+};
 struct OpticalAttentionResult {
   at::Tensor out;
   // [B, H, T], float or double: log2 P = score level * (log2(e) scale units per level) + normalizer
   at::Tensor normalizer;
   at::Tensor used;  // float [5, 2], the ranges that the call quantized with
+  // sum_j P v before any quantization: filled only by the kernels whose backward pass reads it, [B,
+  // T, H, D] where it was asked, else [0].
+  at::Tensor mean;
+};
+inline constexpr Op<"optical_attention_forward",
+                    OpticalAttentionResult(OpticalAttentionForwardInputs)>
+    optical_attention_forward;
+
+struct OpticalAttentionBackwardInputs {
+  const at::Tensor &grad_out, &q, &k, &v, &out, &normalizer, &used, &mean;
+  const OpticalAttentionSettings& settings;
 };
 struct OpticalAttentionGradients {
   at::Tensor q, k, v;  // contiguous
 };
+inline constexpr Op<"optical_attention_backward",
+                    OpticalAttentionGradients(OpticalAttentionBackwardInputs)>
+    optical_attention_backward;
 
 namespace attention_op {
 
 enum Role { kQuery, kKey, kScore, kValue, kOutput, kRoles };
 
-void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& ranges,
-           const OpticalAttentionSettings& settings);
+// Raises unless the inputs fit together.
+void check(const OpticalAttentionForwardInputs& in);
+// Whether the kernels for compute capability 9.0 do this call, whose backward pass reads the mean.
+bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& settings);
+// Memory of `mean`.
+at::Tensor mean_like(const at::Tensor& q, bool with_mean);
 // int64 [2] on `like`'s device: settings.clock, or step -1, sequence 0.
 at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& like);
 
@@ -66,13 +105,8 @@ at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& 
 
 namespace composite {
 
-OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::Tensor& k,
-                                                 const at::Tensor& v, at::Tensor ranges,
-                                                 const OpticalAttentionSettings& settings);
-OpticalAttentionGradients optical_attention_backward(const at::Tensor& grad_out,
-                                                     const at::Tensor& q, const at::Tensor& k,
-                                                     const at::Tensor& v, const at::Tensor& used,
-                                                     const OpticalAttentionSettings& settings);
+OpticalAttentionResult optical_attention_forward(const OpticalAttentionForwardInputs& in);
+OpticalAttentionGradients optical_attention_backward(const OpticalAttentionBackwardInputs& in);
 // xi of scores [B, H, T, S] and of outputs [B, T, H, D]; undefined without noise, a scalar where it
 // is shared.
 at::Tensor optical_attention_score_xi(const at::Tensor& q, const at::Tensor& k,

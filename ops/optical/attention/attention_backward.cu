@@ -43,7 +43,7 @@ struct Rows {
   int first, lane;
   mma::A kept[kKept ? D / 16 : 1];
   __device__ __forceinline__ Rows(const void* shared, int first_row, int lane_id)
-      : tile{mma::shared_address(shared)}, first(first_row), lane(lane_id) {
+      : tile{shared_address(shared)}, first(first_row), lane(lane_id) {
     if constexpr (kKept) {
 #pragma unroll
       for (int s = 0; s < D / 16; ++s) kept[s] = mma::load_a_paired(tile, first, s, lane);
@@ -62,7 +62,7 @@ struct Rows {
 template <class T, int D>
 __device__ __forceinline__ void product(const Rows<D>& rows, const void* shared, int column,
                                         float (&c)[kGroup / 8][4]) {
-  const mma::Tile<D> tile{mma::shared_address(shared)};
+  const mma::Tile<D> tile{shared_address(shared)};
 #pragma unroll
   for (auto& x : c) x[0] = x[1] = x[2] = x[3] = 0.0f;
 #pragma unroll
@@ -81,7 +81,7 @@ __device__ __forceinline__ void product(const Rows<D>& rows, const void* shared,
 template <class T, int D>
 __device__ __forceinline__ void accumulate(const float (&left)[kGroup / 8][4], const void* shared,
                                            int row, int lane, float (&acc)[D / 8][4]) {
-  const mma::Tile<D> tile{mma::shared_address(shared)};
+  const mma::Tile<D> tile{shared_address(shared)};
 #pragma unroll
   for (int n = 0; n < kGroup / 8; n += 2) {
     const mma::A a = mma::as_a<T>(left[n], left[n + 1]);
@@ -150,13 +150,13 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
   const int64_t key_row = (static_cast<int64_t>(batch) * a.kv_heads + kv_head) * a.keys;
   const auto start = [&](int tile) {
     const int stage = tile & 1, first = tile * kTile<D>;
-    mma::copy_tile<kTile<D>, D, kThreads>({mma::shared_address(shared.code[stage])},
+    mma::copy_tile<kTile<D>, D, kThreads>({shared_address(shared.code[stage])},
                                           static_cast<const __half*>(a.k_code) + key_row * D, D,
                                           first, a.keys);
-    mma::copy_tile<kTile<D>, D, kThreads>({mma::shared_address(shared.value[stage])},
+    mma::copy_tile<kTile<D>, D, kThreads>({shared_address(shared.value[stage])},
                                           head_of<T>(a.v, batch, kv_head), a.v.token, first,
                                           a.keys);
-    mma::copy_tile<kTile<D>, D, kThreads>({mma::shared_address(shared.factor[stage])},
+    mma::copy_tile<kTile<D>, D, kThreads>({shared_address(shared.factor[stage])},
                                           head_of<T>(a.k, batch, kv_head), a.k.token, first,
                                           a.keys);
     mma::commit_copies();
@@ -165,10 +165,10 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
       shared.term[stage][threadIdx.x] = key < a.keys ? a.k_term[key_row + key] : 0.0f;
     }
   };
-  mma::copy_tile<kOwn, D, kThreads>({mma::shared_address(shared.own_code)},
+  mma::copy_tile<kOwn, D, kThreads>({shared_address(shared.own_code)},
                                     static_cast<const __half*>(a.q_code) + query_row * D, D,
                                     first_row, a.queries);
-  mma::copy_tile<kOwn, D, kThreads>({mma::shared_address(shared.own_value)},
+  mma::copy_tile<kOwn, D, kThreads>({shared_address(shared.own_value)},
                                     head_of<T>(g.grad_out, batch, head), g.grad_out.token,
                                     first_row, a.queries);
   mma::commit_copies();
@@ -287,13 +287,13 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
     const int stage = tile & 1, first = (first_tile + tile % row_tiles) * kTile<D>;
     const int head = kv_head * per_group + tile / row_tiles;
     const int64_t query_row = (static_cast<int64_t>(batch) * a.heads + head) * a.queries;
-    mma::copy_tile<kTile<D>, D, kThreads>({mma::shared_address(shared.code[stage])},
+    mma::copy_tile<kTile<D>, D, kThreads>({shared_address(shared.code[stage])},
                                           static_cast<const __half*>(a.q_code) + query_row * D, D,
                                           first, a.queries);
-    mma::copy_tile<kTile<D>, D, kThreads>({mma::shared_address(shared.value[stage])},
+    mma::copy_tile<kTile<D>, D, kThreads>({shared_address(shared.value[stage])},
                                           head_of<T>(g.grad_out, batch, head), g.grad_out.token,
                                           first, a.queries);
-    mma::copy_tile<kTile<D>, D, kThreads>({mma::shared_address(shared.factor[stage])},
+    mma::copy_tile<kTile<D>, D, kThreads>({shared_address(shared.factor[stage])},
                                           head_of<T>(a.q, batch, head), a.q.token, first,
                                           a.queries);
     mma::commit_copies();
@@ -305,10 +305,10 @@ __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)
       shared.delta[stage][threadIdx.x] = valid ? g.delta[query_row + row] : 0.0f;
     }
   };
-  mma::copy_tile<kOwn, D, kThreads>({mma::shared_address(shared.own_code)},
+  mma::copy_tile<kOwn, D, kThreads>({shared_address(shared.own_code)},
                                     static_cast<const __half*>(a.k_code) + key_row * D, D,
                                     first_key, a.keys);
-  mma::copy_tile<kOwn, D, kThreads>({mma::shared_address(shared.own_value)},
+  mma::copy_tile<kOwn, D, kThreads>({shared_address(shared.own_value)},
                                     head_of<T>(a.v, batch, kv_head), a.v.token, first_key, a.keys);
   mma::commit_copies();
   prepare(a, shared.constants);

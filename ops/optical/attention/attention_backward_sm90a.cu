@@ -237,20 +237,20 @@ __global__ void __launch_bounds__(kThreads, 3)
     const wgmma::Operand code = operand(queries.code), grad = operand(queries.grad),
                          query = operand(queries.query);
     wgmma::Sum p, x;
-    hopper::wgmma_begin();
+    wgmma::begin();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       wgmma::multiply_shared<__half, false, false>(p, wgmma::along_rows(own_code, step),
                                                    wgmma::along_rows(code, step), step == 0);
     }
-    hopper::wgmma_commit();
+    wgmma::commit();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       wgmma::multiply_shared<T, false, false>(x, wgmma::along_rows(own_value, step),
                                               wgmma::along_rows(grad, step), step == 0);
     }
-    hopper::wgmma_commit();
-    hopper::wgmma_wait<0>();
+    wgmma::commit();
+    wgmma::wait<0>();
     const int query_tile = b.first_tile + tile, first = query_tile * kSide;
     if (first + b.offset < b.first_key + kSide - 1) {
       gradients<true>(b, noise, exchange, queries, first, p, x);
@@ -263,16 +263,16 @@ __global__ void __launch_bounds__(kThreads, 3)
       left_p[step] = left_operand<T>(p, step);
       left_x[step] = left_operand<T>(x, step);
     }
-    hopper::wgmma_begin();
+    wgmma::begin();
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       wgmma::multiply<T, true>(grad_v, left_p[step], wgmma::down_rows(grad, step));
       wgmma::multiply<T, true>(grad_k, left_x[step], wgmma::down_rows(query, step));
     }
-    hopper::wgmma_commit();
+    wgmma::commit();
     const int64_t place = b.part_head * score_tiles(a) + places.before(query_tile) + blockIdx.y;
     store_scores(part.scores[place], left_x, b.warp, b.lane);
-    hopper::wgmma_wait<0>();
+    wgmma::wait<0>();
     __syncthreads();
     if (threadIdx.x == 0 && tile + kStages < b.tiles) b.start(tile + kStages);
   }
@@ -345,7 +345,7 @@ __device__ __forceinline__ void multiply_scores(const QueryBlock<T>& b,
     const int stage = tile % kQueryStages;
     hopper::wait(&shared.arrived[stage], tile / kQueryStages % 2);
     const wgmma::Operand key = operand(shared.stages[stage].key);
-    hopper::wgmma_begin();
+    wgmma::begin();
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       if (tile >= b.tiles[i]) continue;
@@ -356,8 +356,8 @@ __device__ __forceinline__ void multiply_scores(const QueryBlock<T>& b,
                                               wgmma::down_rows(key, step));
       }
     }
-    hopper::wgmma_commit();
-    hopper::wgmma_wait<0>();
+    wgmma::commit();
+    wgmma::wait<0>();
     __syncthreads();
     if (threadIdx.x == 0 && tile + kQueryStages < tiles) b.start(tile + kQueryStages);
   }

@@ -43,12 +43,12 @@ struct Block {
   __device__ __forceinline__ int64_t key_row() const {
     return (static_cast<int64_t>(batch) * a.kv_heads + kv_head) * a.keys;
   }
-  __device__ __forceinline__ mma::Tile<D> q() const { return {mma::shared_address(shared.q)}; }
+  __device__ __forceinline__ mma::Tile<D> q() const { return {shared_address(shared.q)}; }
   __device__ __forceinline__ mma::Tile<D> k(int stage) const {
-    return {mma::shared_address(shared.k[stage])};
+    return {shared_address(shared.k[stage])};
   }
   __device__ __forceinline__ mma::Tile<D> v(int stage) const {
-    return {mma::shared_address(shared.v[stage])};
+    return {shared_address(shared.v[stage])};
   }
   // This thread's two rows, neighbours; the first is even.
   __device__ __forceinline__ int row() const { return first_row + 16 * warp + 2 * (lane / 4); }

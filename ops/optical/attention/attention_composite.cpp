@@ -158,16 +158,17 @@ at::Tensor optical_attention_output_xi(const at::Tensor& q, const at::Tensor& k,
   return philox_uniforms_of(words).sub(0.5);
 }
 
-OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::Tensor& k,
-                                                 const at::Tensor& v, at::Tensor ranges,
-                                                 const OpticalAttentionSettings& settings) {
-  attention_op::check(q, k, v, ranges, settings);
+OpticalAttentionResult optical_attention_forward(const OpticalAttentionForwardInputs& in) {
+  const at::Tensor &q = in.q, &k = in.k, &v = in.v, &ranges = in.ranges;
+  const OpticalAttentionSettings& settings = in.settings;
+  attention_op::check(in);
   const auto effective = [&](int role, const at::Tensor& seen) {
     return optical_effective(ranges.select(0, role), seen);
   };
   if (q.numel() == 0) {
     return {at::empty(q.sizes(), q.options()),
-            at::empty({q.size(0), q.size(2), q.size(1)}, heads_first(q).options()), ranges.clone()};
+            at::empty({q.size(0), q.size(2), q.size(1)}, heads_first(q).options()), ranges.clone(),
+            attention_op::mean_like(q, in.with_mean)};
   }
   at::Tensor seen[attention_op::kRoles];
   seen[kQuery] = optical_seen(q, settings.quantiles);
@@ -208,22 +209,23 @@ OpticalAttentionResult optical_attention_forward(const at::Tensor& q, const at::
       optical_move_(range_of_role, range_of_role, seen[role], settings.smooth);
     }
   }
-  return {out.to(q.scalar_type()).contiguous(), log_sum.mul(-std::numbers::log2e), used};
+  return {out.to(q.scalar_type()).contiguous(), log_sum.mul(-std::numbers::log2e), used,
+          attention_op::mean_like(q, in.with_mean)};
 }
 
-OpticalAttentionGradients optical_attention_backward(const at::Tensor& grad_out,
-                                                     const at::Tensor& q, const at::Tensor& k,
-                                                     const at::Tensor& v, const at::Tensor& used,
-                                                     const OpticalAttentionSettings& settings) {
+OpticalAttentionGradients optical_attention_backward(const OpticalAttentionBackwardInputs& in) {
+  const at::Tensor &q = in.q, &k = in.k, &used = in.used;
+  const OpticalAttentionSettings& settings = in.settings;
   const at::Tensor level =
       optical_levels(products(q, k, used, settings), used.select(0, kScore), settings.levels,
                      optical_attention_score_xi(q, k, settings));
   const at::Tensor exponent = exponents(level, used, settings);
   const at::Tensor p = exponent.sub(at::logsumexp(exponent, {-1}, true)).exp();
   const int64_t heads = q.size(2), kv_heads = k.size(2);
-  const at::Tensor grad = heads_first(grad_out);
+  const at::Tensor grad = heads_first(in.grad_out);
   const at::Tensor wide_q = heads_first(q), wide_k = repeat_heads(heads_first(k), heads);
-  const at::Tensor grad_p = at::matmul(grad, repeat_heads(heads_first(v), heads).transpose(2, 3));
+  const at::Tensor grad_p =
+      at::matmul(grad, repeat_heads(heads_first(in.v), heads).transpose(2, 3));
   const at::Tensor grad_s = p.mul(grad_p.sub(p.mul(grad_p).sum({-1}, true))).mul(settings.scale);
   const auto back = [&](const at::Tensor& x) {
     return x.transpose(1, 2).to(q.scalar_type()).contiguous();

@@ -9,16 +9,16 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <mutex>
 #include <vector>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/philox_cpu.h"
+#include "ops/optical/attention/attention.h"
 #include "ops/optical/attention/attention_rows.h"
-#include "ops/optical/attention/attention_schema.h"
 #include "ops/optical/attention/attention_scores_cpu.h"
 #include "ops/optical/quantize/row_loops.h"
 
@@ -171,19 +171,17 @@ void write_output(const Scores& scores, const Forward& f, const OutputForm& form
   });
 }
 
-attention_op::ForwardResult forward_cpu(const at::Tensor& q, const at::Tensor& k,
-                                        const at::Tensor& v, at::Tensor ranges, bool with_mean,
-                                        REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
-  const at::Tensor mean = attention_op::mean_like(q, with_mean);
+OpticalAttentionResult forward_cpu(const OpticalAttentionForwardInputs& in) {
+  const at::Tensor &q = in.q, &k = in.k, &v = in.v;
+  const OpticalAttentionSettings& s = in.settings;
   if (!has_kernel(q, s)) {
-    return attention_op::result_of(
-        composite::optical_attention_forward(q, k, v, std::move(ranges), s), mean);
+    return composite::optical_attention_forward(in);
   }
-  attention_op::check(q, k, v, ranges, s);
+  attention_op::check(in);
+  const at::Tensor mean = attention_op::mean_like(q, in.with_mean);
   Range seen[kRoles], before[kRoles];
-  at::Tensor used = ranges.clone();
-  for (int role = 0; role < kRoles; ++role) before[role] = range_at(ranges, role);
+  at::Tensor used = in.ranges.clone();
+  for (int role = 0; role < kRoles; ++role) before[role] = range_at(in.ranges, role);
   const auto use = [&](int role) {
     if (!optical::is_set(before[role])) set_range(used, role, seen[role]);
   };
@@ -221,35 +219,31 @@ attention_op::ForwardResult forward_cpu(const at::Tensor& q, const at::Tensor& k
       const Range by = range_at(used, role);
       r = {std::clamp(r.lo, by.lo, by.hi), std::clamp(r.hi, by.lo, by.hi)};
     }
-    set_range(ranges, role, optical::moved(before[role], r, static_cast<float>(s.smooth)));
+    set_range(in.ranges, role, optical::moved(before[role], r, static_cast<float>(s.smooth)));
   }
   return {out, f.normalizer.view({q.size(0), q.size(2), q.size(1)}), used, mean};
 }
 
-attention_op::BackwardResult backward_cpu(const at::Tensor& grad_out, const at::Tensor& q,
-                                          const at::Tensor& k, const at::Tensor& v,
-                                          const at::Tensor& out, const at::Tensor& normalizer,
-                                          const at::Tensor& used, const at::Tensor&,
-                                          REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
+OpticalAttentionGradients backward_cpu(const OpticalAttentionBackwardInputs& in) {
+  const at::Tensor &q = in.q, &k = in.k, &v = in.v;
+  const OpticalAttentionSettings& s = in.settings;
   if (!has_kernel(q, s)) {
-    return attention_op::result_of(
-        composite::optical_attention_backward(grad_out, q, k, v, used, s));
+    return composite::optical_attention_backward(in);
   }
-  static_cast<void>(out);
-  const Scores scores(q, k, used, s);
+  const Scores scores(q, k, in.used, s);
   const Shape& shape = scores.shape;
   const int64_t heads = shape.batch * shape.heads;
   const optical::Quantizer quantizer =
-      optical::quantizer(range_at(used, kScore), static_cast<int>(s.levels), 0.0f);
+      optical::quantizer(range_at(in.used, kScore), static_cast<int>(s.levels), 0.0f);
   const float score_scale = static_cast<float>(s.scale), exponent = score_scale * quantizer.step;
   const auto plain = [](const at::Tensor& x) {  // [B, T, N, D] -> float [B N, T, D]
     return x.transpose(1, 2).to(at::kFloat).reshape({-1, x.size(1), x.size(3)});
   };
-  const at::Tensor wide_q = plain(q), wide_k = plain(k), wide_v = plain(v), grad = plain(grad_out);
+  const at::Tensor wide_q = plain(q), wide_k = plain(k), wide_v = plain(v),
+                   grad = plain(in.grad_out);
   at::Tensor grad_q = at::empty_like(wide_q), grad_k = at::zeros_like(wide_k),
              grad_v = at::zeros_like(wide_v);
-  const at::Tensor normalizers = normalizer.contiguous();
+  const at::Tensor normalizers = in.normalizer.contiguous();
   const float* norm = normalizers.const_data_ptr<float>();
   scores.for_blocks([&](int64_t begin, int64_t rows) {
     at::Tensor x = scores.products(begin, rows);
@@ -284,9 +278,9 @@ attention_op::BackwardResult backward_cpu(const at::Tensor& grad_out, const at::
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("optical_attention_forward", forward_cpu);
-  m.impl("optical_attention_backward", backward_cpu);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, optical_attention_forward).cpu<forward_cpu>();
+  forms(m, optical_attention_backward).cpu<backward_cpu>();
 }
 
 }  // namespace refract

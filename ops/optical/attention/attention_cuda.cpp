@@ -4,16 +4,16 @@
 // its own.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
+#include "ops/optical/attention/attention.h"
 #include "ops/optical/attention/attention_kernel.h"
-#include "ops/optical/attention/attention_schema.h"
 #include "ops/optical/quantize/quantization_math.h"
 
 namespace refract {
@@ -137,16 +137,14 @@ struct Call {
   }
 };
 
-attention_op::ForwardResult forward_cuda(const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v, at::Tensor ranges, bool with_mean,
-                                         REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
-  attention_op::check(q, k, v, ranges, s);
-  at::Tensor mean = attention_op::mean_like(q, with_mean);
+OpticalAttentionResult forward_cuda(const OpticalAttentionForwardInputs& in) {
+  const at::Tensor &q = in.q, &k = in.k, &v = in.v;
+  const OpticalAttentionSettings& s = in.settings;
+  attention_op::check(in);
   if (!has_kernel(q, k, s)) {
-    return attention_op::result_of(
-        composite::optical_attention_forward(q, k, v, std::move(ranges), s), mean);
+    return composite::optical_attention_forward(in);
   }
+  const at::Tensor mean = attention_op::mean_like(q, in.with_mean);
   const char* op = "optical_attention";
   const c10::cuda::CUDAGuard guard(q.device());
   const cudaStream_t stream = current_stream();
@@ -156,10 +154,10 @@ attention_op::ForwardResult forward_cuda(const at::Tensor& q, const at::Tensor& 
   at::Tensor out = at::empty(q.sizes(), q.options().memory_format(at::MemoryFormat::Contiguous));
   at::Tensor normalizer =
       at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
-  at::Tensor used = at::empty_like(ranges);
+  at::Tensor used = at::empty_like(in.ranges);
   const at::Tensor seen = at::empty({attention_op::kRoles, 2}, q.options().dtype(at::kInt));
   a.seen = reinterpret_cast<uint32_t*>(seen.mutable_data_ptr<int32_t>());
-  a.ranges = ranges.const_data_ptr<float>();
+  a.ranges = in.ranges.const_data_ptr<float>();
   a.out = out.mutable_data_ptr();
   a.normalizer = normalizer.mutable_data_ptr<float>();
   check_launch(op, launch_attention_reset(a, stream));
@@ -172,26 +170,22 @@ attention_op::ForwardResult forward_cuda(const at::Tensor& q, const at::Tensor& 
   }
   if (hopper) {
     call.allocate_tiles(attention_tile_bytes(a, false));
-    if (with_mean) a.mean = mean.mutable_data_ptr();
+    if (in.with_mean) a.mean = mean.mutable_data_ptr();
     check_launch(op,
                  launch_attention_operands_hopper(a, nullptr, dtype, multiprocessors(), stream));
     check_launch(op, launch_attention_forward_hopper(a, dtype, stream));
   }
   check_launch(op, launch_attention_finish(a, used.mutable_data_ptr<float>(),
-                                           s.train ? ranges.mutable_data_ptr<float>() : nullptr,
+                                           s.train ? in.ranges.mutable_data_ptr<float>() : nullptr,
                                            static_cast<float>(s.smooth), s.clipped_ranges, stream));
   return {out, normalizer, used, mean};
 }
 
-attention_op::BackwardResult backward_cuda(const at::Tensor& grad_out, const at::Tensor& q,
-                                           const at::Tensor& k, const at::Tensor& v,
-                                           const at::Tensor& out, const at::Tensor& normalizer,
-                                           const at::Tensor& used, const at::Tensor& mean_in,
-                                           REFRACT_ATTENTION_SETTINGS_PARAMETERS) {
-  const OpticalAttentionSettings s = REFRACT_ATTENTION_SETTINGS_PACK;
+OpticalAttentionGradients backward_cuda(const OpticalAttentionBackwardInputs& in) {
+  const at::Tensor &q = in.q, &k = in.k, &v = in.v;
+  const OpticalAttentionSettings& s = in.settings;
   if (!has_kernel(q, k, s)) {
-    return attention_op::result_of(
-        composite::optical_attention_backward(grad_out, q, k, v, used, s));
+    return composite::optical_attention_backward(in);
   }
   const char* op = "optical_attention_backward";
   const c10::cuda::CUDAGuard guard(q.device());
@@ -199,15 +193,15 @@ attention_op::BackwardResult backward_cuda(const at::Tensor& grad_out, const at:
   const Dtype dtype = cuda_dtype(q.scalar_type());
   Call call(q, k, v, s);
   OpticalAttentionArgs& a = call.args;
-  const at::Tensor grad = readable(grad_out), output = out.contiguous();
-  const at::Tensor mean = mean_in.contiguous();
-  at::Tensor delta = at::empty_like(normalizer);
+  const at::Tensor grad = readable(in.grad_out), output = in.out.contiguous();
+  const at::Tensor mean = in.mean.contiguous();
+  at::Tensor delta = at::empty_like(in.normalizer);
   const auto like = [](const at::Tensor& x) {
     return at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
   };
   at::Tensor grad_q = like(q), grad_k = like(k), grad_v = like(v);
-  const at::Tensor norm = normalizer.contiguous();
-  a.ranges = used.const_data_ptr<float>();
+  const at::Tensor norm = in.normalizer.contiguous();
+  a.ranges = in.used.const_data_ptr<float>();
   a.normalizer = const_cast<float*>(norm.const_data_ptr<float>());
   OpticalAttentionGradArgs g{};
   g.grad_out = tensor_of(grad);
@@ -236,9 +230,9 @@ attention_op::BackwardResult backward_cuda(const at::Tensor& grad_out, const at:
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("optical_attention_forward", forward_cuda);
-  m.impl("optical_attention_backward", backward_cuda);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, optical_attention_forward).cuda<forward_cuda>();
+  forms(m, optical_attention_backward).cuda<backward_cuda>();
 }
 
 }  // namespace refract

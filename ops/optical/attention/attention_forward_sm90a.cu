@@ -153,14 +153,14 @@ template <class R>
 __device__ __forceinline__ void multiply_keys(const R& rows, const Tile<__half>& keys,
                                               wgmma::Sum& x) {
   const wgmma::Operand q = operand(rows.shared.queries.code), k = operand(keys);
-  hopper::wgmma_begin();
+  wgmma::begin();
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     wgmma::multiply_shared<__half, false, false>(x, wgmma::along_rows(q, step),
                                                  wgmma::along_rows(k, step), step == 0);
   }
-  hopper::wgmma_commit();
-  hopper::wgmma_wait<0>();
+  wgmma::commit();
+  wgmma::wait<0>();
 }
 
 // Code products to shifted levels, in place. kSeen: includes the positions in `seen`.
@@ -279,13 +279,13 @@ __device__ __forceinline__ void add_values(S& stage, int step, const float (&x)[
     p[i] = whole_operand(x[2 * i], x[2 * i + 1]);
     if (kMean) mean[i] = mma::as_a<T>(x[2 * i], x[2 * i + 1]);
   }
-  hopper::wgmma_begin();
+  wgmma::begin();
 #pragma unroll
   for (int i = 0; i < N / 2; ++i) {
     wgmma::multiply<__half, true>(sums.acc, p[i], wgmma::down_rows(v, step + i));
     if (kMean) wgmma::multiply<T, true>(sums.mean, mean[i], wgmma::down_rows(plain, step + i));
   }
-  hopper::wgmma_commit();
+  wgmma::commit();
 #pragma unroll
   for (int i = 0; i < N / 2; ++i) mma::multiply<__half>(sums.p, p[i], kOnes, kOnes);
 }
@@ -308,7 +308,7 @@ __device__ __forceinline__ void second_pass_tile(const R& rows, int first, int s
       }
     }
     weights<kMasked>(rows, first + 32 * half, to_levels, x);
-    if (half > 0) hopper::wgmma_wait<0>();  // its registers are taken again
+    if (half > 0) wgmma::wait<0>();  // its registers are taken again
     add_values<T, kMean>(rows.stage(step), 2 * half, x, sums);
   }
 }
@@ -414,7 +414,7 @@ __global__ void __launch_bounds__(kThreads, kKept ? 4 : 3)
       }
       add_values<T, kMean>(stage, 0, x, out);
     }
-    hopper::wgmma_wait<0>();
+    wgmma::wait<0>();
     rows.finish(step);
   }
   const float p_sum[2] = {out.p[0], out.p[2]};

@@ -3,6 +3,7 @@
 // read was laid out for them by attention_operands_sm90a.cu: *records* of tiles as they lie in
 // shared memory (mma::Tile<64>), so that a tile is one copy. Rows past the end are zeros.
 #pragma once
+#include "ops/device/copy_engine.cuh"
 #include "ops/device/wgmma.cuh"
 #include "ops/optical/attention/attention_tile.cuh"
 
@@ -124,7 +125,7 @@ __device__ __forceinline__ mma::A left_operand(const wgmma::Sum& x, int step) {
 }
 template <class T>
 __device__ __forceinline__ wgmma::Operand operand(const Tile<T>& tile) {
-  return wgmma::Operand(mma::shared_address(&tile));
+  return wgmma::Operand(shared_address(&tile));
 }
 
 }  // namespace refract::attention::sm90a

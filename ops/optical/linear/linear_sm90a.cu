@@ -7,6 +7,7 @@
 #include <climits>
 
 #include "ops/common/tensor_map.h"
+#include "ops/device/wgmma.cuh"
 #include "ops/optical/linear/linear_output.cuh"
 
 namespace refract {
@@ -34,7 +35,7 @@ __device__ __forceinline__ void give_turn(int group) {
 template <class F>
 __device__ __forceinline__ void fill(const OpticalMembers& members, const Grid& grid,
                                      Shared& shared, F copy) {
-  const uint32_t empty = hopper::shared_address(shared.empty);
+  const uint32_t empty = shared_address(shared.empty);
   hopper::Place place;
   for (Walk walk(members, grid, 0, 1); walk.more(); walk.next()) {
     const Tile tile = walk.tile();
@@ -51,7 +52,7 @@ __device__ __forceinline__ void fill(const OpticalMembers& members, const Grid& 
 __device__ __forceinline__ void produce(const CUtensorMap* x, const CUtensorMap* weight,
                                         const OpticalMembers& members, const Grid& grid,
                                         const char* bytes, Shared& shared) {
-  const uint32_t ring = hopper::shared_address(bytes), full = hopper::shared_address(shared.full);
+  const uint32_t ring = shared_address(bytes), full = shared_address(shared.full);
   const int warp = __shfl_sync(kFullWarp, (static_cast<int>(threadIdx.x) - kProducer) / 32, 0);
   if (warp == 0) {
     fill(members, grid, shared, [&](const Tile& tile, int chunk, uint32_t stage) {
@@ -110,11 +111,11 @@ struct Ring {
   __device__ __forceinline__ Ring(const char* ring, Shared& shared) {
     const uint32_t lane = threadIdx.x % 32;
     releases = lane < kCluster;
-    full = hopper::shared_address(shared.full);
+    full = shared_address(shared.full);
     empty = hopper::address_at(shared.empty, releases ? lane : 0);
-    upper = hopper::operand<128>(ring);
-    lower = hopper::operand<128>(ring + 64 * kChunk * 2);
-    columns = hopper::operand<128>(ring + kRowsBytes);
+    upper = wgmma::operand_of<128>(ring);
+    lower = wgmma::operand_of<128>(ring + 64 * kChunk * 2);
+    columns = wgmma::operand_of<128>(ring + kRowsBytes);
   }
   // A stage is free again once the consumers of both blocks have read it.
   __device__ __forceinline__ void release(int stage) const {
@@ -131,22 +132,22 @@ __device__ __forceinline__ void multiply(Sums& d, int chunks, const Ring& ring,
     hopper::wait_at(ring.full + 8 * static_cast<uint32_t>(place.stage), place.parity);
     const auto at = static_cast<uint64_t>(place.stage * (kStageBytes / 16));
     const uint64_t a = ring.upper + at, a2 = ring.lower + at, b = ring.columns + at;
-    hopper::wgmma_begin();
+    wgmma::begin();
 #pragma unroll
     for (int i = 0; i < kChunk / 16; ++i) {  // 16 columns are 32 bytes
-      hopper::wgmma<__half, kColumns>(d[0], a + 2 * i, b + 2 * i, chunk > 0 || i > 0);
-      hopper::wgmma<__half, kColumns>(d[1], a2 + 2 * i, b + 2 * i, chunk > 0 || i > 0);
+      wgmma::multiply_wide<__half, kColumns>(d[0], a + 2 * i, b + 2 * i, chunk > 0 || i > 0);
+      wgmma::multiply_wide<__half, kColumns>(d[1], a2 + 2 * i, b + 2 * i, chunk > 0 || i > 0);
     }
-    hopper::wgmma_commit();
-    hopper::wgmma_wait<1>();
+    wgmma::commit();
+    wgmma::wait<1>();
     if (chunk > 0) ring.release(held);
     held = place.stage;
     place.next(kStages);
   }
   then();
-  hopper::wgmma_wait<0>();
-  hopper::keep(d[0]);
-  hopper::keep(d[1]);
+  wgmma::wait<0>();
+  wgmma::keep(d[0]);
+  wgmma::keep(d[1]);
   ring.release(held);
 }
 
@@ -264,13 +265,13 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kBlockThreads
   hopper::cluster_start();
   // The launch gives each thread 128 registers; consumers, who hold the sums, get those of others.
   if (thread >= kDrawer) {
-    hopper::give_registers<40>();
+    wgmma::give_registers<40>();
     if (kDraws) draw(a, grid, bytes + kRingBytes, shared);
   } else if (thread >= kProducer) {
-    hopper::give_registers<24>();
+    wgmma::give_registers<24>();
     produce(&x, &weight, a.members, grid, bytes, shared);
   } else {
-    hopper::take_registers<224>();
+    wgmma::take_registers<224>();
     consume<T, kDraws>(a, grid, bytes, shared);
     if (a.train) tell(a, parts, shared);
   }

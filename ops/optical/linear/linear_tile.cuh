@@ -1,7 +1,7 @@
 // What the roles of linear_sm90a.cu share: tiles and the order they are gone through, the shared
 // memory of a block, and the ring of operands' tiles in it.
 #pragma once
-#include "ops/device/hopper.cuh"
+#include "ops/device/copy_engine.cuh"
 #include "ops/optical/linear/linear_kernel.h"
 #include "ops/optical/matmul/product_output.cuh"
 

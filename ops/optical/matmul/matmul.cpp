@@ -1,133 +1,107 @@
-// Schema, composite form and autograd of optical_matmul.
-#include <ATen/core/LegacyTypeDispatch.h>
+// Schemas, checks, composite form and autograd of optical_matmul.
+#include "ops/optical/matmul/matmul.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
-#include "ops/common/call.h"
-#include "ops/optical/matmul/product.h"
-#include "ops/optical/matmul/product_schema.h"
+#include <string>
+
+#include "ops/common/autograd.h"
+#include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/optical/quantize/quantize.h"
 
 namespace refract {
+namespace optical_matmul_op {
+
+void check(const OpticalMatmulInputs& in) {
+  const char* op = "optical_matmul";
+  check_floating(op, "a", in.a);
+  check_like(op, "b", in.b, "a", in.a);
+  const bool fit =
+      in.a.dim() >= 2 && in.a.dim() == in.b.dim() && in.a.sym_size(-1) == in.b.sym_size(-2) &&
+      in.a.sym_sizes().slice(0, in.a.dim() - 2) == in.b.sym_sizes().slice(0, in.b.dim() - 2);
+  TORCH_CHECK(fit, "refract::", op,
+              ": expected a [..., T, K] and b [..., K, S] with equal leading dimensions, got ",
+              in.a.sym_sizes(), " and ", in.b.sym_sizes());
+  optical_op::check_range(op, "a_range", in.a_range, in.a);
+  optical_op::check_range(op, "b_range", in.b_range, in.a);
+  optical_op::check_range(op, "out_range", in.out_range, in.a);
+  optical_op::check_settings(op, in.settings, 1, in.a);
+}
+
+}  // namespace optical_matmul_op
+
 namespace composite {
 
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                          const at::Tensor& b_range, const at::Tensor& out_range,
-                          const OpticalSettings& s) {
-  optical_op::check_matmul(a, b, a_range, b_range, out_range, s);
-  if (a.numel() == 0 || b.numel() == 0) {
-    std::vector<int64_t> sizes = a.sizes().vec();
-    sizes.back() = b.size(-1);
-    return at::empty(sizes, a.options()).zero_();
+at::Tensor optical_matmul(const OpticalMatmulInputs& in) {
+  optical_matmul_op::check(in);
+  const OpticalSettings& s = in.settings;
+  if (in.a.numel() == 0 || in.b.numel() == 0) {
+    std::vector<int64_t> sizes = in.a.sizes().vec();
+    sizes.back() = in.b.size(-1);
+    return at::empty(sizes, in.a.options()).zero_();
   }
-  const at::Tensor a_seen = optical_seen(a, s.quantiles), b_seen = optical_seen(b, s.quantiles);
-  const at::Tensor a_used = optical_effective(a_range, a_seen);
-  const at::Tensor b_used = optical_effective(b_range, b_seen);
+  const at::Tensor a_seen = optical_seen(in.a, s.quantiles),
+                   b_seen = optical_seen(in.b, s.quantiles);
+  const at::Tensor a_used = optical_effective(in.a_range, a_seen);
+  const at::Tensor b_used = optical_effective(in.b_range, b_seen);
   const at::Tensor product = at::matmul(
-      optical_values(optical_levels(a, a_used, s.levels, {}), a_used, s.levels, 0),
-      optical_values(optical_levels(b, b_used, s.levels, {}), b_used, s.levels, s.lut_min));
-  const at::Tensor y = optical_output(product, std::nullopt, out_range, s, 0);
+      optical_values(optical_levels(in.a, a_used, s.levels, {}), a_used, s.levels, 0),
+      optical_values(optical_levels(in.b, b_used, s.levels, {}), b_used, s.levels, s.lut_min));
+  const at::Tensor y = optical_output(product, std::nullopt, in.out_range, s, 0);
   if (s.train) {
-    optical_move_(a_range, a_range, a_seen, s.smooth);
-    optical_move_(b_range, b_range, b_seen, s.smooth);
+    optical_move_(in.a_range, in.a_range, a_seen, s.smooth);
+    optical_move_(in.b_range, in.b_range, b_seen, s.smooth);
   }
-  return y.to(a.scalar_type());
+  return y.to(in.a.scalar_type());
 }
 
 }  // namespace composite
 
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-at::Tensor forward_plain(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                         const at::Tensor& b_range, const at::Tensor& out_range,
-                         REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return composite::optical_matmul(a, b, a_range, b_range, out_range,
-                                   REFRACT_OPTICAL_SETTINGS_PACK);
+at::Tensor forward_meta(const OpticalMatmulInputs& in) {
+  optical_matmul_op::check(in);
+  auto sizes = in.a.sym_sizes().vec();
+  sizes.back() = in.b.sym_size(-1);
+  return at::empty_symint(sizes, in.a.options());
 }
 
-at::Tensor forward_meta(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                        const at::Tensor& b_range, const at::Tensor& out_range,
-                        REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  optical_op::check_matmul(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_PACK);
-  auto sizes = a.sym_sizes().vec();
-  sizes.back() = b.sym_size(-1);
-  return at::empty_symint(sizes, a.options());
-}
-
-struct MatmulCall {
-  at::Tensor a_range, b_range, out_range;
-  const OpticalSettings& settings;
-
-  at::Tensor operator()(const at::Tensor& a, const at::Tensor& b) const {
-    at::AutoDispatchBelowADInplaceOrView below;
-    return optical_op::matmul_forward(a, b, a_range, b_range, out_range,
-                                      REFRACT_OPTICAL_SETTINGS_UNPACK(settings));
-  }
-};
-
-struct Matmul : torch::autograd::Function<Matmul> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& a, const at::Tensor& b,
-                            const MatmulCall& call) {
-    ctx->save_for_backward({a, b});
-    return call(a, b);
+struct Matmul {
+  static at::Tensor forward(AutogradContext* ctx, const OpticalMatmulInputs& in) {
+    ctx->save_for_backward({in.a, in.b});
+    return optical_matmul_forward(in);
   }
   // The dense product's.
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    variable_list out(3);
+    variable_list out(2);
     if (ctx->needs_input_grad(0)) out[0] = at::matmul(grads[0], saved[1].transpose(-1, -2));
     if (ctx->needs_input_grad(1)) out[1] = at::matmul(saved[0].transpose(-1, -2), grads[0]);
     return out;
   }
 };
 
-at::Tensor matmul_autograd(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                           const at::Tensor& b_range, const at::Tensor& out_range,
-                           REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  const OpticalSettings settings = REFRACT_OPTICAL_SETTINGS_PACK;
-  const MatmulCall call{a_range, b_range, out_range, settings};
-  return any_gradient(a, b) ? Matmul::apply(a, b, call) : call(a, b);
+at::Tensor matmul_autograd(const OpticalMatmulInputs& in) {
+  return recorded<Matmul>(optical_matmul_forward, in, in.a, in.b);
+}
+
+// One schema for both.
+std::string schema() {
+  return std::string(
+             "(Tensor a, Tensor b, Tensor(a!) a_range, Tensor(b!) b_range,"
+             " Tensor(c!) out_range, ") +
+         optical_op::kSettings + ") -> Tensor";
 }
 
 }  // namespace
 
-at::Tensor optical_op::matmul_forward(const at::Tensor& a, const at::Tensor& b,
-                                      const at::Tensor& a_range, const at::Tensor& b_range,
-                                      const at::Tensor& out_range,
-                                      REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  static const auto op = find_op<decltype(matmul_forward)>("refract::optical_matmul_forward");
-  return op.call(a, b, a_range, b_range, out_range, levels, lut_min, smooth, quantiles, train,
-                 ranges_set, clipped_ranges, noise, shared_noise, clock, seed, streams);
-}
-
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                          const at::Tensor& b_range, const at::Tensor& out_range,
-                          const OpticalSettings& settings) {
-  static const auto op = find_op<decltype(matmul_autograd)>("refract::optical_matmul");
-  return op.call(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_UNPACK(settings));
-}
-
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "optical_matmul(Tensor a, Tensor b, Tensor(a!) a_range, Tensor(b!) b_range,"
-      " Tensor(c!) out_range, " REFRACT_OPTICAL_SETTINGS_SCHEMA ") -> Tensor");
-  m.def(
-      "optical_matmul_forward(Tensor a, Tensor b, Tensor(a!) a_range, Tensor(b!) b_range,"
-      " Tensor(c!) out_range, " REFRACT_OPTICAL_SETTINGS_SCHEMA ") -> Tensor");
+  define(m, optical_matmul, schema()).composite<matmul_autograd>().autograd<matmul_autograd>();
+  define(m, optical_matmul_forward, schema())
+      .composite<composite::optical_matmul>()
+      .meta<forward_meta>();
 }
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("optical_matmul", matmul_autograd);
-  m.impl("optical_matmul_forward", forward_plain);
-}
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("optical_matmul", matmul_autograd); }
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) { m.impl("optical_matmul_forward", forward_meta); }
 
 }  // namespace refract

@@ -1,16 +1,13 @@
-// Optical matrix products: y = Q_noisy(Q(x) . Q_lut(W)^T) + b for a linear layer or several that
-// share their input, and y = Q_noisy(Q(a) . Q_lut(b)) for two activations. Anderson et al., arXiv
-// 2302.10360; the quantizer is ops/optical/quantize/quantization_math.h.
-//
-// The gradient is straight-through with the unquantized operands: exactly the dense product's.
+// What the optical products share: their settings, and the form of a matrix that is multiplied
+// (Anderson et al., arXiv 2302.10360; the quantizer is ops/optical/quantize/quantization_math.h).
 #pragma once
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <optional>
-#include <string>
-#include <tuple>
 #include <vector>
+
+#include "ops/common/op.h"
 
 namespace refract {
 
@@ -31,6 +28,8 @@ struct OpticalSettings {
   int64_t seed = 0;
   std::vector<int64_t> streams;
 };
+template <>
+inline constexpr bool kListedByField<OpticalSettings> = true;
 
 // A matrix in the form that is multiplied, optical::Coder's codes.
 struct OpticalOperand {
@@ -38,29 +37,27 @@ struct OpticalOperand {
   at::Tensor sums;   // float [rows], of the codes of a row
   at::Tensor used;   // float [M, 2], the range that each member was quantized with
   at::Tensor seen;   // float [M, parts, 2], what to merge to know the range of the data
+
+  // As optical_linear() takes it.
+  std::vector<at::Tensor> list() const { return {codes, sums, used, seen}; }
 };
 
 // x [..., K] as an operand; its rows belong to M members in turn, splits[m] rows with ranges[m].
-OpticalOperand optical_encode(const at::Tensor& x, at::TensorList ranges, at::IntArrayRef splits,
-                              const OpticalSettings& settings);
-
-// x [..., K], weight [N, K], bias [N] -> [..., N] in x's type. M layers lie side by side in weight:
-// splits[m] of its N rows, each with its own ranges. weight_encoded: optical_encode(weight) of the
-// same weight, made earlier; none: it is made now. With settings.train the ranges move: x_range,
-// out_ranges and, where `move_weights`, w_ranges.
-at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
-                          at::TensorList w_ranges, at::TensorList out_ranges,
-                          at::IntArrayRef splits, const OpticalOperand* weight_encoded,
-                          bool move_weights, const OpticalSettings& settings);
-
-// a [..., T, K] times b [..., K, S] with equal leading dimensions -> [..., T, S]. The LUT floor is
-// b's. One noise stream.
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                          const at::Tensor& b_range, const at::Tensor& out_range,
-                          const OpticalSettings& settings);
+struct OpticalEncodeInputs {
+  const at::Tensor& x;
+  at::TensorList ranges;
+  at::IntArrayRef splits;
+  const OpticalSettings& settings;
+};
+inline constexpr Op<"optical_encode", OpticalOperand(OpticalEncodeInputs)> optical_encode;
 
 namespace optical_op {
+
+// The settings' part of a schema.
+inline constexpr const char* kSettings =
+    "int levels=256, float lut_min=0.02004, float smooth=0.9, float[] quantiles=[],"
+    " bool train=False, bool ranges_set=False, bool clipped_ranges=False, bool noise=False,"
+    " float? shared_noise=None, Tensor? clock=None, int seed=0, int[] streams=[]";
 
 constexpr int kMaxMembers = 8;
 constexpr int64_t kEncodeParts = 512;  // of OpticalOperand::seen on CUDA
@@ -70,33 +67,21 @@ constexpr int64_t kEncodeParts = 512;  // of OpticalOperand::seen on CUDA
 bool has_kernel(const at::Tensor& x, const OpticalSettings& settings);
 void check_settings(const char* op, const OpticalSettings& settings, size_t members,
                     const at::Tensor& x);
-void check_encode(const at::Tensor& x, at::TensorList ranges, at::IntArrayRef splits,
-                  const OpticalSettings& settings);
-void check_linear(const at::Tensor& x, const at::Tensor& weight,
-                  const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
-                  at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
-                  const OpticalSettings& settings);
-void check_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                  const at::Tensor& b_range, const at::Tensor& out_range,
-                  const OpticalSettings& settings);
+// Raise unless there is a range for each member, and the members' rows are all `rows` of `what`.
+void check_ranges(const char* op, const char* name, at::TensorList ranges, size_t members,
+                  const at::Tensor& x);
+void check_splits(const char* op, const char* what, at::IntArrayRef splits,
+                  const c10::SymInt& rows);
+void check_encode(const OpticalEncodeInputs& in);
 
 }  // namespace optical_op
 
 // The definition, the test's oracle and the fallback. They move the ranges as the ops do.
 namespace composite {
 
-OpticalOperand optical_encode(const at::Tensor& x, at::TensorList ranges, at::IntArrayRef splits,
-                              const OpticalSettings& settings);
-at::Tensor optical_linear(const at::Tensor& x, const at::Tensor& weight,
-                          const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
-                          at::TensorList w_ranges, at::TensorList out_ranges,
-                          at::IntArrayRef splits, const OpticalOperand& weight_encoded,
-                          bool move_weights, const OpticalSettings& settings);
-at::Tensor optical_matmul(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                          const at::Tensor& b_range, const at::Tensor& out_range,
-                          const OpticalSettings& settings);
-// Their last part, of one member: Q_noisy(product) + bias, in product's type.
-at::Tensor optical_output(const at::Tensor& product, const std::optional<at::Tensor>& bias,
+OpticalOperand optical_encode(const OpticalEncodeInputs& in);
+// The last part of a product, of one member: Q_noisy(product) + bias, in product's type.
+at::Tensor optical_output(const at::Tensor& product, const MaybeTensor& bias,
                           const at::Tensor& range, const OpticalSettings& settings, size_t member);
 
 }  // namespace composite

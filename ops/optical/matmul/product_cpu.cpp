@@ -3,11 +3,12 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
+#include "ops/common/define.h"
 #include "ops/common/simd.h"
 #include "ops/dense/linear/linear.h"
-#include "ops/optical/matmul/product_schema.h"
+#include "ops/optical/linear/linear.h"
+#include "ops/optical/matmul/matmul.h"
 #include "ops/optical/quantize/parallel_cpu.h"
 #include "ops/optical/quantize/row_loops.h"
 
@@ -40,28 +41,27 @@ void encode_member(const T* x, float* codes, float* sums, int64_t rows, int64_t 
   });
 }
 
-OpticalOperand encode_cpu(const at::Tensor& x_in, at::TensorList ranges, at::IntArrayRef splits,
-                          const OpticalSettings& s) {
-  if (!optical_op::has_kernel(x_in, s)) {
-    return composite::optical_encode(x_in, ranges, splits, s);
+OpticalOperand encode_cpu(const OpticalEncodeInputs& in) {
+  if (!optical_op::has_kernel(in.x, in.settings)) {
+    return composite::optical_encode(in);
   }
-  optical_op::check_encode(x_in, ranges, splits, s);
-  const at::Tensor x = x_in.contiguous();
+  optical_op::check_encode(in);
+  const at::Tensor x = in.x.contiguous();
   const auto options = x.options().dtype(at::kFloat);
-  const int64_t width = x.size(-1), members = static_cast<int64_t>(splits.size());
+  const int64_t width = x.size(-1), members = static_cast<int64_t>(in.splits.size());
   int64_t rows = 0;
-  for (const int64_t n : splits) rows += n;
+  for (const int64_t n : in.splits) rows += n;
   OpticalOperand o{at::empty(x.sizes(), options), at::empty({rows}, options),
                    at::empty({members, 2}, options), at::empty({members, 1, 2}, options)};
   optical::dispatch_kernel_type(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     int64_t begin = 0;
-    for (size_t m = 0; m < splits.size(); ++m) {
-      encode_member(x.const_data_ptr<T>() + begin * width,
-                    o.codes.mutable_data_ptr<float>() + begin * width,
-                    o.sums.mutable_data_ptr<float>() + begin, splits[m], width,
-                    *ranges_in(ranges[m]), s, ranges_in(o.used)[m], ranges_in(o.seen)[m]);
-      begin += splits[m];
+    for (size_t m = 0; m < in.splits.size(); ++m) {
+      encode_member(
+          x.const_data_ptr<T>() + begin * width, o.codes.mutable_data_ptr<float>() + begin * width,
+          o.sums.mutable_data_ptr<float>() + begin, in.splits[m], width, *ranges_in(in.ranges[m]),
+          in.settings, ranges_in(o.used)[m], ranges_in(o.seen)[m]);
+      begin += in.splits[m];
     }
   });
   return o;
@@ -142,33 +142,31 @@ void move_by(const at::Tensor& range, Range seen, const OpticalSettings& s) {
     *ranges_in(range) = optical::moved(*ranges_in(range), seen, static_cast<float>(s.smooth));
 }
 
-at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight,
-                      const OpticalOperand& encoded, const std::optional<at::Tensor>& bias_in,
-                      const at::Tensor& x_range, at::TensorList w_ranges, at::TensorList out_ranges,
-                      at::IntArrayRef splits, bool move_weights, const OpticalSettings& s) {
-  if (!optical_op::has_kernel(x_in, s)) {
-    return composite::optical_linear(x_in, weight, bias_in, x_range, w_ranges, out_ranges, splits,
-                                     encoded, move_weights, s);
+at::Tensor linear_cpu(const OpticalLinearForwardInputs& in) {
+  const OpticalSettings& s = in.settings;
+  if (!optical_op::has_kernel(in.x, s)) {
+    return composite::optical_linear_forward(in);
   }
-  optical_op::check_linear(x_in, weight, bias_in, x_range, w_ranges, out_ranges, splits, s);
-  std::vector<int64_t> sizes = x_in.sizes().vec();
-  const int64_t inner = sizes.back(), columns = weight.size(0);
+  optical_linear_op::check(in);
+  const OpticalOperand encoded = optical_linear_op::operand_of(in.encoded);
+  std::vector<int64_t> sizes = in.x.sizes().vec();
+  const int64_t inner = sizes.back(), columns = in.weight.size(0);
   sizes.back() = columns;
-  at::Tensor y = at::empty(sizes, x_in.options());
-  if (x_in.numel() == 0) return y;
+  at::Tensor y = at::empty(sizes, in.x.options());
+  if (in.x.numel() == 0) return y;
   OpticalSettings input = s;
   input.lut_min = 0;
-  const int64_t rows = x_in.numel() / inner;
-  const OpticalOperand x = encode_cpu(x_in, x_range, rows, input);
+  const int64_t rows = in.x.numel() / inner;
+  const OpticalOperand x = encode_cpu({in.x, in.x_range, rows, input});
   const at::Tensor product = fused_linear(x.codes.view({rows, inner}), encoded.codes);
-  const at::Tensor bias = bias_in.has_value() ? bias_in->contiguous() : at::Tensor();
-  optical::dispatch_kernel_type(x_in.scalar_type(), [&](auto tag) {
+  const at::Tensor bias = in.bias.has_value() ? in.bias->contiguous() : at::Tensor();
+  optical::dispatch_kernel_type(in.x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     int64_t begin = 0;
-    for (size_t m = 0; m < splits.size(); ++m) {
+    for (size_t m = 0; m < in.splits.size(); ++m) {
       const Member o{product.const_data_ptr<float>() + begin,
                      rows,
-                     splits[m],
+                     in.splits[m],
                      columns,
                      inner,
                      rows,
@@ -180,34 +178,33 @@ at::Tensor linear_cpu(const at::Tensor& x_in, const at::Tensor& weight,
                      m < s.streams.size() ? s.streams[m] : 0};
       output_member(o, y.mutable_data_ptr<T>() + begin,
                     bias.defined() ? bias.const_data_ptr<T>() + begin : nullptr,
-                    *ranges_in(out_ranges[m]), s);
-      if (move_weights) move_by(w_ranges[m], ranges_in(encoded.seen)[m], s);
-      begin += splits[m];
+                    *ranges_in(in.out_ranges[m]), s);
+      if (in.move_weights) move_by(in.w_ranges[m], ranges_in(encoded.seen)[m], s);
+      begin += in.splits[m];
     }
   });
-  move_by(x_range, *ranges_in(x.seen), s);
+  move_by(in.x_range, *ranges_in(x.seen), s);
   return y;
 }
 
-at::Tensor matmul_cpu(const at::Tensor& a_in, const at::Tensor& b_in, const at::Tensor& a_range,
-                      const at::Tensor& b_range, const at::Tensor& out_range,
-                      const OpticalSettings& s) {
-  if (!optical_op::has_kernel(a_in, s) || a_in.numel() == 0 || b_in.numel() == 0) {
-    return composite::optical_matmul(a_in, b_in, a_range, b_range, out_range, s);
+at::Tensor matmul_cpu(const OpticalMatmulInputs& in) {
+  const OpticalSettings& s = in.settings;
+  if (!optical_op::has_kernel(in.a, s) || in.a.numel() == 0 || in.b.numel() == 0) {
+    return composite::optical_matmul(in);
   }
-  optical_op::check_matmul(a_in, b_in, a_range, b_range, out_range, s);
-  const int64_t rows = a_in.size(-2), inner = a_in.size(-1), columns = b_in.size(-1);
-  const int64_t batches = a_in.numel() / (rows * inner);
-  std::vector<int64_t> sizes = a_in.sizes().vec();
+  optical_matmul_op::check(in);
+  const int64_t rows = in.a.size(-2), inner = in.a.size(-1), columns = in.b.size(-1);
+  const int64_t batches = in.a.numel() / (rows * inner);
+  std::vector<int64_t> sizes = in.a.sizes().vec();
   sizes.back() = columns;
-  at::Tensor y = at::empty(sizes, a_in.options());
+  at::Tensor y = at::empty(sizes, in.a.options());
   OpticalSettings left = s;
   left.lut_min = 0;
-  const OpticalOperand a = encode_cpu(a_in, a_range, batches * rows, left);
-  const OpticalOperand b = encode_cpu(b_in.transpose(-1, -2), b_range, batches * columns, s);
+  const OpticalOperand a = encode_cpu({in.a, in.a_range, batches * rows, left});
+  const OpticalOperand b = encode_cpu({in.b.transpose(-1, -2), in.b_range, batches * columns, s});
   const at::Tensor product = at::bmm(a.codes.view({batches, rows, inner}),
                                      b.codes.view({batches, columns, inner}).transpose(1, 2));
-  optical::dispatch_kernel_type(a_in.scalar_type(), [&](auto tag) {
+  optical::dispatch_kernel_type(in.a.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Member o{product.const_data_ptr<float>(),
                    batches * rows,
@@ -221,40 +218,19 @@ at::Tensor matmul_cpu(const at::Tensor& a_in, const at::Tensor& b_in, const at::
                    *ranges_in(b.used),
                    sizes[0],
                    s.streams.empty() ? 0 : s.streams[0]};
-    output_member<T>(o, y.mutable_data_ptr<T>(), nullptr, *ranges_in(out_range), s);
+    output_member<T>(o, y.mutable_data_ptr<T>(), nullptr, *ranges_in(in.out_range), s);
   });
-  move_by(a_range, *ranges_in(a.seen), s);
-  move_by(b_range, *ranges_in(b.seen), s);
+  move_by(in.a_range, *ranges_in(a.seen), s);
+  move_by(in.b_range, *ranges_in(b.seen), s);
   return y;
-}
-
-// ---- As the dispatcher calls them
-
-optical_op::EncodeResult encode_op(const at::Tensor& x, at::TensorList ranges,
-                                   at::IntArrayRef splits, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return optical_op::result_of(encode_cpu(x, ranges, splits, REFRACT_OPTICAL_SETTINGS_PACK));
-}
-
-at::Tensor linear_kernel(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                         const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
-                         at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
-                         bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return linear_cpu(x, weight, optical_op::operand_of(encoded), bias, x_range, w_ranges, out_ranges,
-                    splits, move_weights, REFRACT_OPTICAL_SETTINGS_PACK);
-}
-
-at::Tensor matmul_op(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                     const at::Tensor& b_range, const at::Tensor& out_range,
-                     REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return matmul_cpu(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_PACK);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CPU, m) {
-  m.impl("optical_encode", encode_op);
-  m.impl("optical_linear_forward", linear_kernel);
-  m.impl("optical_matmul_forward", matmul_op);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, optical_encode).cpu<encode_cpu>();
+  forms(m, optical_linear_forward).cpu<linear_cpu>();
+  forms(m, optical_matmul_forward).cpu<matmul_cpu>();
 }
 
 }  // namespace refract

@@ -10,12 +10,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
-#include <torch/library.h>
 
+#include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
+#include "ops/optical/linear/linear.h"
 #include "ops/optical/linear/linear_kernel.h"
-#include "ops/optical/matmul/product_schema.h"
+#include "ops/optical/matmul/matmul.h"
 
 namespace refract {
 namespace {
@@ -54,22 +55,21 @@ OpticalMembers members_of(at::TensorList ranges, at::IntArrayRef splits) {
   return m;
 }
 
-OpticalOperand encode_cuda(const at::Tensor& x_in, at::TensorList ranges, at::IntArrayRef splits,
-                           const OpticalSettings& s, double lut_min, unsigned* ticket) {
+OpticalOperand encode_cuda(const OpticalEncodeInputs& in, double lut_min, unsigned* ticket) {
   const char* op = "optical_encode";
-  optical_op::check_encode(x_in, ranges, splits, s);
-  const c10::cuda::CUDAGuard guard(x_in.device());
-  const at::Tensor x = x_in.contiguous();
+  optical_op::check_encode(in);
+  const c10::cuda::CUDAGuard guard(in.x.device());
+  const at::Tensor x = in.x.contiguous();
   const auto options = x.options().dtype(at::kFloat);
-  const auto members = static_cast<int64_t>(splits.size());
+  const auto members = static_cast<int64_t>(in.splits.size());
   OpticalEncodeArgs a{};
-  a.members = members_of(ranges, splits);
+  a.members = members_of(in.ranges, in.splits);
   OpticalOperand o{at::empty(x.sizes(), options.dtype(at::kHalf)),
                    at::empty({a.members.begin[members]}, options), at::empty({members, 2}, options),
                    at::empty({members, kOpticalParts, 2}, options)};
   const Dtype dtype = cuda_dtype(x.scalar_type());
   at::Tensor unset;
-  if (!s.ranges_set) {
+  if (!in.settings.ranges_set) {
     unset = at::empty_like(o.seen);
     OpticalSeenArgs seen{x.const_data_ptr(), a.members, x.size(-1), true,
                          unset.mutable_data_ptr<float>()};
@@ -82,11 +82,16 @@ OpticalOperand encode_cuda(const at::Tensor& x_in, at::TensorList ranges, at::In
   a.used = o.used.mutable_data_ptr<float>();
   a.seen = o.seen.mutable_data_ptr<float>();
   a.width = x.size(-1);
-  a.levels = static_cast<int>(s.levels);
+  a.levels = static_cast<int>(in.settings.levels);
   a.lut_min = static_cast<float>(lut_min);
   a.ticket = ticket;
   check_launch(op, launch_optical_encode(a, dtype, current_stream()));
   return o;
+}
+
+OpticalOperand encode_form(const OpticalEncodeInputs& in) {
+  if (!optical_op::has_kernel(in.x, in.settings)) return composite::optical_encode(in);
+  return encode_cuda(in, in.settings.lut_min, nullptr);
 }
 
 // What of the output's arguments comes from the settings; `clock` is kept by the caller.
@@ -181,129 +186,100 @@ void check_encoded(const OpticalOperand& encoded, const at::Tensor& weight,
   check("seen values", encoded.seen, at::kFloat, {members, kOpticalParts, 2});
 }
 
-at::Tensor linear_cuda(const at::Tensor& x_in, const at::Tensor& weight,
-                       const OpticalOperand& encoded, const std::optional<at::Tensor>& bias_in,
-                       const at::Tensor& x_range, at::TensorList w_ranges,
-                       at::TensorList out_ranges, at::IntArrayRef splits, bool move_weights,
-                       const OpticalSettings& s) {
+at::Tensor linear_cuda(const OpticalLinearForwardInputs& in) {
+  const OpticalSettings& s = in.settings;
   const char* op = "optical_linear";
-  if (!has_cuda_kernel(x_in, s, x_in.size(-1))) {
-    return composite::optical_linear(x_in, weight, bias_in, x_range, w_ranges, out_ranges, splits,
-                                     encoded, move_weights, s);
+  if (!has_cuda_kernel(in.x, s, in.x.size(-1))) {
+    return composite::optical_linear_forward(in);
   }
-  optical_op::check_linear(x_in, weight, bias_in, x_range, w_ranges, out_ranges, splits, s);
-  check_encoded(encoded, weight, splits);
-  const c10::cuda::CUDAGuard guard(x_in.device());
-  std::vector<int64_t> sizes = x_in.sizes().vec();
-  const int64_t inner = sizes.back(), columns = weight.size(0), rows = x_in.numel() / inner;
+  optical_linear_op::check(in);
+  const OpticalOperand encoded = optical_linear_op::operand_of(in.encoded);
+  check_encoded(encoded, in.weight, in.splits);
+  const c10::cuda::CUDAGuard guard(in.x.device());
+  std::vector<int64_t> sizes = in.x.sizes().vec();
+  const int64_t inner = sizes.back(), columns = in.weight.size(0), rows = in.x.numel() / inner;
   sizes.back() = columns;
-  at::Tensor y = at::empty(sizes, x_in.options());
-  at::Tensor ticket = at::empty({1}, x_in.options().dtype(at::kInt));
+  at::Tensor y = at::empty(sizes, in.x.options());
+  at::Tensor ticket = at::empty({1}, in.x.options().dtype(at::kInt));
   OpticalOutputArgs a{};
   a.ticket = reinterpret_cast<unsigned*>(ticket.mutable_data_ptr<int32_t>());
-  const OpticalOperand x = encode_cuda(x_in, x_range, rows, s, 0, a.ticket);
-  const at::Tensor bias = bias_in.has_value() ? bias_in->contiguous() : at::Tensor();
+  const OpticalOperand x = encode_cuda({in.x, in.x_range, rows, s}, 0, a.ticket);
+  const at::Tensor bias = in.bias.has_value() ? in.bias->contiguous() : at::Tensor();
   a.bias = bias.defined() ? bias.const_data_ptr() : nullptr;
   a.row_sums = x.sums.const_data_ptr<float>();
   a.column_sums = encoded.sums.const_data_ptr<float>();
   a.row_used = x.used.const_data_ptr<float>();
   a.column_used = encoded.used.const_data_ptr<float>();
-  a.members = members_of(out_ranges, splits);
+  a.members = members_of(in.out_ranges, in.splits);
   a.batches = 1;
   a.rows = rows;
   a.columns = columns;
   a.inner = inner;
   a.slices = sizes.size() > 1 ? sizes[0] : 1;
-  add_move(a, x_range, x.seen.const_data_ptr<float>());
-  for (size_t m = 0; move_weights && m < splits.size(); ++m) {
-    add_move(a, w_ranges[m],
+  add_move(a, in.x_range, x.seen.const_data_ptr<float>());
+  for (size_t m = 0; in.move_weights && m < in.splits.size(); ++m) {
+    add_move(a, in.w_ranges[m],
              encoded.seen.const_data_ptr<float>() + static_cast<int64_t>(m) * kOpticalParts * 2);
   }
   const at::Tensor clock = clock_of(s);
   set_output(a, s, y, clock);
   const at::Tensor codes = x.codes.view({rows, inner});
   if (run_fused(op, a, codes, encoded.codes, y, s)) return y;
-  run_output(op, a, product_of(codes, encoded.codes, product_type(x_in)), y, s);
+  run_output(op, a, product_of(codes, encoded.codes, product_type(in.x)), y, s);
   return y;
 }
 
-at::Tensor matmul_cuda(const at::Tensor& a_in, const at::Tensor& b_in, const at::Tensor& a_range,
-                       const at::Tensor& b_range, const at::Tensor& out_range,
-                       const OpticalSettings& s) {
+at::Tensor matmul_cuda(const OpticalMatmulInputs& in) {
+  const OpticalSettings& s = in.settings;
   const char* op = "optical_matmul";
-  if (!has_cuda_kernel(a_in, s, a_in.size(-1)) || b_in.numel() == 0) {
-    return composite::optical_matmul(a_in, b_in, a_range, b_range, out_range, s);
+  if (!has_cuda_kernel(in.a, s, in.a.size(-1)) || in.b.numel() == 0) {
+    return composite::optical_matmul(in);
   }
-  optical_op::check_matmul(a_in, b_in, a_range, b_range, out_range, s);
-  const c10::cuda::CUDAGuard guard(a_in.device());
-  const int64_t rows = a_in.size(-2), inner = a_in.size(-1), columns = b_in.size(-1);
-  const int64_t batches = a_in.numel() / (rows * inner);
-  std::vector<int64_t> sizes = a_in.sizes().vec();
+  optical_matmul_op::check(in);
+  const c10::cuda::CUDAGuard guard(in.a.device());
+  const int64_t rows = in.a.size(-2), inner = in.a.size(-1), columns = in.b.size(-1);
+  const int64_t batches = in.a.numel() / (rows * inner);
+  std::vector<int64_t> sizes = in.a.sizes().vec();
   sizes.back() = columns;
-  at::Tensor y = at::empty(sizes, a_in.options());
-  at::Tensor ticket = at::empty({1}, a_in.options().dtype(at::kInt));
+  at::Tensor y = at::empty(sizes, in.a.options());
+  at::Tensor ticket = at::empty({1}, in.a.options().dtype(at::kInt));
   OpticalOutputArgs o{};
   o.ticket = reinterpret_cast<unsigned*>(ticket.mutable_data_ptr<int32_t>());
-  const OpticalOperand a = encode_cuda(a_in, a_range, batches * rows, s, 0, o.ticket);
+  const OpticalOperand a = encode_cuda({in.a, in.a_range, batches * rows, s}, 0, o.ticket);
   const OpticalOperand b =
-      encode_cuda(b_in.transpose(-1, -2), b_range, batches * columns, s, s.lut_min, nullptr);
+      encode_cuda({in.b.transpose(-1, -2), in.b_range, batches * columns, s}, s.lut_min, nullptr);
   at::Tensor product;
   {
     const FullAccumulation full;
     const at::Tensor left = a.codes.view({batches, rows, inner});
     const at::Tensor right = b.codes.view({batches, columns, inner}).transpose(1, 2);
     product =
-        product_type(a_in) == at::kFloat ? at::bmm(left, right, at::kFloat) : at::bmm(left, right);
+        product_type(in.a) == at::kFloat ? at::bmm(left, right, at::kFloat) : at::bmm(left, right);
   }
   o.row_sums = a.sums.const_data_ptr<float>();
   o.column_sums = b.sums.const_data_ptr<float>();
   o.row_used = a.used.const_data_ptr<float>();
   o.column_used = b.used.const_data_ptr<float>();
-  o.members = members_of(out_range, columns);
+  o.members = members_of(in.out_range, columns);
   o.batches = batches;
   o.rows = rows;
   o.columns = columns;
   o.inner = inner;
   o.slices = sizes[0];
-  add_move(o, a_range, a.seen.const_data_ptr<float>());
-  add_move(o, b_range, b.seen.const_data_ptr<float>());
+  add_move(o, in.a_range, a.seen.const_data_ptr<float>());
+  add_move(o, in.b_range, b.seen.const_data_ptr<float>());
   const at::Tensor clock = clock_of(s);
   set_output(o, s, y, clock);
   run_output(op, o, product, y, s);
   return y;
 }
 
-// ---- As the dispatcher calls them
-
-optical_op::EncodeResult encode_op(const at::Tensor& x, at::TensorList ranges,
-                                   at::IntArrayRef splits, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  const OpticalSettings s = REFRACT_OPTICAL_SETTINGS_PACK;
-  if (!optical_op::has_kernel(x, s)) {
-    return optical_op::result_of(composite::optical_encode(x, ranges, splits, s));
-  }
-  return optical_op::result_of(encode_cuda(x, ranges, splits, s, s.lut_min, nullptr));
-}
-
-at::Tensor linear_op(const at::Tensor& x, const at::Tensor& weight, at::TensorList encoded,
-                     const std::optional<at::Tensor>& bias, const at::Tensor& x_range,
-                     at::TensorList w_ranges, at::TensorList out_ranges, at::IntArrayRef splits,
-                     bool move_weights, REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return linear_cuda(x, weight, optical_op::operand_of(encoded), bias, x_range, w_ranges,
-                     out_ranges, splits, move_weights, REFRACT_OPTICAL_SETTINGS_PACK);
-}
-
-at::Tensor matmul_op(const at::Tensor& a, const at::Tensor& b, const at::Tensor& a_range,
-                     const at::Tensor& b_range, const at::Tensor& out_range,
-                     REFRACT_OPTICAL_SETTINGS_PARAMETERS) {
-  return matmul_cuda(a, b, a_range, b_range, out_range, REFRACT_OPTICAL_SETTINGS_PACK);
-}
-
 }  // namespace
 
-TORCH_LIBRARY_IMPL(refract, CUDA, m) {
-  m.impl("optical_encode", encode_op);
-  m.impl("optical_linear_forward", linear_op);
-  m.impl("optical_matmul_forward", matmul_op);
+TORCH_LIBRARY_FRAGMENT(refract, m) {
+  forms(m, optical_encode).cuda<encode_form>();
+  forms(m, optical_linear_forward).cuda<linear_cuda>();
+  forms(m, optical_matmul_forward).cuda<matmul_cuda>();
 }
 
 }  // namespace refract

@@ -1,7 +1,6 @@
 // Schema, checks, composite form and autograd of optical_quantize and optical_observe_.
 #include "ops/optical/quantize/quantize.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/empty.h>
@@ -12,13 +11,12 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <cmath>
 
-#include "ops/common/call.h"
+#include "ops/common/autograd.h"
 #include "ops/common/check.h"
+#include "ops/common/define.h"
 #include "ops/common/philox_tensor.h"
 
 namespace refract {
@@ -61,13 +59,20 @@ void check_smooth(const char* op, double smooth) {
               smooth);
 }
 
-void check_observe(const at::Tensor& range, const at::Tensor& x, double smooth,
-                   at::ArrayRef<double> quantiles) {
+void check_quantize(const OpticalQuantizeInputs& in) {
+  const char* op = "optical_quantize";
+  check_floating(op, "x", in.x);
+  check_levels(op, in.levels, in.lut_min);
+  check_range(op, "range", in.range, in.x);
+  check_clock(op, in.noise.clock, in.x);
+}
+
+void check_observe(const OpticalObserveInputs& in) {
   const char* op = "optical_observe_";
-  check_floating(op, "x", x);
-  check_range(op, "range", range, x);
-  check_smooth(op, smooth);
-  check_quantiles(op, quantiles);
+  check_floating(op, "x", in.x);
+  check_range(op, "range", in.range, in.x);
+  check_smooth(op, in.smooth);
+  check_quantiles(op, in.quantiles);
 }
 
 }  // namespace optical_op
@@ -151,124 +156,61 @@ at::Tensor optical_xi(at::IntArrayRef sizes, at::Device device, bool noise,
   return philox_halves(key, step, first, count).mul(1.0 / 65536).sub(0.5).view(sizes);
 }
 
-at::Tensor optical_quantize(const at::Tensor& x, const at::Tensor& range, int64_t levels,
-                            double lut_min, bool noise, std::optional<double> shared_noise,
-                            const std::optional<at::Tensor>& clock, int64_t seed, int64_t stream) {
-  const char* op = "optical_quantize";
-  check_floating(op, "x", x);
-  optical_op::check_levels(op, levels, lut_min);
-  optical_op::check_range(op, "range", range, x);
-  optical_op::check_clock(op, clock, x);
+at::Tensor optical_quantize(const OpticalQuantizeInputs& in) {
+  optical_op::check_quantize(in);
+  const at::Tensor& x = in.x;
+  const OpticalNoise& noise = in.noise;
   if (x.numel() == 0) return at::empty(x.sizes(), x.options());
-  const at::Tensor used = optical_effective(range, optical_seen(x, {}));
-  const at::Tensor xi = optical_xi(x.sizes(), x.device(), noise, shared_noise, clock, seed, stream);
-  const at::Tensor level = optical_levels(x.contiguous(), used, levels, xi);
-  return optical_values(level, used, levels, lut_min).to(x.scalar_type());
+  const at::Tensor used = optical_effective(in.range, optical_seen(x, {}));
+  const at::Tensor xi = optical_xi(x.sizes(), x.device(), noise.on, noise.shared, noise.clock,
+                                   noise.seed, noise.stream);
+  const at::Tensor level = optical_levels(x.contiguous(), used, in.levels, xi);
+  return optical_values(level, used, in.levels, in.lut_min).to(x.scalar_type());
+}
+
+void optical_observe_(const OpticalObserveInputs& in) {
+  optical_op::check_observe(in);
+  if (in.x.numel() == 0) return;
+  optical_move_(in.range, in.range, optical_seen(in.x.detach(), in.quantiles), in.smooth);
 }
 
 }  // namespace composite
 
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-at::Tensor call_quantize(const at::Tensor& x, const at::Tensor& range, int64_t levels,
-                         double lut_min, bool noise, std::optional<double> shared_noise,
-                         const std::optional<at::Tensor>& clock, int64_t seed, int64_t stream) {
-  static const auto op =
-      find_op<decltype(composite::optical_quantize)>("refract::optical_quantize");
-  return op.call(x, range, levels, lut_min, noise, shared_noise, clock, seed, stream);
-}
-
-// Everything but x, which alone has a gradient.
-struct QuantizeCall {
-  const at::Tensor& range;
-  int64_t levels;
-  double lut_min;
-  bool noise;
-  std::optional<double> shared_noise;
-  const std::optional<at::Tensor>& clock;
-  int64_t seed, stream;
-
-  at::Tensor operator()(const at::Tensor& x) const {
-    at::AutoDispatchBelowADInplaceOrView below;
-    return call_quantize(x, range, levels, lut_min, noise, shared_noise, clock, seed, stream);
+struct StraightThrough {
+  static at::Tensor forward(AutogradContext* /*ctx*/, const OpticalQuantizeInputs& in) {
+    return optical_quantize(in);
+  }
+  static variable_list backward(AutogradContext* /*ctx*/, const variable_list& grads) {
+    return {grads[0]};
   }
 };
 
-struct StraightThrough : torch::autograd::Function<StraightThrough> {
-  static at::Tensor forward(AutogradContext*, const at::Tensor& x, const QuantizeCall& call) {
-    return call(x);
-  }
-  static variable_list backward(AutogradContext*, const variable_list& grads) {
-    return {grads[0], at::Tensor()};
-  }
-};
-
-at::Tensor quantize_autograd(const at::Tensor& x, const at::Tensor& range, int64_t levels,
-                             double lut_min, bool noise, std::optional<double> shared_noise,
-                             const std::optional<at::Tensor>& clock, int64_t seed, int64_t stream) {
-  const QuantizeCall call{range, levels, lut_min, noise, shared_noise, clock, seed, stream};
-  return any_gradient(x) ? StraightThrough::apply(x, call) : call(x);
+at::Tensor quantize_autograd(const OpticalQuantizeInputs& in) {
+  return recorded<StraightThrough>(optical_quantize, in, in.x);
 }
 
-at::Tensor quantize_meta(const at::Tensor& x, const at::Tensor& range, int64_t levels,
-                         double lut_min, bool, std::optional<double>,
-                         const std::optional<at::Tensor>& clock, int64_t, int64_t) {
-  check_floating("optical_quantize", "x", x);
-  optical_op::check_levels("optical_quantize", levels, lut_min);
-  optical_op::check_range("optical_quantize", "range", range, x);
-  optical_op::check_clock("optical_quantize", clock, x);
-  return at::empty_symint(x.sym_sizes(), x.options());
+at::Tensor quantize_meta(const OpticalQuantizeInputs& in) {
+  optical_op::check_quantize(in);
+  return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 
-void observe(const at::Tensor& range, const at::Tensor& x, double smooth,
-             at::ArrayRef<double> quantiles) {
-  optical_op::check_observe(range, x, smooth, quantiles);
-  if (x.numel() == 0) return;
-  composite::optical_move_(range, range, composite::optical_seen(x.detach(), quantiles), smooth);
-}
-
-void observe_meta(const at::Tensor& range, const at::Tensor& x, double smooth,
-                  at::ArrayRef<double> quantiles) {
-  optical_op::check_observe(range, x, smooth, quantiles);
-}
+void observe_meta(const OpticalObserveInputs& in) { optical_op::check_observe(in); }
 
 }  // namespace
 
-at::Tensor optical_quantize(const at::Tensor& x, const at::Tensor& range, int64_t levels,
-                            double lut_min, const OpticalNoise& noise) {
-  return call_quantize(x, range, levels, lut_min, noise.on, noise.shared, noise.clock, noise.seed,
-                       noise.stream);
-}
-
-void optical_observe_(const at::Tensor& range, const at::Tensor& x, double smooth,
-                      at::ArrayRef<double> quantiles) {
-  static const auto op = find_op<decltype(optical_observe_)>("refract::optical_observe_");
-  op.call(range, x, smooth, quantiles);
-}
-
 TORCH_LIBRARY_FRAGMENT(refract, m) {
-  m.def(
-      "optical_quantize(Tensor x, Tensor range, int levels=256, float lut_min=0.0,"
-      " bool noise=False, float? shared_noise=None, Tensor? clock=None, int seed=0, int stream=0)"
-      " -> Tensor");
-  m.def(
-      "optical_observe_(Tensor(a!) range, Tensor x, float smooth=0.9, float[] quantiles=[])"
-      " -> ()");
-}
-
-TORCH_LIBRARY_IMPL(refract, CompositeExplicitAutograd, m) {
-  m.impl("optical_quantize", composite::optical_quantize);
-  m.impl("optical_observe_", observe);
-}
-
-TORCH_LIBRARY_IMPL(refract, Autograd, m) { m.impl("optical_quantize", quantize_autograd); }
-
-TORCH_LIBRARY_IMPL(refract, Meta, m) {
-  m.impl("optical_quantize", quantize_meta);
-  m.impl("optical_observe_", observe_meta);
+  define(m, optical_quantize,
+         "(Tensor x, Tensor range, int levels=256, float lut_min=0.0, bool noise=False,"
+         " float? shared_noise=None, Tensor? clock=None, int seed=0, int stream=0) -> Tensor")
+      .composite<composite::optical_quantize>()
+      .autograd<quantize_autograd>()
+      .meta<quantize_meta>();
+  define(m, optical_observe_,
+         "(Tensor(a!) range, Tensor x, float smooth=0.9, float[] quantiles=[]) -> ()")
+      .composite<composite::optical_observe_>()
+      .meta<observe_meta>();
 }
 
 }  // namespace refract

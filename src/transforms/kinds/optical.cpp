@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "model/dense.h"
+#include "ops/optical/linear/linear.h"
 #include "ops/optical/quantize/quantization_math.h"
 #include "transforms/optical/optical_attention.h"
 
@@ -44,8 +45,9 @@ class OpticalProduct {
     OpticalSettings settings = optical_settings(parameters_, context, names_);
     settings.ranges_set = ranges_set_;
     const bool fresh = refresh(context, weight, settings);
-    const at::Tensor y = optical_linear(x, weight, maybe, x_range_->tensor, tensors(w_ranges_),
-                                        tensors(out_ranges_), splits_, &encoded_, fresh, settings);
+    const at::Tensor y =
+        optical_linear(x, weight, maybe, x_range_->tensor, tensors(w_ranges_), tensors(out_ranges_),
+                       splits_, encoded_.list(), fresh, settings);
     ranges_set_ |= context.training;
     return y;
   }

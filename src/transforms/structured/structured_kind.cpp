@@ -11,6 +11,7 @@
 #include "ops/dense/linear/linear.h"
 #include "ops/dense/linear/linear_gelu.h"
 #include "ops/structured/row_bias_gelu.h"
+#include "ops/structured/transposed_copy.h"
 #include "transforms/structured/factorization.h"
 
 namespace refract {

@@ -1,3 +1,9 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: bias_gelu(normal(4, 8), normal(8), True)
+// opcheck: bias_gelu(normal(4, 8), None, False)
+// opcheck: bias_gelu_backward(plain(4, 8), plain(4, 8), plain(8), True)
+// opcheck: swiglu(normal(4, 8), normal(8))
+// opcheck: swiglu_backward(plain(4, 4), plain(4, 8), plain(8))
 #include "ops/dense/activation/activation.h"
 
 #include <ATen/Parallel.h>
@@ -30,11 +36,11 @@ Tensors run(Kind kind, const Tensors& in) {
 
 Tensors run_composite(Kind kind, const Tensors& in) {
   if (kind == Kind::kSwiglu) {
-    auto [gx, gb] = composite::swiglu_backward(in[2], in[0], maybe(in[1]));
-    return {composite::swiglu(in[0], maybe(in[1])), gx, gb};
+    auto [gx, gb] = composite::swiglu_backward({in[2], in[0], maybe(in[1])});
+    return {composite::swiglu({in[0], maybe(in[1])}), gx, gb};
   }
-  auto [gx, gb] = composite::bias_gelu_backward(in[2], in[0], maybe(in[1]), kind == Kind::kTanh);
-  return {composite::bias_gelu(in[0], maybe(in[1]), kind == Kind::kTanh), gx, gb};
+  auto [gx, gb] = composite::bias_gelu_backward({in[2], in[0], maybe(in[1]), kind == Kind::kTanh});
+  return {composite::bias_gelu({in[0], maybe(in[1]), kind == Kind::kTanh}), gx, gb};
 }
 
 // `leading` dimensions and width F; values spread far into both tails.

@@ -1,3 +1,6 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: causal_attention(normal(2, 5, 64), 4, 2, 0.4)
+// opcheck: causal_attention_backward(plain(2, 5, 32), plain(2, 5, 64), 4, 2, 0.4)
 #include "ops/dense/attention/attention.h"
 
 #include "support/compare.h"
@@ -37,15 +40,15 @@ void for_all(F f) {
 constexpr double kScale = 0.37;
 
 TEST(CausalAttention, CpuAgreesWithComposite) {
-  for_all(
-      [](const Case& c, const at::Tensor& qkv, const at::Tensor& grad, const std::string& what) {
-        testing::expect_close(causal_attention(qkv, c.heads, c.kv_heads, kScale),
-                              composite::causal_attention(qkv, c.heads, c.kv_heads, kScale), what);
-        testing::expect_close(
-            causal_attention_backward(grad, qkv, c.heads, c.kv_heads, kScale),
-            composite::causal_attention_backward(grad, qkv, c.heads, c.kv_heads, kScale),
-            what + " backward");
-      });
+  for_all([](const Case& c, const at::Tensor& qkv, const at::Tensor& grad,
+             const std::string& what) {
+    testing::expect_close(causal_attention(qkv, c.heads, c.kv_heads, kScale),
+                          composite::causal_attention({qkv, c.heads, c.kv_heads, kScale}), what);
+    testing::expect_close(
+        causal_attention_backward(grad, qkv, c.heads, c.kv_heads, kScale),
+        composite::causal_attention_backward({grad, qkv, c.heads, c.kv_heads, kScale}),
+        what + " backward");
+  });
 }
 
 TEST(CausalAttention, CudaAgreesWithComposite) {
@@ -53,7 +56,7 @@ TEST(CausalAttention, CudaAgreesWithComposite) {
   const auto expect = [](const Case& c, const at::Tensor& joint, const std::string& what) {
     const at::Tensor qkv = joint.cuda();
     testing::expect_close(causal_attention(qkv, c.heads, c.kv_heads, kScale),
-                          composite::causal_attention(qkv, c.heads, c.kv_heads, kScale), what);
+                          composite::causal_attention({qkv, c.heads, c.kv_heads, kScale}), what);
   };
   for_all([&](const Case& c, const at::Tensor& qkv, const at::Tensor&, const std::string& what) {
     expect(c, qkv, what);
@@ -88,7 +91,7 @@ TEST(CausalAttention, LargeScoresStayFinite) {
   const Case c{1, 20, 1, 1, 16};
   const at::Tensor qkv = joint(c, at::kFloat).mul(100);
   testing::expect_close(causal_attention(qkv, 1, 1, 1.0),
-                        composite::causal_attention(qkv, 1, 1, 1.0), "large");
+                        composite::causal_attention({qkv, 1, 1, 1.0}), "large");
 }
 
 TEST(CausalAttention, TakesStridedInputs) {

@@ -1,3 +1,8 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: linear_cross_entropy(normal(6, 8), normal(11, 8), torch.randint(9, (6,)), 9)
+// opcheck: linear_cross_entropy_forward(plain(6, 8), plain(11, 8), torch.randint(9, (6,)), 9,
+//   True, True)
+// opcheck: scale_cast(plain(6, 8), torch.tensor(0.5), torch.bfloat16)
 #include "ops/dense/loss/cross_entropy.h"
 
 #include <ATen/Context.h>
@@ -105,7 +110,7 @@ TEST(CrossEntropy, CompositeMatchesTheCpuKernel) {
         auto [loss, correct, dx, dw] = linear_cross_entropy_forward(
             data.x, data.weight, data.targets, c.classes, true, true, rows);
         auto [loss2, correct2, dx2, dw2] = composite::linear_cross_entropy_forward(
-            data.x, data.weight, data.targets, c.classes, true, true, rows);
+            {data.x, data.weight, data.targets, c.classes, true, true, rows});
         expect_close(loss, loss2, name(c, dtype), 4);
         expect_close(dx, dx2, name(c, dtype), 4);
         expect_close(dw, dw2, name(c, dtype), 4);
@@ -152,7 +157,7 @@ TEST(CrossEntropy, TiesGoToTheLowestClass) {
   const at::Tensor targets = at::zeros({2}, at::TensorOptions().dtype(at::kInt));
   targets[1] = 3;
   EXPECT_EQ(linear_cross_entropy(x, weight, targets, 6).num_correct.item<int64_t>(), 1);
-  auto out = composite::linear_cross_entropy_forward(x, weight, targets, 6, false, false);
+  auto out = composite::linear_cross_entropy_forward({x, weight, targets, 6, false, false});
   EXPECT_EQ(std::get<1>(out).item<int64_t>(), 1);
 }
 

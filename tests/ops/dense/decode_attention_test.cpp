@@ -1,3 +1,6 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: decode_attention(plain(2, 4, 8), plain(2, 2, 5, 8), plain(2, 2, 5, 8),
+//   torch.tensor([1, 4]), 0.3)
 #include "ops/dense/attention/decode_attention.h"
 
 #include <ATen/ops/arange.h>

@@ -1,3 +1,5 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: dropout(normal(4, 8), 0.3, 1, 2, torch.tensor([3, 8]))
 #include "ops/dense/activation/dropout.h"
 
 #include <ATen/Parallel.h>
@@ -36,7 +38,7 @@ void for_all(F f) {
 TEST(Dropout, CpuAgreesWithComposite) {
   for_all([](const at::Tensor& x, const at::Tensor& clock, const std::string& what) {
     const at::Tensor actual = dropout(x, 0.3, 17, -4, clock);
-    const at::Tensor expected = composite::dropout(x, 0.3, 17, -4, clock);
+    const at::Tensor expected = composite::dropout({x, 0.3, 17, -4, clock});
     EXPECT_TRUE(actual.eq(0).equal(expected.eq(0))) << what << ": another mask";
     testing::expect_close(actual, expected, what);
   });

@@ -1,3 +1,7 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: embed(torch.randint(11, (2, 3)), normal(11, 8), normal(5, 8), 1)
+// opcheck: embed_backward(plain(2, 3, 8), torch.randint(11, (2, 3)), 11)
+// opcheck: embed_positions_backward(plain(2, 3, 8), 5, 1)
 #include "ops/dense/embedding/embedding.h"
 
 #include <ATen/TensorOperators.h>
@@ -47,15 +51,15 @@ Result run(const Case& c, at::ScalarType dtype, at::Device device, at::ScalarTyp
   const std::optional<at::Tensor> positions =
       with_positions ? std::optional<at::Tensor>(wpe) : std::nullopt;
   const at::Tensor out = embed(tokens, wte, positions, c.offset);
-  expect_close(out, composite::embed(tokens, wte.detach(), positions, c.offset).detach(),
+  expect_close(out, composite::embed({tokens, wte.detach(), positions, c.offset}).detach(),
                name(c, dtype) + " out");
   std::vector<at::Tensor> inputs{wte};
   if (with_positions) inputs.push_back(wpe);
   const auto grads = torch::autograd::grad({out}, inputs, {grad});
-  expect_close(grads[0], composite::embed_backward(grad, tokens, c.rows), name(c, dtype) + " wte",
+  expect_close(grads[0], composite::embed_backward({grad, tokens, c.rows}), name(c, dtype) + " wte",
                4);
   if (with_positions) {
-    expect_close(grads[1], composite::embed_positions_backward(grad, c.positions, c.offset),
+    expect_close(grads[1], composite::embed_positions_backward({grad, c.positions, c.offset}),
                  name(c, dtype) + " wpe", 4);
   }
   EXPECT_TRUE(at::equal(embed_backward(grad, tokens, c.rows), grads[0])) << name(c, dtype);

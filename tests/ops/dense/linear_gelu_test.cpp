@@ -1,3 +1,7 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: linear_gelu(normal(2, 3, 8), normal(6, 8), normal(6))
+// opcheck: linear_gelu(normal(3, 8), normal(6, 8), None)
+// opcheck: linear_gelu_forward(plain(3, 8), plain(6, 8), plain(6))
 #include "ops/dense/linear/linear_gelu.h"
 
 #include <ATen/ops/gelu.h>

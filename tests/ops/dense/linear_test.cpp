@@ -1,3 +1,7 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: linear(normal(2, 16, 32), normal(16, 32), normal(16))
+// opcheck: linear(normal(2, 3, 5), normal(7, 5), None)
+// opcheck: linear_backward(plain(32, 16), plain(32, 32), plain(16, 32), True, True, False)
 #include "ops/dense/linear/linear.h"
 
 #include <ATen/Parallel.h>
@@ -33,12 +37,12 @@ TEST(Linear, CpuAgreesWithComposite) {
       const at::Tensor x = normal({c.rows, c.inner}, dtype);
       const at::Tensor weight = normal({c.outer, c.inner}, dtype), bias = normal({c.outer}, dtype);
       const at::Tensor grad = normal({c.rows, c.outer}, dtype);
-      testing::expect_close(fused_linear(x, weight, bias), composite::linear(x, weight, bias), what,
-                            factor(c.inner));
-      testing::expect_close(fused_linear(x, weight), composite::linear(x, weight, {}), what,
-                            factor(c.inner));
+      testing::expect_close(fused_linear(x, weight, bias), composite::linear({x, weight, bias}),
+                            what, factor(c.inner));
+      testing::expect_close(fused_linear(x, weight), composite::linear({x, weight, kNoTensor}),
+                            what, factor(c.inner));
       const auto [gx, gw, gb] = linear_backward(grad, x, weight, true, true, true);
-      const auto [ex, ew, eb] = composite::linear_backward(grad, x, weight, true, true, true);
+      const auto [ex, ew, eb] = composite::linear_backward({grad, x, weight, true, true, true});
       testing::expect_all_close({gx, gw, gb}, {ex, ew, eb}, what + " backward",
                                 factor(std::max(c.rows, c.outer)));
     }
@@ -77,7 +81,7 @@ TEST(Linear, AutogradReachesEveryInput) {
   const auto got =
       torch::autograd::grad({fused_linear(x, weight, bias)}, {x, weight, bias}, {grad});
   const auto [gx, gw, gb] =
-      composite::linear_backward(grad, x.detach(), weight.detach(), true, true, true);
+      composite::linear_backward({grad, x.detach(), weight.detach(), true, true, true});
   testing::expect_all_close({got[0], got[1], got[2]}, {gx, gw, gb}, "autograd", factor(128));
 }
 

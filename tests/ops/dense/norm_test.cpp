@@ -1,3 +1,10 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: norm(normal(2, 3, 8), normal(8), normal(8), 1e-5, False)
+// opcheck: norm(normal(2, 3, 8), normal(8), None, 1e-5, True)
+// opcheck: add_norm(normal(2, 3, 8), normal(2, 3, 8), normal(8), normal(8), 1e-5, False)
+// opcheck: norm_forward(plain(6, 8), plain(6, 8), plain(8), None, 1e-5, True)
+// opcheck: norm_backward(plain(6, 8), plain(6, 8), plain(6, 8), torch.rand(6) + 0.5,
+//   torch.rand(6) + 0.5, plain(8), True, False)
 #include "ops/dense/norm/norm.h"
 
 #include <ATen/Parallel.h>
@@ -65,12 +72,12 @@ double allowance(const Case& c) { return c.shape.back() == 1 ? 1 / std::sqrt(kEp
 // Both passes; the backward pass always from the composite form's statistics.
 template <class Forward, class Backward>
 Tensors both(const Case& c, const Tensors& in, Forward forward, Backward backward) {
-  Tensors out = list(forward(in[0], maybe(in[1]), in[2], maybe(in[3]), kEps, c.rms));
+  Tensors out = list(forward({in[0], maybe(in[1]), in[2], maybe(in[3]), kEps, c.rms}));
   const auto reference =
-      composite::norm_forward(in[0], maybe(in[1]), in[2], maybe(in[3]), kEps, c.rms);
+      composite::norm_forward({in[0], maybe(in[1]), in[2], maybe(in[3]), kEps, c.rms});
   const at::Tensor sum = c.residual ? std::get<1>(reference) : in[0];
-  const Tensors gradients = list(backward(in[4], maybe(in[5]), sum, std::get<2>(reference),
-                                          std::get<3>(reference), in[2], c.bias, c.rms));
+  const Tensors gradients = list(backward({in[4], maybe(in[5]), sum, std::get<2>(reference),
+                                           std::get<3>(reference), in[2], c.bias, c.rms}));
   out.insert(out.end(), gradients.begin(), gradients.end());
   return out;
 }

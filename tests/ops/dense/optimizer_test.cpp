@@ -1,3 +1,10 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: adamw_(torch.rand(9), torch.rand(9).bfloat16(), torch.rand(9), torch.rand(9),
+//   torch.rand(9), torch.rand(4), torch.zeros(4), 0.9, 0.95, 1e-8, 0.1, 5, True)
+// opcheck: global_norm(plain(9))
+// opcheck: accumulate_(plain(9), plain(9).bfloat16())
+// opcheck: step_control_(torch.zeros(4), torch.tensor(2.0), torch.tensor(1.0), 1.0,
+//   torch.tensor([3]))
 #include "ops/dense/optimizer/optimizer.h"
 
 #include <ATen/TensorOperators.h>
@@ -25,8 +32,8 @@ struct Arenas {
   void apply(const AdamW& settings, bool by_composite = false) {
     const std::optional<at::Tensor> weights =
         compute.defined() ? std::optional<at::Tensor>(compute) : std::nullopt;
-    (by_composite ? composite::adamw_ : refract::adamw_)(master, weights, grads, exp_avg,
-                                                         exp_avg_sq, hyper, control, settings);
+    const AdamWInputs in{master, weights, grads, exp_avg, exp_avg_sq, hyper, control, settings};
+    by_composite ? composite::adamw_(in) : adamw_(in);
   }
   Arenas copy(at::Device device) const {
     auto move = [&](const at::Tensor& t) { return t.defined() ? t.to(device).clone() : t; };
@@ -148,7 +155,7 @@ void norms(at::Device device) {
       const at::Tensor norm = global_norm(flat);
       const at::Tensor exact = flat.to(at::kDouble).pow(2).sum().sqrt().to(at::kFloat);
       expect_close(norm, exact, "norm of " + std::to_string(n));
-      expect_close(composite::global_norm(flat), exact, "composite norm");
+      expect_close(composite::global_norm({flat}), exact, "composite norm");
       EXPECT_TRUE(at::equal(norm, global_norm(flat)));
       if (n > 8)
         expect_close(global_norm(flat.narrow(0, 1, n - 1)),
@@ -164,43 +171,41 @@ TEST(Optimizer, CudaGlobalNorm) {
   norms(at::kCUDA);
 }
 
-using StepControl = void (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
-                             const at::Tensor&);
-
+template <class StepControl>
 void control(at::Device device, StepControl f) {
   const at::Tensor state = at::zeros({4}).to(device);
   const at::Tensor step = at::zeros({1}, at::TensorOptions().dtype(at::kLong)).to(device);
   const at::Tensor loss = at::ones({}).to(device);
   auto scalar = [&](double x) { return (at::ones({}) * x).to(device); };
   auto at_index = [&](int i) { return state[i].item<float>(); };
-  f(state, scalar(4.0), loss, 1.0, step.fill_(1));
+  f({state, scalar(4.0), loss, 1.0, step.fill_(1)});
   EXPECT_FLOAT_EQ(at_index(0), 1.0f / (4.0f + 1e-6f));
   EXPECT_EQ(at_index(1), 0.0f);
-  f(state, scalar(0.5), loss, 1.0, step.fill_(2));
+  f({state, scalar(0.5), loss, 1.0, step.fill_(2)});
   EXPECT_EQ(at_index(0), 1.0f);
-  f(state, scalar(400.0), loss, 0.0, step.fill_(3));
+  f({state, scalar(400.0), loss, 0.0, step.fill_(3)});
   EXPECT_EQ(at_index(0), 1.0f);
-  f(state, scalar(std::numeric_limits<double>::infinity()), loss, 1.0, step.fill_(4));
+  f({state, scalar(std::numeric_limits<double>::infinity()), loss, 1.0, step.fill_(4)});
   EXPECT_EQ(at_index(1), 1.0f);
   EXPECT_EQ(at_index(2), 4.0f);
-  f(state, scalar(std::numeric_limits<double>::quiet_NaN()), loss, 1.0, step.fill_(5));
+  f({state, scalar(std::numeric_limits<double>::quiet_NaN()), loss, 1.0, step.fill_(5)});
   EXPECT_EQ(at_index(2), 4.0f) << "the first bad step is kept";
-  f(state, scalar(1.0), loss, 1.0, step.fill_(6));
+  f({state, scalar(1.0), loss, 1.0, step.fill_(6)});
   EXPECT_EQ(at_index(1), 1.0f) << "halted for good";
   state.zero_();
-  f(state, scalar(1.0), scalar(std::numeric_limits<double>::quiet_NaN()), 1.0, step.fill_(7));
+  f({state, scalar(1.0), scalar(std::numeric_limits<double>::quiet_NaN()), 1.0, step.fill_(7)});
   EXPECT_EQ(at_index(1), 1.0f);
   EXPECT_EQ(at_index(2), 7.0f);
 }
 
 TEST(Optimizer, StepControl) {
-  control(at::kCPU, &step_control_);
-  control(at::kCPU, &composite::step_control_);
+  control(at::kCPU, step_control_);
+  control(at::kCPU, composite::step_control_);
 }
 TEST(Optimizer, CudaStepControl) {
   REFRACT_CUDA_OR_SKIP();
-  control(at::kCUDA, &step_control_);
-  control(at::kCUDA, &composite::step_control_);
+  control(at::kCUDA, step_control_);
+  control(at::kCUDA, composite::step_control_);
 }
 
 void accumulation(at::Device device) {

@@ -1,3 +1,5 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: rope(normal(2, 5, 24), torch.rand(9, 4), torch.rand(9, 4), 2, 2, 8)
 #include "ops/dense/attention/rope.h"
 
 #include <ATen/ops/arange.h>
@@ -48,7 +50,7 @@ TEST(Rope, CpuAgreesWithComposite) {
   for_all([](const Case& c, const at::Tensor& x, bool inverse, const std::string& what) {
     const auto [cos, sin] = tables(c, x.scalar_type());
     testing::expect_close(rope(x, cos, sin, c.offset, c.rotated, c.head_dim, inverse),
-                          composite::rope(x, cos, sin, c.offset, c.rotated, c.head_dim, inverse),
+                          composite::rope({x, cos, sin, c.offset, c.rotated, c.head_dim, inverse}),
                           what);
   });
 }
@@ -59,7 +61,7 @@ TEST(Rope, CudaAgreesWithCpu) {
     const auto [cos, sin] = tables(c, x.scalar_type());
     testing::expect_close(rope(x.to(at::kCUDA), cos.to(at::kCUDA), sin.to(at::kCUDA), c.offset,
                                c.rotated, c.head_dim, inverse),
-                          composite::rope(x, cos, sin, c.offset, c.rotated, c.head_dim, inverse),
+                          composite::rope({x, cos, sin, c.offset, c.rotated, c.head_dim, inverse}),
                           what);
   });
 }

@@ -1,3 +1,5 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: batched_linear(plain(2, 5, 8), plain(2, 3, 8), plain(2, 1, 3), False, True)
 #include "ops/many/batched_linear.h"
 
 #include <ATen/ops/bmm.h>

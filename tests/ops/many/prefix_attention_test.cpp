@@ -1,3 +1,5 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: prefix_attention(plain(2, 5, 64), torch.tensor([0, 1, 2, 1, 0]), 3, 4, 2, 0.4)
 #include "ops/many/prefix_attention.h"
 
 #include <ATen/ops/empty.h>
@@ -46,7 +48,7 @@ at::Tensor attend(const at::Tensor& qkv, const at::Tensor& depths, const Case& c
 }
 
 at::Tensor by_definition(const at::Tensor& qkv, const at::Tensor& depths, const Case& c) {
-  return composite::prefix_attention(qkv, depths, c.levels, c.heads, c.kv_heads, kScale);
+  return composite::prefix_attention({qkv, depths, c.levels, c.heads, c.kv_heads, kScale});
 }
 
 TEST(PrefixAttention, CpuAgreesWithComposite) {

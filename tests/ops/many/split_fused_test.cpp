@@ -1,4 +1,8 @@
 // Operations whose results leave them split.
+//
+// Samples for tests/parity/test_every_op.py:
+// opcheck: split_norm_bfloat16(plain(2, 3, 8), plain(2, 3, 8), plain(2, 1, 8), None, 1e-5, False)
+// opcheck: split_causal_attention(plain(2, 5, 24), 2, 2, 0.5)
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>

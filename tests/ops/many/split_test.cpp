@@ -1,3 +1,8 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: split_bfloat16(plain(4, 8))
+// opcheck: split_gelu_bfloat16(plain(4, 8), True)
+// opcheck: batched_linear_cross_entropy(plain(2, 5, 8), plain(2, 13, 8), torch.tensor([0, 3, 12,
+//   1, 7]), 13, False)
 #include "ops/many/split.h"
 
 #include <ATen/ops/argmax.h>

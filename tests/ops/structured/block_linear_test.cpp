@@ -1,9 +1,17 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: block_linear(normal(2, 3, 8), normal(4, 5, 2))
+// opcheck: block_linear(normal(2, 3, 8), normal(4, 5, 2), True, True)
+// opcheck: block_linear(normal(2, 3, 8), normal(4, 5, 2), False, False, True)
+// opcheck: block_linear_backward(plain(6, 20), plain(6, 8), plain(4, 5, 2), False, False, (True,
+//   True))
+// opcheck: transposed_copy(plain(5, 7))
 #include "ops/structured/block_linear.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
+#include "ops/structured/transposed_copy.h"
 #include "support/compare.h"
 #include "support/gradcheck.h"
 
@@ -30,16 +38,15 @@ std::string describe(const Shape& s, BlockLayout l) {
 
 // {y, grad_x, grad_weight} for in = x, weight, grad.
 Tensors run(const Tensors& in, BlockLayout l) {
-  auto [gx, gw] = block_linear_backward(in[2], in[0], in[1], l, {true, true});
+  auto [gx, gw] =
+      block_linear_backward(in[2], in[0], in[1], l.interleaved_in, l.interleaved_out, {true, true});
   return {block_linear(in[0], in[1], l), gx, gw};
 }
 
 Tensors run_composite(const Tensors& in, BlockLayout l) {
-  auto [gx, gw] = composite::block_linear_backward(in[2], in[0], in[1], l.interleaved_in,
-                                                   l.interleaved_out, {true, true});
-  return {
-      composite::block_linear(in[0], in[1], l.interleaved_in, l.interleaved_out, l.feature_major),
-      gx, gw};
+  auto [gx, gw] = composite::block_linear_backward(
+      {in[2], in[0], in[1], l.interleaved_in, l.interleaved_out, {true, true}});
+  return {composite::block_linear({in[0], in[1], l}), gx, gw};
 }
 
 at::Tensor feature_major(const at::Tensor& x) {

@@ -1,3 +1,6 @@
+// Samples for tests/parity/test_every_op.py:
+// opcheck: row_bias_gelu(normal(6, 4), normal(6), True)
+// opcheck: row_bias_gelu_backward(plain(6, 4), plain(6, 4), plain(6), False)
 #include "ops/structured/row_bias_gelu.h"
 
 #include "ops/dense/activation/activation.h"

@@ -1,5 +1,14 @@
 // Optical quantization and products: against their composite forms, the definition in float64 and
 // the dense layer; ranges; noise.
+//
+// Samples for tests/parity/test_every_op.py:
+// opcheck: optical_quantize(normal(3, 8), unset(), 256, 0.02004, True, None, torch.tensor([3,
+//   8]), 1, 2)
+// opcheck: optical_quantize(normal(3, 8), torch.tensor([-1.0, 2.0]))
+// opcheck: optical_observe_(unset(), plain(3, 8))
+// opcheck: optical_observe_(torch.tensor([-1.0, 2.0]), plain(3, 8), 0.9, [0.1, 0.9])
+#include "ops/optical/quantize/quantize.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -12,10 +21,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "ops/optical/inputs.h"
 #include "ops/optical/matmul/product.h"
-#include "ops/optical/optical_inputs.h"
 #include "ops/optical/quantize/quantization_math.h"
-#include "ops/optical/quantize/quantize.h"
 #include "support/compare.h"
 
 namespace refract {
@@ -62,8 +70,7 @@ void for_all_quantizations(F f) {
 
 at::Tensor composite_quantize(const at::Tensor& x, const at::Tensor& range, int64_t levels,
                               double lut_min, const OpticalNoise& noise) {
-  return composite::optical_quantize(x, range, levels, lut_min, noise.on, noise.shared, noise.clock,
-                                     noise.seed, noise.stream);
+  return composite::optical_quantize({x, range, levels, lut_min, noise});
 }
 
 TEST(OpticalQuantize, CpuIsTheCompositeFormBitForBit) {

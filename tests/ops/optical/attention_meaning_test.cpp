@@ -5,7 +5,7 @@
 #include <ATen/ops/softmax.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "ops/optical/optical_attention_inputs.h"
+#include "ops/optical/attention_inputs.h"
 #include "ops/optical/quantize/quantize.h"
 
 namespace refract {

@@ -1,9 +1,21 @@
 // Optical attention: the CPU against the composite form, CUDA against the CPU.
+//
+// Samples for tests/parity/test_every_op.py:
+// opcheck: optical_attention(normal(2, 5, 4, 8), normal(2, 5, 2, 8), normal(2, 5, 2, 8),
+//   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4, train=True, noise=True, clock=torch.tensor([3,
+//   8]), seed=1, streams=[2, 3])
+// opcheck: optical_attention(normal(2, 1, 4, 8), normal(2, 5, 2, 8), normal(2, 5, 2, 8),
+//   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4)
+// opcheck: optical_attention_forward(plain(2, 5, 4, 8), plain(2, 5, 4, 8), plain(2, 5, 4, 8),
+//   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), False, 0.4)
+// opcheck: optical_attention_backward(*(plain(2, 5, 4, 8) for _ in range(5)), plain(2, 4, 5),
+//   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), torch.empty(0), 0.4)
+#include "ops/optical/attention/attention.h"
+
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
-#include "ops/optical/attention/attention_schema.h"
-#include "ops/optical/optical_attention_inputs.h"
+#include "ops/optical/attention_inputs.h"
 #include "ops/optical/quantize/quantization_math.h"
 
 namespace refract {
@@ -29,11 +41,12 @@ Outcome run_composite(const Inputs& x, const at::Tensor& ranges,
                       const OpticalAttentionSettings& s) {
   Outcome r;
   r.ranges = ranges.clone();
-  const auto f = composite::optical_attention_forward(x.q, x.k, x.v, r.ranges, s);
+  const auto f = composite::optical_attention_forward({x.q, x.k, x.v, r.ranges, false, s});
   r.out = f.out;
   r.normalizer = f.normalizer;
   r.used = f.used;
-  const auto g = composite::optical_attention_backward(x.grad, x.q, x.k, x.v, r.used, s);
+  const auto g = composite::optical_attention_backward(
+      {x.grad, x.q, x.k, x.v, f.out, f.normalizer, r.used, f.mean, s});
   r.grads = {g.q, g.k, g.v};
   return r;
 }
@@ -41,11 +54,12 @@ Outcome run_composite(const Inputs& x, const at::Tensor& ranges,
 Outcome run_op(const Inputs& x, const at::Tensor& ranges, const OpticalAttentionSettings& s) {
   Outcome r;
   r.ranges = ranges.clone();
-  at::Tensor mean;
-  std::tie(r.out, r.normalizer, r.used, mean) =
-      attention_op::forward(x.q, x.k, x.v, r.ranges, true, REFRACT_ATTENTION_SETTINGS_UNPACK(s));
-  auto [q, k, v] = attention_op::backward(x.grad, x.q, x.k, x.v, r.out, r.normalizer, r.used, mean,
-                                          REFRACT_ATTENTION_SETTINGS_UNPACK(s));
+  const auto f = optical_attention_forward(x.q, x.k, x.v, r.ranges, true, s);
+  r.out = f.out;
+  r.normalizer = f.normalizer;
+  r.used = f.used;
+  auto [q, k, v] =
+      optical_attention_backward(x.grad, x.q, x.k, x.v, r.out, r.normalizer, r.used, f.mean, s);
   r.grads = {q, k, v};
   return r;
 }

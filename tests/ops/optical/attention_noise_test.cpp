@@ -3,7 +3,7 @@
 #include <ATen/ops/ones.h>
 
 #include "ops/common/philox.h"
-#include "ops/optical/optical_attention_inputs.h"
+#include "ops/optical/attention_inputs.h"
 
 namespace refract {
 namespace {

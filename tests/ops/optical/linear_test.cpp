@@ -1,5 +1,24 @@
 // optical_linear: the kernels against the composite form and the definition in float64, gradients
 // against the dense layer, ranges, groups, noise, captured graphs.
+//
+// Samples for tests/parity/test_every_op.py:
+// opcheck: optical_encode(plain(10, 8), [unset(), unset()], [6, 4])
+// opcheck: optical_encode(plain(10, 8), [unset(), unset()], [6, 4], 4096)
+// opcheck: optical_linear_forward(plain(3, 5, 8), plain(10, 8), list(ops.optical_encode(plain(10,
+//   8), [unset(), unset()], [6, 4], 256, 0.02004)), None, unset(), [unset(), unset()], [unset(),
+//   unset()], [6, 4], True, train=True, noise=True, clock=torch.tensor([3, 8]), seed=3,
+//   streams=[1, 2])
+// opcheck: optical_linear(normal(3, 5, 8), normal(10, 8), normal(10), unset(), [unset(),
+//   unset()], [unset(), unset()], [6, 4], [], train=True, noise=True, clock=torch.tensor([3, 8]),
+//   seed=3, streams=[1, 2])
+// opcheck: optical_linear(normal(3, 5, 8), normal(10, 8), normal(10), unset(), [unset(),
+//   unset()], [unset(), unset()], [6, 4], [], noise=True, clock=torch.tensor([3, 8]), seed=3,
+//   streams=[1, 2])
+// opcheck: optical_linear(normal(3, 5, 8), normal(10, 8), normal(10), unset(), [unset(),
+//   unset()], [unset(), unset()], [6, 4], [], quantiles=[0.01, 0.99], noise=True,
+//   clock=torch.tensor([3, 8]), seed=3, streams=[1, 2])
+#include "ops/optical/linear/linear.h"
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -9,9 +28,8 @@
 #include <thread>
 
 #include "ops/common/cuda_runtime.h"
-#include "ops/optical/matmul/product.h"
-#include "ops/optical/optical_inputs.h"
-#include "ops/optical/optical_levels.h"
+#include "ops/optical/inputs.h"
+#include "ops/optical/levels.h"
 #include "ops/optical/quantize/quantize.h"
 #include "support/compare.h"
 
@@ -71,12 +89,14 @@ struct Group {
   at::Tensor operator()(const at::Tensor& x, const OpticalOperand* encoded = nullptr,
                         bool move_weights = true) {
     return optical_linear(x, weight, testing::maybe(bias), x_range, w_ranges, out_ranges, splits,
-                          encoded, move_weights, settings);
+                          encoded != nullptr ? encoded->list() : std::vector<at::Tensor>(),
+                          move_weights, settings);
   }
   at::Tensor composite(const at::Tensor& x) {
-    const OpticalOperand encoded = composite::optical_encode(weight, w_ranges, splits, settings);
-    return composite::optical_linear(x, weight, testing::maybe(bias), x_range, w_ranges, out_ranges,
-                                     splits, encoded, true, settings);
+    const OpticalOperand encoded = composite::optical_encode({weight, w_ranges, splits, settings});
+    return composite::optical_linear_forward({x, weight, encoded.list(), testing::maybe(bias),
+                                              x_range, w_ranges, out_ranges, splits, true,
+                                              settings});
   }
   std::vector<at::Tensor> ranges() const {
     std::vector<at::Tensor> all{x_range};

@@ -1,10 +1,17 @@
 // optical_matmul: the kernels against the composite form, gradients against the dense product.
+//
+// Samples for tests/parity/test_every_op.py:
+// opcheck: optical_matmul(normal(2, 3, 5), normal(2, 5, 4), unset(), unset(), unset(),
+//   train=True, noise=True, clock=torch.tensor([3, 8]), streams=[1])
+// opcheck: optical_matmul_forward(plain(2, 3, 5), plain(2, 5, 4), unset(), unset(), unset(),
+//   noise=True, clock=torch.tensor([3, 8]), streams=[1])
+#include "ops/optical/matmul/matmul.h"
+
 #include <ATen/ops/matmul.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "ops/optical/matmul/product.h"
-#include "ops/optical/optical_inputs.h"
-#include "ops/optical/optical_levels.h"
+#include "ops/optical/inputs.h"
+#include "ops/optical/levels.h"
 #include "support/compare.h"
 
 namespace refract {
@@ -42,7 +49,7 @@ struct Matmul {
     return optical_matmul(a, b, a_range, b_range, out_range, settings);
   }
   at::Tensor composite(const at::Tensor& a, const at::Tensor& b) {
-    return composite::optical_matmul(a, b, a_range, b_range, out_range, settings);
+    return composite::optical_matmul({a, b, a_range, b_range, out_range, settings});
   }
 };
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "ops/optical/attention/attention.h"
-#include "ops/optical/optical_inputs.h"
+#include "ops/optical/inputs.h"
 #include "support/compare.h"
 
 namespace refract::testing {
