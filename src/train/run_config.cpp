@@ -1,7 +1,6 @@
 #include "train/run_config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -96,29 +95,6 @@ void describe_train(Fields& fields, RunConfig& c) {
              "steps between log points; the host reads nothing in between", count);
 }
 
-// The child of a table by its name, or of an array (the transform rules) by its index.
-json& child(json& node, const std::string& part, const std::string& key) {
-  if (!node.is_array()) return node[part];
-  size_t index = 0;
-  const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
-  if (error != std::errc() || end != part.data() + part.size() || index >= node.size()) {
-    fail_usage("can't set '{}': '{}' is no index of its {} entries, which count from 0", key, part,
-               node.size());
-  }
-  return node[index];
-}
-
-void merge(json& tree, const std::string& key, json value) {
-  json* node = &tree;
-  size_t begin = 0;
-  for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
-    node = &child(*node, key.substr(begin, dot - begin), key);
-    if (!node->is_object() && !node->is_array() && !node->is_null())
-      fail_usage("can't set '{}': '{}' is not a table", key, key.substr(0, dot));
-  }
-  child(*node, key.substr(begin), key) = std::move(value);
-}
-
 }  // namespace
 
 void describe(Fields& fields, RunConfig& c) {
@@ -139,31 +115,6 @@ void describe(Fields& fields, RunConfig& c) {
   fields.add_raw("transform", c.transform,
                  "ordered rules, see refract kinds and the page on transforms; or "
                  "transform.legacy = \"FILE\": a rule file of the published optical experiments");
-}
-
-void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
-  for (const std::string& text : overrides) {
-    auto [key, value] = parse_override(text);
-    merge(tree, key, std::move(value));
-  }
-}
-
-json read_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  json tree = read_toml(path);
-  merge_overrides(tree, overrides);
-  return tree;
-}
-
-json overrides_tree(const std::vector<std::string>& overrides) {
-  json tree = json::object();
-  merge_overrides(tree, overrides);
-  return tree;
-}
-
-bool sets_key(const json& tree, const std::string& key) {
-  std::string pointer = "/" + key;
-  std::replace(pointer.begin(), pointer.end(), '.', '/');
-  return tree.contains(json::json_pointer(pointer));
 }
 
 RunConfig make_run_config(const json& tree, const std::string& where,
