@@ -2,6 +2,7 @@
 name of a module decides; names are Hugging Face Llama's for every family. See docs/transforms.md."""
 import dataclasses
 import difflib
+import pathlib
 import re
 
 try:
@@ -63,11 +64,26 @@ def _kind(table, where):
     return KINDS[name](**table)
 
 
+def _tables(recipe):
+    """The [[transform]] of a TOML file, or else that of the recipe it derives from: its `base`, in its folder or below."""
+    file, known = pathlib.Path(recipe), []
+    top = file.resolve().parent
+    while True:
+        known.append(file.resolve())
+        with open(file, "rb") as stream:
+            tree = tomllib.load(stream)
+        if "transform" in tree or "base" not in tree:
+            return tree.get("transform", [])
+        base = file.parent / str(tree["base"])
+        if not base.resolve().is_relative_to(top) or base.resolve() in known:
+            raise RuleError(f"{file}: its base '{base}' lies outside of '{top}', or derives from it")
+        file = base
+
+
 class Rules:
     def __init__(self, source):
         if not isinstance(source, (list, tuple)):
-            with open(source, "rb") as file:
-                source = tomllib.load(file).get("transform", [])
+            source = _tables(source)
         if not isinstance(source, (list, tuple)):
             raise RuleError("'transform' is an array of tables: write [[transform]] with match and kind")
         self.rules = []

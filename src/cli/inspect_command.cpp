@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "core/toml.h"
 #include "data/tokenize.h"
 #include "formats/checkpoint.h"
 #include "report/table.h"
@@ -26,20 +27,32 @@ class InspectCommand : public Command {
                     "a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
     line.flag("--json", json_, "print one JSON object");
+    line.flag("--toml", toml_, "print the whole recipe, with its bases and overrides, and no more");
   }
   int run() override;
 
  private:
+  int print_recipe() const;
   void read();
   nlohmann::json figures(const Decoder& model) const;
   double premerge_bytes() const;
   void print(const Decoder& model, const nlohmann::json& figures) const;
   std::string source_;
   std::vector<std::string> overrides_;
-  bool json_ = false;
+  bool json_ = false, toml_ = false;
   RunConfig config_;
   fs::path folder_;  // of a model; empty for a recipe
 };
+
+int InspectCommand::print_recipe() const {
+  if (json_) fail_usage("--toml and --json exclude each other");
+  if (!source_.ends_with(".toml"))
+    fail_usage("'{}' is not a recipe (.toml); --toml prints a recipe", source_);
+  const nlohmann::json tree = read_recipe(source_, overrides_);
+  make_run_config(tree, source_);  // fails for a wrong setting
+  fmt::print("{}", to_toml(tree));
+  return 0;
+}
 
 void InspectCommand::read() {
   if (!source_.ends_with(".toml")) {
@@ -135,6 +148,7 @@ void InspectCommand::print(const Decoder& model, const nlohmann::json& f) const 
 }
 
 int InspectCommand::run() {
+  if (toml_) return print_recipe();
   read();
   const TransformedModel planned = plan_model(config_, source_);
   const Decoder& model = *planned.decoder;

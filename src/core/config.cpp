@@ -70,14 +70,16 @@ int edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-Field& Fields::append(std::string key, std::string help, std::string type) {
-  if (find(key)) throw std::logic_error("setting described twice: " + key);
-  fields_.push_back({std::move(key), std::move(help), std::move(type), "", "", {}, {}});
+Field& Fields::append(Key key, std::string help, std::string type) {
+  std::string text(key.text);
+  if (find(text)) throw std::logic_error("setting described twice: " + text);
+  fields_.push_back(
+      {std::move(text), key.decides, std::move(help), std::move(type), "", "", {}, {}});
   return fields_.back();
 }
 
-void Fields::add(std::string key, bool& value, std::string help) {
-  Field& field = append(std::move(key), std::move(help), "true | false");
+void Fields::add(Key key, bool& value, std::string help) {
+  Field& field = append(key, std::move(help), "true | false");
   field.set = [&value, field](const json& v) {
     if (!v.is_boolean()) wrong_type(field, v);
     value = v.get<bool>();
@@ -86,8 +88,8 @@ void Fields::add(std::string key, bool& value, std::string help) {
   field.default_value = value ? "true" : "false";
 }
 
-void Fields::add(std::string key, int64_t& value, std::string help, Limits limits) {
-  Field& field = append(std::move(key), std::move(help), "an integer");
+void Fields::add(Key key, int64_t& value, std::string help, Limits limits) {
+  Field& field = append(key, std::move(help), "an integer");
   field.limits = limits_text(limits);
   field.set = [&value, field, limits](const json& v) {
     const int64_t number = as_integer(field, v);
@@ -98,8 +100,8 @@ void Fields::add(std::string key, int64_t& value, std::string help, Limits limit
   field.default_value = fmt::format("{}", value);
 }
 
-void Fields::add(std::string key, double& value, std::string help, Limits limits) {
-  Field& field = append(std::move(key), std::move(help), "a number");
+void Fields::add(Key key, double& value, std::string help, Limits limits) {
+  Field& field = append(key, std::move(help), "a number");
   field.limits = limits_text(limits);
   field.set = [&value, field, limits](const json& v) {
     if (!v.is_number()) wrong_type(field, v);
@@ -110,10 +112,9 @@ void Fields::add(std::string key, double& value, std::string help, Limits limits
   field.default_value = to_toml_value(json(value));
 }
 
-void Fields::add(std::string key, std::string& value, std::string help,
-                 std::vector<std::string> choices) {
+void Fields::add(Key key, std::string& value, std::string help, std::vector<std::string> choices) {
   std::string type = choices.empty() ? "text" : fmt::format("{}", fmt::join(choices, " | "));
-  Field& field = append(std::move(key), std::move(help), std::move(type));
+  Field& field = append(key, std::move(help), std::move(type));
   field.set = [&value, field, choices](const json& v) {
     std::string text;
     if (v.is_string()) {
@@ -133,8 +134,8 @@ void Fields::add(std::string key, std::string& value, std::string help,
   field.default_value = to_toml_value(json(value));
 }
 
-void Fields::add(std::string key, std::vector<double>& value, std::string help) {
-  Field& field = append(std::move(key), std::move(help), "a list of numbers");
+void Fields::add(Key key, std::vector<double>& value, std::string help) {
+  Field& field = append(key, std::move(help), "a list of numbers");
   field.set = [&value, field](const json& v) {
     value = read_list<double>(v, [&](const json& entry) {
       if (!entry.is_number()) wrong_type(field, v);
@@ -145,8 +146,8 @@ void Fields::add(std::string key, std::vector<double>& value, std::string help) 
   field.default_value = to_toml_value(json(value));
 }
 
-void Fields::add(std::string key, std::vector<int64_t>& value, std::string help) {
-  Field& field = append(std::move(key), std::move(help), "a list of integers");
+void Fields::add(Key key, std::vector<int64_t>& value, std::string help) {
+  Field& field = append(key, std::move(help), "a list of integers");
   field.set = [&value, field](const json& v) {
     value = read_list<int64_t>(v, [&](const json& entry) { return as_integer(field, entry); });
   };
@@ -154,8 +155,8 @@ void Fields::add(std::string key, std::vector<int64_t>& value, std::string help)
   field.default_value = to_toml_value(json(value));
 }
 
-void Fields::add(std::string key, std::vector<std::string>& value, std::string help) {
-  Field& field = append(std::move(key), std::move(help), "a list of text");
+void Fields::add(Key key, std::vector<std::string>& value, std::string help) {
+  Field& field = append(key, std::move(help), "a list of text");
   field.set = [&value, field](const json& v) {
     value = read_list<std::string>(v, [&](const json& entry) {
       if (!entry.is_string()) wrong_type(field, v);
@@ -166,8 +167,8 @@ void Fields::add(std::string key, std::vector<std::string>& value, std::string h
   field.default_value = to_toml_value(json(value));
 }
 
-void Fields::add_raw(std::string key, std::string& json_text, std::string help) {
-  Field& field = append(std::move(key), std::move(help), "tables");
+void Fields::add_raw(Key key, std::string& json_text, std::string help) {
+  Field& field = append(key, std::move(help), "tables");
   field.set = [&json_text](const json& v) { json_text = v.dump(); };
   field.get = [&json_text] { return json_text.empty() ? json() : json::parse(json_text); };
   field.default_value = "none";
@@ -223,6 +224,30 @@ json Fields::to_json() const {
     }
     json value = field.get();
     if (!value.is_null()) (*node)[field.key.substr(begin)] = std::move(value);
+  }
+  return tree;
+}
+
+namespace {
+
+// Takes a dotted key out of a tree, and the tables that hold nothing without it.
+void erase(json& tree, const std::string& key) {
+  const size_t dot = key.find('.');
+  const auto found = tree.find(key.substr(0, dot));
+  if (found == tree.end()) return;
+  if (dot != std::string::npos) {
+    if (!found->is_object()) return;
+    erase(*found, key.substr(dot + 1));
+    if (!found->empty()) return;
+  }
+  tree.erase(found);
+}
+
+}  // namespace
+
+json Fields::deciding(json tree, Decides least) const {
+  for (const Field& field : fields_) {
+    if (field.decides < least) erase(tree, field.key);
   }
   return tree;
 }

@@ -3,6 +3,8 @@
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
+#include <algorithm>
+#include <cctype>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -33,12 +35,20 @@ json to_json(const toml::node& node) {
              node.source().begin.line);
 }
 
+// JSON's escapes are TOML's, but TOML wants one for DEL as well.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : json(text).dump()) out += c == '\x7f' ? "\\u007f" : std::string(1, c);
+  return out;
+}
+
 std::string quote(const std::string& text) {
-  if (text.find('\\') != std::string::npos && text.find('\'') == std::string::npos &&
-      text.find('\n') == std::string::npos) {
+  const bool plain = std::none_of(text.begin(), text.end(), [](unsigned char c) {
+    return c == '\'' || (c < ' ' && c != '\t') || c == '\x7f';
+  });
+  if (plain && text.find('\\') != std::string::npos)
     return "'" + text + "'";  // regular expressions stay readable
-  }
-  return json(text).dump();  // JSON's escapes are TOML's
+  return escaped(text);
 }
 
 bool is_bare(std::string_view key) {
@@ -47,7 +57,7 @@ bool is_bare(std::string_view key) {
   });
 }
 
-std::string key_text(const std::string& key) { return is_bare(key) ? key : json(key).dump(); }
+std::string key_text(const std::string& key) { return is_bare(key) ? key : escaped(key); }
 
 bool is_table_array(const json& value) {
   return value.is_array() && !value.empty() &&

@@ -5,27 +5,29 @@
 namespace refract {
 
 void describe(Fields& fields, DataConfig& c) {
-  fields.add("data.path", c.path,
+  using enum Decides;
+  fields.add({"data.path", kOutcome}, c.path,
              "corpus: stories:SIZE (the generator), files (.txt, .jsonl, .bin), folders, globs");
-  fields.add("data.validation", c.validation,
+  fields.add({"data.validation", kOutcome}, c.validation,
              "corpus to validate on; empty: a part of data.path is kept for it");
-  fields.add("data.tokenizer", c.tokenizer,
+  fields.add({"data.tokenizer", kOutcome}, c.tokenizer,
              "chars (of the corpus), bytes, or a folder or file (tokenizer.json, vocab.json, "
              "tokenizer.model)");
-  fields.add("data.text_field", c.text_field, "field that holds the text of a .jsonl document");
-  fields.add("data.split", c.split,
+  fields.add({"data.text_field", kOutcome}, c.text_field,
+             "field that holds the text of a .jsonl document");
+  fields.add({"data.split", kOutcome}, c.split,
              "what the validation part is made of: whole documents, drawn "
              "by data.seed, or the last characters",
              {"documents", "characters"});
-  fields.add("data.validation_fraction", c.validation_fraction,
+  fields.add({"data.validation_fraction", kOutcome}, c.validation_fraction,
              "part of data.path kept for validation", {.min = 0, .max = 0.95});
-  fields.add("data.context", c.context, "tokens predicted per sequence",
+  fields.add({"data.context", kOutcome}, c.context, "tokens predicted per sequence",
              {.min = 1, .max = 1 << 24});
-  fields.add("data.seed", c.seed, "of the split by documents and of the story generator",
-             {.min = 0});
-  fields.add("data.order_seed", c.order_seed,
+  fields.add({"data.seed", kOutcome}, c.seed,
+             "of the split by documents and of the story generator", {.min = 0});
+  fields.add({"data.order_seed", kOutcome}, c.order_seed,
              "of the order in which training windows are visited; -1: run.seed", {.min = -1});
-  fields.add("data.cache", c.cache,
+  fields.add({"data.cache", kNothing}, c.cache,
              "folder for token shards; empty: $XDG_CACHE_HOME/refract/tokens, or "
              "~/.cache/refract/tokens");
 }

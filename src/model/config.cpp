@@ -96,51 +96,63 @@ ModelConfig preset(const std::string& name) {
 }
 
 void describe(Fields& fields, ModelConfig& c) {
+  using enum Decides;
   const Limits count{.min = 1}, or_zero{.min = 0}, positive{.min = 0, .open_min = true};
   const Limits probability{.min = 0, .max = 0.999};
-  fields.add("model.preset", c.preset, "a named size; the keys below override it");
-  fields.add("model.vocab_size", c.vocab_size, "tokens the model knows; 0: the tokenizer's",
-             or_zero);
-  fields.add("model.hidden_size", c.hidden_size, "width of the residual stream", count);
-  fields.add("model.intermediate_size", c.intermediate_size,
+  // Models of two presets may compute the same: the keys below hold the sizes. Runs of two presets
+  // count as different runs.
+  fields.add({"model.preset", kOutcome}, c.preset, "a named size; the keys below override it");
+  fields.add({"model.vocab_size", kFunction}, c.vocab_size,
+             "tokens the model knows; 0: the tokenizer's", or_zero);
+  fields.add({"model.hidden_size", kFunction}, c.hidden_size, "width of the residual stream",
+             count);
+  fields.add({"model.intermediate_size", kFunction}, c.intermediate_size,
              "width inside the feed-forward; 0: 4 x hidden_size", or_zero);
-  fields.add("model.num_hidden_layers", c.num_hidden_layers, "decoder layers", count);
-  fields.add("model.num_attention_heads", c.num_attention_heads, "query heads", count);
-  fields.add("model.num_key_value_heads", c.num_key_value_heads,
+  fields.add({"model.num_hidden_layers", kFunction}, c.num_hidden_layers, "decoder layers", count);
+  fields.add({"model.num_attention_heads", kFunction}, c.num_attention_heads, "query heads", count);
+  fields.add({"model.num_key_value_heads", kFunction}, c.num_key_value_heads,
              "key/value heads; 0: as many as query heads", or_zero);
-  fields.add("model.head_dim", c.head_dim, "width of a head; 0: hidden_size / num_attention_heads",
-             or_zero);
-  fields.add("model.max_position_embeddings", c.max_position_embeddings,
+  fields.add({"model.head_dim", kFunction}, c.head_dim,
+             "width of a head; 0: hidden_size / num_attention_heads", or_zero);
+  fields.add({"model.max_position_embeddings", kFunction}, c.max_position_embeddings,
              "longest sequence; 0: data.context", or_zero);
-  fields.add("model.norm", c.norm, "normalization before each block", {"layernorm", "rmsnorm"});
-  fields.add("model.norm_eps", c.norm_eps, "added to the variance", positive);
-  fields.add("model.position", c.position, "how positions are told", {"learned", "rope"});
-  fields.add("model.hidden_act", c.hidden_act, "feed-forward activation",
+  fields.add({"model.norm", kFunction}, c.norm, "normalization before each block",
+             {"layernorm", "rmsnorm"});
+  fields.add({"model.norm_eps", kFunction}, c.norm_eps, "added to the variance", positive);
+  fields.add({"model.position", kFunction}, c.position, "how positions are told",
+             {"learned", "rope"});
+  fields.add({"model.hidden_act", kFunction}, c.hidden_act, "feed-forward activation",
              {"gelu", "gelu_tanh", "swiglu"});
-  fields.add("model.attention_bias", c.attention_bias, "biases of q, k and v");
-  fields.add("model.attention_output_bias", c.attention_output_bias,
+  fields.add({"model.attention_bias", kFunction}, c.attention_bias, "biases of q, k and v");
+  fields.add({"model.attention_output_bias", kFunction}, c.attention_output_bias,
              "bias of the attention's output layer");
-  fields.add("model.mlp_bias", c.mlp_bias, "biases of the feed-forward");
-  fields.add("model.tie_word_embeddings", c.tie_word_embeddings,
+  fields.add({"model.mlp_bias", kFunction}, c.mlp_bias, "biases of the feed-forward");
+  fields.add({"model.tie_word_embeddings", kFunction}, c.tie_word_embeddings,
              "lm_head shares the token embedding");
-  fields.add("model.dropout", c.dropout, "on embeddings and residual branches", probability);
-  fields.add("model.attention_dropout", c.attention_dropout, "on attention probabilities",
+  fields.add({"model.dropout", kOutcome}, c.dropout, "on embeddings and residual branches",
              probability);
-  fields.add("model.scale_attn_by_inverse_layer_idx", c.scale_attn_by_inverse_layer_idx,
-             "divide layer i's attention scores by i + 1");
-  fields.add("model.rope_theta", c.rope_theta, "base of the rotary frequencies", positive);
-  fields.add("model.rope_scaling", c.rope_scaling, "stretching of rotary positions",
+  fields.add({"model.attention_dropout", kOutcome}, c.attention_dropout,
+             "on attention probabilities", probability);
+  fields.add({"model.scale_attn_by_inverse_layer_idx", kFunction},
+             c.scale_attn_by_inverse_layer_idx, "divide layer i's attention scores by i + 1");
+  fields.add({"model.rope_theta", kFunction}, c.rope_theta, "base of the rotary frequencies",
+             positive);
+  fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "stretching of rotary positions",
              {"none", "linear", "llama3"});
-  fields.add("model.rope_factor", c.rope_factor, "stretch (linear, llama3)", {.min = 1});
-  fields.add("model.rope_low_freq_factor", c.rope_low_freq_factor, "llama3 scaling", positive);
-  fields.add("model.rope_high_freq_factor", c.rope_high_freq_factor, "llama3 scaling", positive);
-  fields.add("model.rope_original_max_position_embeddings", c.rope_original_max_position_embeddings,
+  fields.add({"model.rope_factor", kFunction}, c.rope_factor, "stretch (linear, llama3)",
+             {.min = 1});
+  fields.add({"model.rope_low_freq_factor", kFunction}, c.rope_low_freq_factor, "llama3 scaling",
+             positive);
+  fields.add({"model.rope_high_freq_factor", kFunction}, c.rope_high_freq_factor, "llama3 scaling",
+             positive);
+  fields.add({"model.rope_original_max_position_embeddings", kFunction},
+             c.rope_original_max_position_embeddings,
              "llama3 scaling: the context it was pretrained with", count);
-  fields.add("model.initializer_range", c.initializer_range,
+  fields.add({"model.initializer_range", kOutcome}, c.initializer_range,
              "std of linear layers and embeddings at the start", positive);
-  fields.add("model.position_initializer_range", c.position_initializer_range,
+  fields.add({"model.position_initializer_range", kOutcome}, c.position_initializer_range,
              "std of learned positions at the start", positive);
-  fields.add("model.scaled_residual_init", c.scaled_residual_init,
+  fields.add({"model.scaled_residual_init", kOutcome}, c.scaled_residual_init,
              "divide o_proj's and down_proj's start by sqrt(2 L)");
 }
 

@@ -2,21 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "core/config.h"
 
 namespace refract {
 namespace {
-
-constexpr std::string_view kNoPartOfTheFunction[] = {"model.preset",
-                                                     "model.dropout",
-                                                     "model.attention_dropout",
-                                                     "model.initializer_range",
-                                                     "model.position_initializer_range",
-                                                     "model.scaled_residual_init"};
 
 std::string differ(const std::string& what, const std::string& a, const std::string& b) {
   return fmt::format("{} is {} in the first and {} in the second", what, a, b);
@@ -28,9 +19,8 @@ std::string settings_difference(ModelConfig a, ModelConfig b) {
   describe(of_b, b);
   for (size_t i = 0; i < of_a.all().size(); ++i) {
     const Field &x = of_a.all()[i], &y = of_b.all()[i];
-    const bool part =
-        std::ranges::find(kNoPartOfTheFunction, x.key) == std::end(kNoPartOfTheFunction);
-    if (part && x.get() != y.get()) return differ(x.key, x.get().dump(), y.get().dump());
+    if (x.decides == Decides::kFunction && x.get() != y.get())
+      return differ(x.key, x.get().dump(), y.get().dump());
   }
   return "";
 }

@@ -7,8 +7,8 @@
 namespace refract {
 
 // The first difference in architecture, vocabulary or transforms between two models, as
-// "model.hidden_size is 64 in the first and 32 in the second"; empty where there is none. What
-// does not change the function of the weights (dropout, starting values, the preset's name) may
+// "model.hidden_size is 64 in the first and 32 in the second"; empty where there is none. Settings
+// that do not decide what the weights compute (dropout, starting values, the preset's name) may
 // differ.
 std::string first_difference(const LoadedModel& a, const LoadedModel& b);
 

@@ -51,37 +51,42 @@ void check(const ConnectivityConfig& c, const std::string& where) {
 
 }  // namespace
 
+// They decide which runs there are, and nothing about one: what sets a copy apart stands in its own
+// settings.
 void describe(Fields& fields, ConnectivityConfig& c) {
-  fields.add("connectivity.spawn", c.spawn,
+  using enum Decides;
+  fields.add({"connectivity.spawn", kNothing}, c.spawn,
              "steps of the trunk at which copies are made; 0: its start");
-  fields.add("connectivity.copies", c.copies, "copies made at each of them", {.min = 2});
-  fields.add("connectivity.seeds", c.seeds,
+  fields.add({"connectivity.copies", kNothing}, c.copies, "copies made at each of them",
+             {.min = 2});
+  fields.add({"connectivity.seeds", kNothing}, c.seeds,
              "run.seed of each repetition of all of it; empty: run.seed alone");
-  fields.add("connectivity.pairs", c.pairs,
+  fields.add({"connectivity.pairs", kNothing}, c.pairs,
              "twins of one start; the same from init.from; or variants of the transform rules "
              "trained from init.from",
              {"twins", "fine_tune", "transforms"});
-  fields.add("connectivity.differ", c.differ,
+  fields.add({"connectivity.differ", kNothing}, c.differ,
              "what copies of one start differ in: the order of the data, the noise, both; auto: "
              "both, with pairs = \"transforms\" nothing",
              {"auto", "order", "noise", "both", "nothing"});
-  fields.add_raw("connectivity.variant", c.variant,
+  fields.add_raw({"connectivity.variant", kNothing}, c.variant,
                  "with pairs = \"transforms\": tables of name and transform (rules as in "
                  "[[transform]]; none: dense)");
-  fields.add("connectivity.alphas", c.alphas, "points on a path, both ends included",
+  fields.add({"connectivity.alphas", kNothing}, c.alphas, "points on a path, both ends included",
              {.min = 2, .max = kMostAlphas});
-  fields.add("connectivity.batches", c.batches,
+  fields.add({"connectivity.batches", kNothing}, c.batches,
              "\"all\" of a split, or so many batches of train.batch sequences from its start");
-  fields.add("connectivity.splits", c.splits, "which splits to evaluate: train, val");
-  fields.add("connectivity.align", c.align, "align B with A before the path",
+  fields.add({"connectivity.splits", kNothing}, c.splits, "which splits to evaluate: train, val");
+  fields.add({"connectivity.align", kNothing}, c.align, "align B with A before the path",
              {"none", "weights", "activations"});
-  fields.add("connectivity.engine", c.engine, "how points between two runs are evaluated",
+  fields.add({"connectivity.engine", kNothing}, c.engine,
+             "how points between two runs are evaluated",
              {"auto", "batched", "prefixes", "single"});
-  fields.add("connectivity.threshold", c.threshold,
+  fields.add({"connectivity.threshold", kNothing}, c.threshold,
              "a pair is connected where its loss barrier is below this part of the end points' "
              "mean loss",
              {.min = 0});
-  fields.add("connectivity.side_by_side", c.side_by_side,
+  fields.add({"connectivity.side_by_side", kNothing}, c.side_by_side,
              "copies that are trained at the same time; 0: as many as CPU cores, 4 on a GPU",
              {.min = 0});
 }

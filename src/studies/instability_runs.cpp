@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -84,11 +85,12 @@ void check_checkpoint(const fs::path& checkpoint, const RunConfig& config) {
 }  // namespace
 
 json decisive_settings(json tree) {
-  for (const char* table : {"eval", "decode", "checkpoint", "log", "connectivity"})
-    tree.erase(table);
-  tree["run"].erase("dir");
-  tree["data"].erase("cache");
-  return tree;
+  Fields fields;
+  RunConfig run;
+  ConnectivityConfig connectivity;
+  describe(fields, run);
+  describe(fields, connectivity);
+  return fields.deciding(std::move(tree), Decides::kOutcome);
 }
 
 std::string other_setting(const fs::path& file, const RunConfig& config) {

@@ -67,7 +67,9 @@ std::string run_name(const std::vector<std::string>& short_names,
   return fmt::format("{}-{:08x}", name.substr(0, kLongestName - 9), hash & 0xffffffff);
 }
 
-// Everything that makes the run what it is. Where it lies and how many threads it has does not.
+// All that stands in the recipe, also what decides nothing about the weights: a run is only taken
+// as done where its losses, checkpoints and samples are those asked for. But a sweep gives each run
+// its folder and its share of the threads.
 std::string settings_of(const std::string& recipe, const std::vector<std::string>& overrides) {
   json tree = read_recipe(recipe, overrides);
   if (tree.contains("run")) tree["run"].erase("dir");

@@ -1,7 +1,6 @@
 #include "train/run_config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -25,145 +24,109 @@ std::map<std::string, TableCheck>& foreign_tables() {
 }
 
 void describe_optimizer(Fields& fields, RunConfig& c) {
+  using enum Decides;
   const Limits not_negative{.min = 0}, positive{.min = 0, .open_min = true};
-  fields.add("optimizer.name", c.optimizer.name, "the optimizer", {"adamw", "adam"});
-  fields.add("optimizer.lr", c.optimizer.lr, "peak learning rate", not_negative);
-  fields.add("optimizer.betas", c.optimizer.betas, "decay of the two moments");
-  fields.add("optimizer.eps", c.optimizer.eps, "added to the root of the second moment", positive);
-  fields.add("optimizer.weight_decay", c.optimizer.weight_decay, "decoupled weight decay (adamw)",
-             not_negative);
-  fields.add("optimizer.decay", c.optimizer.decay, "which parameters decay", {"matrices", "all"});
-  fields.add("optimizer.clip", c.optimizer.clip, "largest global gradient norm; 0: no clipping",
-             not_negative);
-  fields.add("schedule.kind", c.schedule.kind, "the learning rate after the warm-up",
+  fields.add({"optimizer.name", kOutcome}, c.optimizer.name, "the optimizer", {"adamw", "adam"});
+  fields.add({"optimizer.lr", kOutcome}, c.optimizer.lr, "peak learning rate", not_negative);
+  fields.add({"optimizer.betas", kOutcome}, c.optimizer.betas, "decay of the two moments");
+  fields.add({"optimizer.eps", kOutcome}, c.optimizer.eps, "added to the root of the second moment",
+             positive);
+  fields.add({"optimizer.weight_decay", kOutcome}, c.optimizer.weight_decay,
+             "decoupled weight decay (adamw)", not_negative);
+  fields.add({"optimizer.decay", kOutcome}, c.optimizer.decay, "which parameters decay",
+             {"matrices", "all"});
+  fields.add({"optimizer.clip", kOutcome}, c.optimizer.clip,
+             "largest global gradient norm; 0: no clipping", not_negative);
+  fields.add({"schedule.kind", kOutcome}, c.schedule.kind, "the learning rate after the warm-up",
              {"constant", "linear", "cosine"});
-  fields.add("schedule.warmup", c.schedule.warmup,
+  fields.add({"schedule.warmup", kOutcome}, c.schedule.warmup,
              "steps of linear warm-up, or below 1 a fraction of all steps", not_negative);
-  fields.add("schedule.start", c.schedule.start, "fraction of the peak at which the warm-up starts",
-             {.min = 0, .max = 1});
-  fields.add("schedule.final", c.schedule.final, "fraction of the peak at the end (linear, cosine)",
-             {.min = 0, .max = 1});
+  fields.add({"schedule.start", kOutcome}, c.schedule.start,
+             "fraction of the peak at which the warm-up starts", {.min = 0, .max = 1});
+  fields.add({"schedule.final", kOutcome}, c.schedule.final,
+             "fraction of the peak at the end (linear, cosine)", {.min = 0, .max = 1});
 }
 
+// Where and in how many pieces a step is computed decides how its sums are rounded.
 void describe_train(Fields& fields, RunConfig& c) {
+  using enum Decides;
   const Limits count{.min = 1}, or_zero{.min = 0};
-  fields.add("train.steps", c.train.steps, "optimizer steps; 0: from train.tokens", or_zero);
+  fields.add({"train.steps", kOutcome}, c.train.steps, "optimizer steps; 0: from train.tokens",
+             or_zero);
   fields.add(
-      "train.tokens", c.train.tokens,
+      {"train.tokens", kOutcome}, c.train.tokens,
       "tokens to train on, a number or an expression over N, the parameter count: \"22*N/100\"");
-  fields.add("train.batch", c.train.batch, "sequences per optimizer step, over all ranks", count);
-  fields.add("train.micro_batch", c.train.micro_batch,
+  fields.add({"train.batch", kOutcome}, c.train.batch,
+             "sequences per optimizer step, over all ranks", count);
+  fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,
              "sequences per forward pass; 0: the whole batch", or_zero);
-  fields.add("train.precision", c.train.precision, "of the compute; weights are kept in fp32",
-             {"fp32", "bf16"});
-  fields.add("train.device", c.train.device, "where to run", {"auto", "cpu", "cuda"});
-  fields.add("train.cuda_graph", c.train.cuda_graph, "capture the step as one CUDA graph",
-             {"auto", "on", "off"});
-  fields.add("train.deterministic", c.train.deterministic,
+  fields.add({"train.precision", kOutcome}, c.train.precision,
+             "of the compute; weights are kept in fp32", {"fp32", "bf16"});
+  fields.add({"train.device", kOutcome}, c.train.device, "where to run", {"auto", "cpu", "cuda"});
+  fields.add({"train.cuda_graph", kOutcome}, c.train.cuda_graph,
+             "capture the step as one CUDA graph", {"auto", "on", "off"});
+  fields.add({"train.deterministic", kOutcome}, c.train.deterministic,
              "bit-reproducible on CUDA too (the CPU always is)");
-  fields.add("train.threads", c.train.threads, "CPU threads; 0: all cores",
+  fields.add({"train.threads", kOutcome}, c.train.threads, "CPU threads; 0: all cores",
              Limits{.min = 0, .max = 1024});
   fields.add(
-      "self_guided.mode", c.self_guided.mode,
+      {"self_guided.mode", kOutcome}, c.self_guided.mode,
       "guide structured layers by dense ones; fixedflop repeats the guided steps' data at the "
       "end",
       {"none", "fixedstep", "fixedflop"});
-  fields.add("self_guided.ratio", c.self_guided.ratio, "guided part of the steps on fresh data",
-             {.min = 0, .max = 1, .open_min = true});
-  fields.add("self_guided.schedule", c.self_guided.schedule, "how the guide's share falls to 0",
-             {"cosine", "linear"});
-  fields.add("self_guided.reduce_flop", c.self_guided.reduce_flop,
+  fields.add({"self_guided.ratio", kOutcome}, c.self_guided.ratio,
+             "guided part of the steps on fresh data", {.min = 0, .max = 1, .open_min = true});
+  fields.add({"self_guided.schedule", kOutcome}, c.self_guided.schedule,
+             "how the guide's share falls to 0", {"cosine", "linear"});
+  fields.add({"self_guided.reduce_flop", kOutcome}, c.self_guided.reduce_flop,
              "compute the guides in a step with the probability of their share only");
-  fields.add("eval.every", c.eval.every, "steps between evaluations; 0: only at the end", or_zero);
-  fields.add("eval.batches", c.eval.batches,
+  fields.add({"eval.every", kNothing}, c.eval.every,
+             "steps between evaluations; 0: only at the end", or_zero);
+  fields.add({"eval.batches", kNothing}, c.eval.batches,
              "\"all\" of the validation split, or a number of batches");
-  fields.add("eval.samples", c.eval.samples, "texts to sample at every evaluation", or_zero);
-  fields.add("eval.sample_tokens", c.eval.sample_tokens, "length of a sample", count);
-  fields.add("eval.prompt", c.eval.prompt, "what a sample starts with");
-  fields.add("eval.temperature", c.eval.temperature, "of the samples; 0: the likeliest token",
+  fields.add({"eval.samples", kNothing}, c.eval.samples, "texts to sample at every evaluation",
              or_zero);
+  fields.add({"eval.sample_tokens", kNothing}, c.eval.sample_tokens, "length of a sample", count);
+  fields.add({"eval.prompt", kNothing}, c.eval.prompt, "what a sample starts with");
+  fields.add({"eval.temperature", kNothing}, c.eval.temperature,
+             "of the samples; 0: the likeliest token", or_zero);
   fields.add(
-      "decode.premerge", c.decode.premerge,
+      {"decode.premerge", kNothing}, c.decode.premerge,
       "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
       "always, never",
       {"auto", "on", "off"});
-  fields.add("checkpoint.every", c.checkpoint.every,
+  fields.add({"checkpoint.every", kNothing}, c.checkpoint.every,
              "steps between checkpoints; 0: only at the end", or_zero);
-  fields.add("checkpoint.keep", c.checkpoint.keep, "newest checkpoints to keep; 0: all", or_zero);
-  fields.add("checkpoint.permanent", c.checkpoint.permanent,
+  fields.add({"checkpoint.keep", kNothing}, c.checkpoint.keep, "newest checkpoints to keep; 0: all",
+             or_zero);
+  fields.add({"checkpoint.permanent", kNothing}, c.checkpoint.permanent,
              "steps whose checkpoints are made and always kept");
-  fields.add("log.every", c.log.every,
+  fields.add({"log.every", kNothing}, c.log.every,
              "steps between log points; the host reads nothing in between", count);
-}
-
-// The child of a table by its name, or of an array (the transform rules) by its index.
-json& child(json& node, const std::string& part, const std::string& key) {
-  if (!node.is_array()) return node[part];
-  size_t index = 0;
-  const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
-  if (error != std::errc() || end != part.data() + part.size() || index >= node.size()) {
-    fail_usage("can't set '{}': '{}' is no index of its {} entries, which count from 0", key, part,
-               node.size());
-  }
-  return node[index];
-}
-
-void merge(json& tree, const std::string& key, json value) {
-  json* node = &tree;
-  size_t begin = 0;
-  for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
-    node = &child(*node, key.substr(begin, dot - begin), key);
-    if (!node->is_object() && !node->is_array() && !node->is_null())
-      fail_usage("can't set '{}': '{}' is not a table", key, key.substr(0, dot));
-  }
-  child(*node, key.substr(begin), key) = std::move(value);
 }
 
 }  // namespace
 
 void describe(Fields& fields, RunConfig& c) {
-  fields.add("run.dir", c.run.dir, "folder that holds everything of the run");
-  fields.add("run.seed", c.run.seed,
+  using enum Decides;
+  fields.add({"run.dir", kNothing}, c.run.dir, "folder that holds everything of the run");
+  fields.add({"run.seed", kOutcome}, c.run.seed,
              "of initial weights, and of data order, dropout and noise where these have none of "
              "their own",
              {.min = 0});
-  fields.add("run.noise_seed", c.run.noise_seed, "of dropout and noise; -1: run.seed", {.min = -1});
+  fields.add({"run.noise_seed", kOutcome}, c.run.noise_seed, "of dropout and noise; -1: run.seed",
+             {.min = -1});
   describe(fields, c.data);
   describe(fields, c.model);
-  fields.add("init.from", c.init.from,
+  fields.add({"init.from", kOutcome}, c.init.from,
              "\"random\", a Hugging Face folder, a Hub id in the cache, or a run");
-  fields.add("init.adapter", c.init.adapter,
+  fields.add({"init.adapter", kOutcome}, c.init.adapter,
              "a folder with LoRA adapters as peft writes them, for the rules of the kind lora");
   describe_optimizer(fields, c);
   describe_train(fields, c);
-  fields.add_raw("transform", c.transform,
+  fields.add_raw({"transform", kFunction}, c.transform,
                  "ordered rules, see refract kinds and the page on transforms; or "
                  "transform.legacy = \"FILE\": a rule file of the published optical experiments");
-}
-
-void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
-  for (const std::string& text : overrides) {
-    auto [key, value] = parse_override(text);
-    merge(tree, key, std::move(value));
-  }
-}
-
-json read_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  json tree = read_toml(path);
-  merge_overrides(tree, overrides);
-  return tree;
-}
-
-json overrides_tree(const std::vector<std::string>& overrides) {
-  json tree = json::object();
-  merge_overrides(tree, overrides);
-  return tree;
-}
-
-bool sets_key(const json& tree, const std::string& key) {
-  std::string pointer = "/" + key;
-  std::replace(pointer.begin(), pointer.end(), '.', '/');
-  return tree.contains(json::json_pointer(pointer));
 }
 
 RunConfig make_run_config(const json& tree, const std::string& where,

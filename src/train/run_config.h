@@ -8,6 +8,7 @@
 
 #include "data/config.h"
 #include "model/config.h"
+#include "train/recipe.h"
 
 namespace refract {
 
@@ -85,18 +86,8 @@ struct RunConfig {
 
 void describe(Fields& fields, RunConfig& config);
 
-// A recipe as read: the file's tree with the overrides ("key=value") merged in.
-nlohmann::json read_recipe(const std::string& path, const std::vector<std::string>& overrides);
-// The overrides alone, as a tree.
-nlohmann::json overrides_tree(const std::vector<std::string>& overrides);
-// Sets the overrides in a tree; "transform.0.rank=4" reaches into the array of rules.
-void merge_overrides(nlohmann::json& tree, const std::vector<std::string>& overrides);
-
-// Whether the tree sets a dotted key itself.
-bool sets_key(const nlohmann::json& tree, const std::string& key);
-
-// Settings from a tree: defaults, then the model's preset or `base_model` (a checkpoint's), then
-// the tree's own keys. `where` names the source in errors.
+// Settings from a recipe's tree: defaults, then the model's preset or `base_model` (a
+// checkpoint's), then the tree's own keys. `where` names the source in errors.
 RunConfig make_run_config(const nlohmann::json& tree, const std::string& where,
                           const ModelConfig* base_model = nullptr);
 

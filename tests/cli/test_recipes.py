@@ -29,9 +29,21 @@ def named(paths):
     return [pytest.param(path, id=str(path.relative_to(RECIPES))) for path in paths]
 
 
-def pretrained(recipe):
+@pytest.fixture
+def whole(refract):
+    """A recipe with those it derives from, as the program prints it."""
+    return lambda recipe, *overrides: tomllib.loads(refract("inspect", recipe, "--toml", *overrides).stdout)
+
+
+def start_of(settings):
+    return settings.get("init", {}).get("from", "random")
+
+
+def pretrained(settings):
     """The configuration of the model that a recipe starts from; of an optical recipe from scratch, that of its size."""
-    start = tomllib.loads(recipe.read_text()).get("init", {}).get("from", recipe.stem)
+    start = start_of(settings)
+    if start == "random":
+        start = settings["model"]["preset"]
     if start == "openai-community/gpt2":
         return GPT2Config()
     if start == "runs/compactgpt":  # the connectivity study's
@@ -43,19 +55,19 @@ def pretrained(recipe):
 
 
 @pytest.fixture
-def inspect(refract_json, tmp_path):
+def inspect(refract_json, whole, tmp_path):
     """refract inspect RECIPE; what it starts from is a folder with the published configuration alone."""
 
     def call(recipe):
-        start = tomllib.loads(recipe.read_text()).get("init", {}).get("from", "random")
+        settings = whole(recipe)
         overrides = []
-        if start != "random":
-            config = pretrained(recipe).to_dict()
+        if start_of(settings) != "random":
+            config = pretrained(settings).to_dict()
             config["architectures"] = None
             (tmp_path / "start").mkdir()
             (tmp_path / "start" / "config.json").write_text(json.dumps(config))
             overrides = ["init.from=start"]
-        elif tomllib.loads(recipe.read_text())["data"].get("path", "").startswith("stories:"):
+        elif settings["data"].get("path", "").startswith("stories:"):
             overrides = ["data.path=stories:50KB"]  # for its characters
         return refract_json("inspect", recipe, *overrides)
 
@@ -85,8 +97,9 @@ def adapter_parameters(config, r=32):
 
 
 @pytest.mark.parametrize("recipe", named(OPTICAL))
-def test_optical_recipes_follow_the_publication(inspect, recipe):
-    config, figures = pretrained(recipe), inspect(recipe)
+def test_optical_recipes_follow_the_publication(inspect, whole, recipe):
+    settings = whole(recipe)
+    config, figures = pretrained(settings), inspect(recipe)
     layers, gpt2 = config.num_hidden_layers, isinstance(config, GPT2Config)
     lora = recipe.stem.endswith("-lora")
     adapters = adapter_parameters(config) if lora else 0
@@ -97,7 +110,6 @@ def test_optical_recipes_follow_the_publication(inspect, recipe):
     assert (linear["kind"], attention["kind"]) == ("lora" if lora else "optical", "optical")
     assert len(linear["modules"]) == (6 if gpt2 else 7) * layers and len(attention["modules"]) == layers
     assert rest["modules"] == []
-    settings = tomllib.loads(recipe.read_text())
     assert settings["schedule"]["kind"] == "linear" and settings["schedule"]["final"] == 0
     assert settings["optimizer"]["weight_decay"] == 0.01 and settings["train"]["batch"] == 16
     if not recipe.stem.endswith("-scratch"):
@@ -110,7 +122,50 @@ def test_every_size_has_its_three_recipes():
 
 
 @pytest.mark.parametrize("recipe", named([path for path in OPTICAL if not path.stem.endswith("-scratch")]))
-def test_absent_weights_are_one_clear_line(refract, recipe, tmp_path):
+def test_absent_weights_are_one_clear_line(refract, whole, recipe, tmp_path):
     (line,) = refract("train", recipe, code=1).stderr.splitlines()
-    assert "hf download" in line and tomllib.loads(recipe.read_text())["init"]["from"] in line
+    assert "hf download" in line and start_of(whole(recipe)) in line
     assert not (tmp_path / "runs").exists()
+
+
+DERIVED = [RECIPES / name for name in ("structured/m-wide-structured.toml", "structured/l-block-dense-32-guided.toml",
+                                       "optical/clm-400m-lora.toml", "lmc/across-media.toml")]
+
+
+@pytest.mark.parametrize("recipe", named(DERIVED))
+def test_inspect_prints_a_recipe_that_is_the_same_one(refract, whole, recipe, tmp_path):
+    text = refract("inspect", recipe, "--toml").stdout
+    (tmp_path / "whole.toml").write_text(text)
+    assert refract("inspect", "whole.toml", "--toml").stdout == text
+    settings, own = whole(recipe), tomllib.loads(recipe.read_text())
+    assert "base" in own and "base" not in settings and settings["run"] == {**own["run"], "seed": 1}
+    assert settings["optimizer"]["betas"] and settings["train"]["batch"]
+    assert whole(recipe, "run.seed=5")["run"]["seed"] == 5
+
+
+def test_inspect_refuses_to_print_what_is_not_a_recipe(refract, recipe):
+    assert "did you mean 'optimizer.lr'" in refract("inspect", recipe, "--toml", "optimizer.lrr=1", code=2).stderr
+    assert "not a recipe" in refract("inspect", "runs/demo", "--toml", code=2).stderr
+    assert "exclude" in refract("inspect", recipe, "--toml", "--json", code=2).stderr
+
+
+def test_every_command_reads_a_derived_recipe(refract, refract_json, recipe, tmp_path):
+    """Trained, it is the run of its base with its own keys over them; a sweep knows both for the same."""
+    (tmp_path / "derived.toml").write_text('base = "recipe.toml"\n[train]\nsteps = 4\n[run]\ndir = "derived"\n')
+    derived = refract_json("train", "derived.toml")
+    assert derived["loss"] == refract_json("train", recipe, "train.steps=4")["loss"]
+    written = (tmp_path / "derived/config.toml").read_text()
+    assert "base" not in tomllib.loads(written)
+    assert written == (tmp_path / "run/config.toml").read_text().replace('dir = "run"', 'dir = "derived"')
+    swept = ("--over", "optimizer.lr=1e-3", "--out", "sweep")
+    first = refract_json("sweep", "derived.toml", *swept)
+    assert refract_json("sweep", recipe, "train.steps=4", *swept)["runs"] == first["runs"]
+
+
+def test_a_bad_base_is_one_clear_line(refract, recipe, tmp_path):
+    (tmp_path / "derived.toml").write_text('base = "nowhere.toml"\n')
+    for command in ("train", "inspect", "connectivity"):
+        (line,) = refract(command, "derived.toml", code=2).stderr.splitlines()
+        assert "derived.toml: can't open its base 'nowhere.toml'" in line
+    (line,) = refract("train", recipe, "base=derived.toml", code=2).stderr.splitlines()
+    assert "base" in line

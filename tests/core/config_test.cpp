@@ -24,12 +24,13 @@ struct Settings {
 class FieldsTest : public ::testing::Test {
  protected:
   FieldsTest() {
-    fields.add("optimizer.lr", s.lr, "peak learning rate", {.min = 0, .open_min = true});
-    fields.add("train.steps", s.steps, "steps", {.min = 1, .max = 100});
-    fields.add("train.fast", s.fast, "speed");
-    fields.add("schedule.kind", s.kind, "shape", {"cosine", "linear"});
-    fields.add("eval.batches", s.batches, "how many");
-    fields.add("optimizer.betas", s.betas, "moments");
+    fields.add({"optimizer.lr", Decides::kOutcome}, s.lr, "peak learning rate",
+               {.min = 0, .open_min = true});
+    fields.add({"train.steps", Decides::kOutcome}, s.steps, "steps", {.min = 1, .max = 100});
+    fields.add({"train.fast", Decides::kOutcome}, s.fast, "speed");
+    fields.add({"schedule.kind", Decides::kOutcome}, s.kind, "shape", {"cosine", "linear"});
+    fields.add({"eval.batches", Decides::kNothing}, s.batches, "how many");
+    fields.add({"optimizer.betas", Decides::kFunction}, s.betas, "moments");
   }
   // The message of the error that setting a key raises.
   std::string complaint(const std::string& key, const nlohmann::json& value) {
@@ -76,6 +77,32 @@ TEST_F(FieldsTest, WrittenTomlReadsBackEqual) {
   fields.set("eval.batches", "back\\slash 'and' \"quotes\"", "t");
   const nlohmann::json tree = fields.to_json();
   EXPECT_EQ(parse_toml(to_toml(tree), "t"), tree);
+}
+
+TEST_F(FieldsTest, EverySettingSaysWhatItDecides) {
+  EXPECT_EQ(fields.find("eval.batches")->decides, Decides::kNothing);
+  EXPECT_EQ(fields.find("optimizer.lr")->decides, Decides::kOutcome);
+  int64_t rank = 4;  // of a kind: a part of [[transform]]
+  fields.add("rank", rank, "inner width");
+  EXPECT_EQ(fields.find("rank")->decides, Decides::kFunction);
+}
+
+TEST_F(FieldsTest, ATreeIsCutToWhatDecides) {
+  const nlohmann::json tree = {
+      {"optimizer", {{"lr", 1}, {"betas", {0.5, 0.75}}}},
+      {"eval", {{"batches", "all"}}},
+      {"train", {{"steps", 3}, {"unknown", true}}},
+      {"other", "stays"},
+      {"schedule", {{"kind", "linear"}}},
+  };
+  EXPECT_EQ(fields.deciding(tree, Decides::kNothing), tree);
+  nlohmann::json outcome = tree;
+  outcome.erase("eval");  // nothing else was in it
+  EXPECT_EQ(fields.deciding(tree, Decides::kOutcome), outcome);
+  EXPECT_EQ(fields.deciding(tree, Decides::kFunction),
+            nlohmann::json({{"optimizer", {{"betas", {0.5, 0.75}}}},
+                            {"train", {{"unknown", true}}},
+                            {"other", "stays"}}));
 }
 
 TEST_F(FieldsTest, HelpNamesEveryKey) {

@@ -204,6 +204,21 @@ def test_mistakes_are_named_before_anything_changes(rules, words):
     assert all(type(module) is torch.nn.Linear for name, module in model.named_modules() if name.endswith("_proj"))
 
 
+def test_a_recipe_may_have_its_rules_from_its_base(tmp_path):
+    from refract.rules import Rules
+
+    write_rules(tmp_path / "rules.toml", [LINEAR])
+    (tmp_path / "derived.toml").write_text('base = "rules.toml"\n[run]\nseed = 1\n')
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/outside.toml").write_text('base = "../rules.toml"\n')
+    (tmp_path / "circle.toml").write_text('base = "circle.toml"\n')
+    (expected,), (found,) = Rules([LINEAR]).rules, Rules(tmp_path / "derived.toml").rules
+    assert found == expected
+    for name in ("below/outside.toml", "circle.toml"):
+        with pytest.raises(package.RuleError, match="its base"):
+            Rules(tmp_path / name)
+
+
 def test_what_gpt2_fuses_takes_one_rule():
     with pytest.raises(package.RuleError, match="one matrix"):
         package.apply_rules(make_gpt2(), [{"match": ".*q_proj", "kind": "optical"}])

@@ -1,10 +1,12 @@
-// Every recipe of recipes/structured/ as it would run, planned and not allocated.
+// Every recipe of recipes/: it is whole, and those of recipes/structured/ as they would run,
+// planned and not allocated.
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/toml.h"
 #include "train/run_config.h"
 #include "train/self_guided.h"
 #include "transforms/model_builder.h"
@@ -25,9 +27,9 @@ struct Planned {
   TransformedModel model;
 };
 
-std::vector<std::string> recipes() {
+std::vector<std::string> recipes(const std::string& folder = "recipes/structured") {
   std::vector<std::string> all;
-  for (const auto& entry : fs::directory_iterator("recipes/structured")) {
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     if (entry.path().extension() == ".toml") all.push_back(entry.path().string());
   }
   std::sort(all.begin(), all.end());
@@ -40,6 +42,36 @@ bool has(const std::string& text, const char* part) { return text.find(part) != 
 double share(const Planned& planned) {
   const PlanRow& row = planned.model.plan.at(0);
   return static_cast<double>(row.parameters) / static_cast<double>(row.dense_parameters);
+}
+
+nlohmann::json without_study(nlohmann::json tree) {
+  tree.erase("connectivity");  // not a run's
+  return tree;
+}
+
+TEST(Recipes, AreWholeWithTheirBases) {
+  const std::vector<std::string> all = recipes("recipes");
+  EXPECT_GT(all.size(), 70U);
+  for (const std::string& path : all) {
+    SCOPED_TRACE(path);
+    const nlohmann::json tree = read_recipe(path, {});
+    EXPECT_FALSE(tree.contains("base"));
+    const RunConfig config = make_run_config(without_study(tree), path);
+    EXPECT_EQ(fs::path(config.run.dir).filename(), fs::path(path).stem());
+    EXPECT_FALSE(config.train.steps == 0 && config.train.tokens.empty());
+  }
+}
+
+// As `refract inspect RECIPE --toml` prints it.
+TEST(Recipes, PrintedReadBackAsTheSame) {
+  for (const std::string& path : recipes("recipes")) {
+    SCOPED_TRACE(path);
+    const nlohmann::json tree = read_recipe(path, {});
+    const nlohmann::json again = parse_toml(to_toml(tree), path);
+    EXPECT_EQ(again, tree);
+    EXPECT_EQ(to_toml(make_run_config(without_study(again), path)),
+              to_toml(make_run_config(without_study(tree), path)));
+  }
 }
 
 TEST(StructuredRecipes, AllOfThemPlan) {

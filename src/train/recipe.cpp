@@ -1,0 +1,143 @@
+#include "train/recipe.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <utility>
+
+#include "core/config.h"
+#include "core/error.h"
+#include "core/toml.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// The recipes that one recipe is made of, each the base of the one before it.
+class Chain {
+ public:
+  explicit Chain(const fs::path& first) : names_{first.string()}, places_{place(first)} {
+    top_ = place(fs::absolute(first).parent_path());
+  }
+
+  // The base of the newest recipe, as a tree.
+  json read_base(const json& base);
+
+ private:
+  // Without symbolic links and "..", as far as the file exists.
+  static fs::path place(const fs::path& file) {
+    std::error_code ignored;
+    return fs::weakly_canonical(fs::absolute(file), ignored);
+  }
+  bool in_top(const fs::path& file) const {
+    return std::mismatch(top_.begin(), top_.end(), file.begin(), file.end()).first == top_.end();
+  }
+
+  std::vector<std::string> names_;  // as people wrote them
+  std::vector<fs::path> places_;
+  fs::path top_;  // the first one's folder
+};
+
+json Chain::read_base(const json& base) {
+  const std::string recipe = names_.back();
+  if (!base.is_string()) {
+    fail_usage("{}: base takes the path of a recipe, as text, not {}", recipe, to_toml_value(base));
+  }
+  const fs::path wanted = base.get<std::string>();
+  if (wanted.is_absolute()) {
+    fail_usage("{}: its base '{}' is an absolute path; write it relative to the recipe's folder",
+               recipe, wanted.string());
+  }
+  const std::string name = (fs::path(recipe).parent_path() / wanted).string();
+  std::error_code error;
+  const fs::path file = fs::canonical(name, error);
+  if (error) fail_usage("{}: can't open its base '{}': {}", recipe, name, error.message());
+  if (!in_top(file)) {
+    fail_usage("{}: its base '{}' lies outside of '{}', the folder of {}; move it there, or below",
+               recipe, name, top_.string(), names_.front());
+  }
+  const bool known = std::find(places_.begin(), places_.end(), file) != places_.end();
+  names_.push_back(name);
+  places_.push_back(file);
+  if (known) {
+    fail_usage("{}: its base '{}' derives from it: {}", recipe, name, fmt::join(names_, " -> "));
+  }
+  if (!fs::is_regular_file(file)) fail_usage("{}: its base '{}' is not a file", recipe, name);
+  try {
+    return read_toml(name);
+  } catch (const Error& complaint) {
+    throw Error(fmt::format("{}: its base is wrong: {}", recipe, complaint.what()),
+                ExitCode::kUsage);
+  }
+}
+
+json read_with_bases(const std::string& path) {
+  json tree = read_toml(path);
+  if (!tree.contains("base")) return tree;
+  Chain chain(path);
+  while (tree.contains("base")) {
+    const json name = tree.at("base");
+    tree.erase("base");
+    json base = chain.read_base(name);
+    base.merge_patch(tree);
+    tree = std::move(base);  // where the base has a base itself, that is the next one
+  }
+  return tree;
+}
+
+// The child of a table by its name, or of an array (the transform rules) by its index.
+json& child(json& node, const std::string& part, const std::string& key) {
+  if (!node.is_array()) return node[part];
+  size_t index = 0;
+  const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
+  if (error != std::errc() || end != part.data() + part.size() || index >= node.size()) {
+    fail_usage("can't set '{}': '{}' is no index of its {} entries, which count from 0", key, part,
+               node.size());
+  }
+  return node[index];
+}
+
+void merge(json& tree, const std::string& key, json value) {
+  json* node = &tree;
+  size_t begin = 0;
+  for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
+    node = &child(*node, key.substr(begin, dot - begin), key);
+    if (!node->is_object() && !node->is_array() && !node->is_null())
+      fail_usage("can't set '{}': '{}' is not a table", key, key.substr(0, dot));
+  }
+  child(*node, key.substr(begin), key) = std::move(value);
+}
+
+}  // namespace
+
+json read_recipe(const std::string& path, const std::vector<std::string>& overrides) {
+  json tree = read_with_bases(path);
+  merge_overrides(tree, overrides);
+  return tree;
+}
+
+json overrides_tree(const std::vector<std::string>& overrides) {
+  json tree = json::object();
+  merge_overrides(tree, overrides);
+  return tree;
+}
+
+void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
+  for (const std::string& text : overrides) {
+    auto [key, value] = parse_override(text);
+    if (key == "base") fail_usage("'{}': a base is named in a recipe, not by an override", text);
+    merge(tree, key, std::move(value));
+  }
+}
+
+bool sets_key(const json& tree, const std::string& key) {
+  std::string pointer = "/" + key;
+  std::replace(pointer.begin(), pointer.end(), '.', '/');
+  return tree.contains(json::json_pointer(pointer));
+}
+
+}  // namespace refract
