@@ -15,8 +15,8 @@
 #include "formats/checkpoint.h"
 #include "model/dense.h"
 #include "runs/session.h"
-#include "studies/connectivity_output.h"
-#include "studies/instability_runs.h"
+#include "studies/connectivity/connectivity_output.h"
+#include "studies/connectivity/instability_runs.h"
 
 namespace refract {
 namespace {

@@ -17,7 +17,7 @@
 #include "runs/session.h"
 #include "studies/alignment.h"
 #include "studies/choices.h"
-#include "studies/connectivity_config.h"
+#include "studies/connectivity/connectivity_config.h"
 #include "studies/path_output.h"
 #include "studies/plane_output.h"
 #include "train/batch_count.h"
