@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "cli/commands.h"
-#include "studies/connectivity_config.h"
+#include "studies/connectivity/connectivity_config.h"
 
 namespace {
 

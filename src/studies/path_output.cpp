@@ -60,6 +60,7 @@ json path_json(const PathResult& result) {
               {"dot", finite_or_null(result.geometry.dot)},
               {"norm_a", finite_or_null(result.geometry.norm_a)},
               {"norm_b", finite_or_null(result.geometry.norm_b)},
+              {"engine", result.engine},
               {"splits", json::object()}};
   for (size_t i = 0; i < result.splits.size(); ++i) {
     const PathSplit& split = result.splits[i];
@@ -82,6 +83,7 @@ json path_json(const PathResult& result) {
 PathResult path_from_json(const json& in) {
   PathResult result;
   result.alphas = in.at("alphas").get<std::vector<double>>();
+  result.engine = in.value("engine", "");
   result.geometry.norm_a = number(in.at("norm_a"));
   result.geometry.norm_b = number(in.at("norm_b"));
   result.geometry.distance = number(in.at("distance"));

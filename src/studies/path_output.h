@@ -24,16 +24,19 @@ struct PathResult {
   std::vector<double> alphas;  // weight of A
   std::vector<PathSplit> splits;
   Geometry geometry;
+  std::string engine;  // how the points between the ends were evaluated
+  double seconds = 0;  // that the evaluation took; no part of path_json()
 
   Barrier loss_barrier(size_t split) const { return barrier_of(alphas, splits[split].losses()); }
   Barrier error_barrier(size_t split) const { return barrier_of(alphas, splits[split].errors()); }
 };
 
-// {"alphas", "distance", "cosine", "norm_a", "norm_b", "splits": {name: {"tokens", "loss",
-// "perplexity", "error", "loss_barrier": {...}, "error_barrier": {...}}}}; what is not finite is
-// null.
+// {"alphas", "distance", "cosine", "norm_a", "norm_b", "engine", "splits": {name: {"tokens",
+// "loss", "perplexity", "error", "loss_barrier": {...}, "error_barrier": {...}}}}; what is not
+// finite is null.
 nlohmann::json path_json(const PathResult& result);
-// Reads what path_json() wrote; null numbers come back as NaN.
+// Reads what path_json() wrote; null numbers come back as NaN. Throws json::exception for anything
+// else.
 PathResult path_from_json(const nlohmann::json& json);
 
 nlohmann::json barrier_json(const Barrier& barrier);

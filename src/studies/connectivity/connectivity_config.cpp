@@ -1,4 +1,4 @@
-#include "studies/connectivity_config.h"
+#include "studies/connectivity/connectivity_config.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-#include "studies/sweep_plan.h"
+#include "studies/sweep/sweep_plan.h"
 
 #include <algorithm>
 #include <cctype>

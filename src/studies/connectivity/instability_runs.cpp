@@ -1,4 +1,4 @@
-#include "studies/instability_runs.h"
+#include "studies/connectivity/instability_runs.h"
 
 #include <ATen/Parallel.h>
 

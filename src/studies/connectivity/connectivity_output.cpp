@@ -1,4 +1,4 @@
-#include "studies/connectivity_output.h"
+#include "studies/connectivity/connectivity_output.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "studies/sweep_runner.h"
+#include "studies/sweep/sweep_runner.h"
 
 #include <fcntl.h>
 #include <signal.h>

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "runs/run_session.h"
-#include "studies/connectivity_config.h"
+#include "studies/connectivity/connectivity_config.h"
 
 namespace refract {
 
