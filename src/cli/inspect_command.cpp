@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/tokenize.h"
-#include "formats/checkpoint.h"
+#include "formats/model_path.h"
 #include "report/table.h"
 #include "runs/session.h"
 

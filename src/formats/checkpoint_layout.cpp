@@ -4,10 +4,12 @@
 #include <ATen/ops/cat.h>
 
 #include <map>
+#include <optional>
 #include <set>
+#include <string_view>
 
 #include "core/error.h"
-#include "formats/checkpoint.h"
+#include "formats/hf_config.h"
 
 namespace refract {
 namespace {

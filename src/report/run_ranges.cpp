@@ -6,7 +6,6 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "formats/checkpoint.h"
 #include "formats/safetensors.h"
 #include "report/run_record.h"
 

@@ -9,6 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "formats/checkpoint_layout.h"
+#include "formats/hf_config.h"
+#include "formats/load_weights.h"
 #include "support/scratch.h"
 #include "support/small_models.h"
 

@@ -13,6 +13,8 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "formats/safetensors_write.h"
+#include "formats/tensor_folder.h"
 #include "support/scratch.h"
 
 namespace refract {
