@@ -98,6 +98,9 @@ int64_t count_different(std::span<const ScalingPoint> points) {
   return std::unique(x.begin(), x.end(), same) - x.begin();
 }
 
+// The least number of points for a fit with intervals.
+int64_t least_points(bool with_offset) { return with_offset ? 4 : 3; }
+
 void check(std::span<const ScalingPoint> points, bool with_offset) {
   for (const ScalingPoint& p : points) {
     if (p.x > 0 && p.loss > 0 && std::isfinite(p.x) && std::isfinite(p.loss)) continue;
@@ -146,8 +149,6 @@ double student_t(double confidence, int64_t freedom) {
 double PowerLaw::operator()(double x) const {
   return e.value + a.value * std::pow(x / x0, -alpha.value);
 }
-
-int64_t least_points(bool with_offset) { return with_offset ? 4 : 3; }
 
 PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset, double confidence) {
   check(points, with_offset);

@@ -38,9 +38,6 @@ struct PowerLaw {
 PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset,
                        double confidence = 0.95);
 
-// The least number of points for a fit with intervals.
-int64_t least_points(bool with_offset);
-
 // How much steeper `a` is than `b`: the difference of their alphas with its interval (Welch's
 // degrees of freedom).
 Estimate difference_of_slopes(const PowerLaw& a, const PowerLaw& b, double confidence = 0.95);
