@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/decoder.h"
+#include "model/layer_plan.h"
 
 namespace refract {
 namespace {
