@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "model/config.h"
+#include "model/layer_plan.h"
 
 namespace refract {
 namespace {
@@ -11,12 +12,16 @@ namespace {
 constexpr double kFlopsPerMultiplication = 2;
 constexpr double kTrainingFactor = 3;  // forward 1, gradients of inputs 1, of weights 1
 
-int64_t kv_heads(const DecoderShape& s) {
-  return s.num_kv_heads > 0 ? s.num_kv_heads : s.num_heads;
-}
-
-int64_t head_dim(const DecoderShape& s) {
-  return s.head_dim > 0 ? s.head_dim : s.hidden_size / s.num_heads;
+// A dense layer of these dimensions. Its matrices are those that a decoder would have.
+LayerPlan dense_layer(const DecoderShape& s) {
+  ModelConfig config;
+  config.hidden_size = s.hidden_size;
+  config.intermediate_size = s.intermediate_size;
+  config.num_attention_heads = s.num_heads;
+  config.num_key_value_heads = s.num_kv_heads > 0 ? s.num_kv_heads : s.num_heads;
+  config.head_dim = s.head_dim > 0 ? s.head_dim : s.hidden_size / s.num_heads;
+  config.hidden_act = s.gated ? "swiglu" : "gelu";
+  return layer_plan(config, 0);
 }
 
 void check(const DecoderShape& s) {
@@ -50,7 +55,8 @@ double ffn_multiplications(const DecoderShape& s) {
 }
 
 double attention_multiplications(const DecoderShape& s) {
-  return sum_of_layers(s.attention_multiplications, dense_attention_multiplications(s), s);
+  const double dense = attention_multiplications_of(dense_layer(s));
+  return sum_of_layers(s.attention_multiplications, dense, s);
 }
 
 double head_multiplications(const DecoderShape& s) {
@@ -59,13 +65,16 @@ double head_multiplications(const DecoderShape& s) {
 
 }  // namespace
 
-double dense_ffn_multiplications(const DecoderShape& shape) {
-  return static_cast<double>((shape.gated ? 3 : 2) * shape.hidden_size * shape.intermediate_size);
+double ffn_multiplications_of(const LayerPlan& plan) {
+  return static_cast<double>(dense_multiplications(plan.up) + dense_multiplications(plan.down));
 }
 
-// q and o are [H D, C], k and v are [K D, C].
-double dense_attention_multiplications(const DecoderShape& s) {
-  return static_cast<double>(2 * (s.num_heads + kv_heads(s)) * head_dim(s) * s.hidden_size);
+double attention_multiplications_of(const LayerPlan& plan) {
+  return static_cast<double>(dense_multiplications(plan.qkv) + dense_multiplications(plan.output));
+}
+
+double dense_ffn_multiplications(const DecoderShape& shape) {
+  return ffn_multiplications_of(dense_layer(shape));
 }
 
 Flops Flops::operator+(const Flops& other) const {
@@ -82,7 +91,8 @@ Flops forward_flops_per_token(const DecoderShape& shape, AttentionCount attentio
   const auto layers = static_cast<double>(shape.num_layers);
   const auto context = static_cast<double>(shape.context);
   const double keys = attention == AttentionCount::kFull ? context : (context + 1) / 2;
-  const auto width = static_cast<double>(shape.num_heads * head_dim(shape));
+  const AttentionSpec core = dense_layer(shape).attention;
+  const auto width = static_cast<double>(core.num_heads * core.head_dim);
   Flops multiplications;
   multiplications.attention_projections = attention_multiplications(shape);
   multiplications.attention_products = layers * 2 * keys * width;

@@ -14,6 +14,7 @@
 
 namespace refract {
 
+struct LayerPlan;
 struct ModelConfig;
 
 struct DecoderShape {
@@ -41,11 +42,11 @@ struct DecoderShape {
   bool frozen_head = false;
 };
 
-// What a dense feed-forward multiplies per token and layer: C F for each of its two or three
-// matrices.
+// What a layer's dense feed-forward multiplies per token, and its q, k, v and o.
+double ffn_multiplications_of(const LayerPlan& plan);
+double attention_multiplications_of(const LayerPlan& plan);
+// The feed-forward's for a dense layer of these dimensions.
 double dense_ffn_multiplications(const DecoderShape& shape);
-// The same of q, k, v and o.
-double dense_attention_multiplications(const DecoderShape& shape);
 
 enum class AttentionCount {
   kFull,    // T keys for each query: the convention above

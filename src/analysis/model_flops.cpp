@@ -1,20 +1,29 @@
 #include "analysis/model_flops.h"
 
+#include <algorithm>
+
 #include "model/decoder.h"
+#include "model/layer_plan.h"
 
 namespace refract {
 namespace {
 
-bool in_ffn(const std::string& name) { return name.find(".mlp.") != std::string::npos; }
+bool in_ffn(const LayerPlan& layer, const std::string& name) {
+  return name.starts_with(layer.mlp + ".");
+}
 
 // What is left to adapters' training: every element of a matrix multiplies once per token.
-void count_frozen(const ParameterArena& arena, DecoderShape& shape) {
-  const char* head = shape.tied ? "model.embed_tokens.weight" : "lm_head.weight";
-  for (const Parameter& p : arena.parameters()) {
+void count_frozen(const Decoder& decoder, DecoderShape& shape) {
+  const ModelPlan& plan = decoder.plan();
+  for (const Parameter& p : decoder.arena().parameters()) {
     if (p.trainable || p.shape.size() < 2) continue;
-    if (p.name == head) shape.frozen_head = true;
-    if (!p.name.starts_with("model.layers.")) continue;
-    (in_ffn(p.name) ? shape.ffn_frozen_multiplications : shape.attention_frozen_multiplications) +=
+    if (p.name == head_of(plan).name) shape.frozen_head = true;
+    const auto layer = std::ranges::find_if(plan.layers, [&](const LayerPlan& candidate) {
+      return p.name.starts_with(candidate.name + ".");
+    });
+    if (layer == plan.layers.end()) continue;
+    const bool ffn = in_ffn(*layer, p.name);
+    (ffn ? shape.ffn_frozen_multiplications : shape.attention_frozen_multiplications) +=
         static_cast<double>(p.numel());
   }
 }
@@ -23,20 +32,22 @@ void count_frozen(const ParameterArena& arena, DecoderShape& shape) {
 
 DecoderShape shape_of(const Decoder& decoder, int64_t context) {
   DecoderShape shape = shape_of(decoder.config(), context);
-  const auto layers = static_cast<size_t>(shape.num_layers);
-  shape.ffn_multiplications.assign(layers, dense_ffn_multiplications(shape));
-  shape.attention_multiplications.assign(layers, dense_attention_multiplications(shape));
+  for (const LayerPlan& layer : decoder.plan().layers) {
+    shape.ffn_multiplications.push_back(ffn_multiplications_of(layer));
+    shape.attention_multiplications.push_back(attention_multiplications_of(layer));
+  }
   for (const TransformedLayer& transformed : decoder.transformed()) {
     const LinearSpec& spec = transformed.spec;
-    const bool ffn = in_ffn(spec.name);
+    const auto index = static_cast<size_t>(spec.layer);
+    const bool ffn = in_ffn(decoder.plan().layers[index], spec.name);
     const auto dense = static_cast<double>(spec.in_features * spec.out_features);
     const auto own = static_cast<double>(transformed.layer->multiplications());
     auto& counts = ffn ? shape.ffn_multiplications : shape.attention_multiplications;
-    if (own > 0) counts[static_cast<size_t>(spec.layer)] += own - dense;
+    if (own > 0) counts[index] += own - dense;
     (ffn ? shape.ffn_guide_multiplications : shape.attention_guide_multiplications) +=
         static_cast<double>(transformed.layer->guide_multiplications());
   }
-  count_frozen(decoder.arena(), shape);
+  count_frozen(decoder, shape);
   return shape;
 }
 

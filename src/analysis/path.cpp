@@ -5,11 +5,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "model/batched_decoder.h"
+#include "model/layer_plan.h"
 #include "model/prefix_tree.h"
 
 namespace refract {
@@ -32,10 +34,13 @@ constexpr int64_t kWarmUpTokens = 16384;  // a batch of evaluate()
 constexpr int64_t kMostSequences = 32768;
 
 // Bytes that live at once for a token of one model: the widest layer's input, output and residual.
-int64_t bytes_per_token(const ModelConfig& c) {
-  const int64_t up = (c.gated() ? 2 : 1) * c.intermediate_size;
-  const int64_t qkv = c.attention_width() + 2 * c.key_value_width();
-  return 4 * (4 * c.hidden_size + std::max(up + c.intermediate_size, 2 * qkv));
+int64_t bytes_per_token(const ModelPlan& plan) {
+  int64_t widest = 0;
+  for (const LayerPlan& layer : plan.layers) {
+    const int64_t ffn = output_width(layer.up) + layer.down.members[0].in_features;
+    widest = std::max({widest, ffn, 2 * output_width(layer.qkv)});
+  }
+  return 4 * (4 * plan.tokens.width + widest);
 }
 
 // The predicted part of a stream, cut as evaluate() cuts it.
@@ -130,7 +135,7 @@ size_t PointEvaluator::points_together() const {
 int64_t PointEvaluator::windows_together(int64_t models) const {
   const int64_t activations =
       model_.device().is_cuda() ? kActivationBytesCuda : kActivationBytesCpu;
-  const int64_t fit = activations / (models * options_.context * bytes_per_token(model_.config()));
+  const int64_t fit = activations / (models * options_.context * bytes_per_token(model_.plan()));
   return std::max<int64_t>(1, std::min(fit, kMostSequences / models));
 }
 

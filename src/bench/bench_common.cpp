@@ -13,7 +13,8 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/random.h"
-#include "formats/checkpoint.h"
+#include "formats/load_weights.h"
+#include "formats/model_path.h"
 #include "ops/common/cuda_runtime.h"
 #include "report/table.h"
 

@@ -6,6 +6,7 @@
 #include "data/source_paths.h"
 #include "formats/checkpoint.h"
 #include "formats/hf_config.h"
+#include "formats/model_path.h"
 #include "runs/session.h"
 #include "transforms/peft.h"
 

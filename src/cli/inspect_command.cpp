@@ -6,7 +6,7 @@
 #include "core/progress.h"
 #include "core/toml.h"
 #include "data/tokenize.h"
-#include "formats/checkpoint.h"
+#include "formats/model_path.h"
 #include "report/table.h"
 #include "runs/session.h"
 

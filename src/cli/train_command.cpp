@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
-#include "formats/checkpoint.h"
+#include "formats/load_weights.h"
 #include "report/run_report.h"
 #include "runs/reporter.h"
 #include "runs/run_session.h"

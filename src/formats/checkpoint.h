@@ -1,45 +1,25 @@
-// A decoder's weights in a folder: Hugging Face's GPT-2 or Llama layout, or our own names
-// ("refract").
+// A model folder: a decoder's weights in Hugging Face's GPT-2 or Llama layout or under our own
+// names
+// ("refract"), with its configuration. load_weights.h reads the weights into a decoder.
 #pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "formats/checkpoint_layout.h"
 #include "formats/hf_config.h"
-#include "formats/safetensors.h"
+#include "formats/safetensors_write.h"
+#include "formats/tensor_folder.h"
 #include "model/decoder.h"
 
 namespace refract {
 
 // Persistent buffers of a model whose weights are in a Hugging Face layout.
 inline constexpr const char* kBufferFile = "buffers.safetensors";
-
-// What a tensor of a checkpoint is made from: parameters by our names, stacked on dimension 0, then
-// transposed where the layout stores [in, out] (GPT-2's Conv1D).
-struct StoredTensor {
-  std::string name;                // in the file
-  std::vector<std::string> parts;  // ours
-  bool transposed = false;
-};
-
-// The tensors of a checkpoint in `format`, in its order: "gpt2" or "llama" need a decoder for which
-// why_not returns nothing; "refract" holds every parameter under its own name.
-std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
-                                            bool merge = false);
-
-// Why Hugging Face's `format` can't hold this decoder: a setting it has no word for, or a parameter
-// of a layer that is not standard. Empty if it can. With `merge` transformed layers count as their
-// merged dense weights.
-std::string why_not(const Decoder& decoder, const std::string& format, bool merge = false);
-
-// The tensors of a checkpoint with what `read` returns for each parameter (its value, its
-// gradient).
-std::vector<TensorSource> checkpoint_tensors(
-    const Decoder& decoder, const std::string& format, at::ScalarType dtype,
-    const std::function<at::Tensor(const Parameter*)>& read, bool merge = false);
 
 struct SaveOptions {
   at::ScalarType dtype = at::kFloat;  // of the file; bf16 halves it
@@ -90,27 +70,5 @@ class CheckpointReader {
   TensorFolder tensors_;
   std::map<std::string, Entry> entries_;
 };
-
-// Reads every parameter of the decoder (converted to the master dtype) and the buffers that the
-// folder holds. Missing, unexpected and mis-shaped tensors are one Error that lists the first few.
-// The decoder must be allocated.
-void load_weights(Decoder& decoder, const std::filesystem::path& folder);
-
-// How well a layer stands for the dense weight it started from.
-struct TakenOver {
-  std::string name, kind;
-  double relative_error = 0;  // |W' - W| / |W|, Frobenius norm
-};
-
-// The same for a run that starts from the folder: a transformed layer whose parameters the folder
-// lacks takes over the dense "<name>.weight" that it holds instead (LinearLayer::take_over).
-// Parameters of the layer that this leaves alone (an adapter's) keep their values, so initialize()
-// comes first.
-std::vector<TakenOver> start_from_weights(Decoder& decoder, const std::filesystem::path& folder);
-
-// Where the model that `spec` names lies: an existing model folder; of a run folder its newest
-// complete checkpoint
-// (<run>/checkpoints/step-*); a Hub id "org/name" or "org/name@revision" in the Hugging Face cache.
-std::filesystem::path resolve_model_path(const std::string& spec);
 
 }  // namespace refract

@@ -4,10 +4,13 @@
 #include <ATen/ops/cat.h>
 
 #include <map>
+#include <optional>
 #include <set>
+#include <string_view>
 
 #include "core/error.h"
-#include "formats/checkpoint.h"
+#include "formats/hf_config.h"
+#include "model/layer_plan.h"
 
 namespace refract {
 namespace {
@@ -23,56 +26,58 @@ constexpr LayerName kLayerNames[] = {
     {"mlp.down_proj", "mlp.c_proj", true},
 };
 
-std::vector<StoredTensor> gpt2_layout(const ModelConfig& c) {
-  std::vector<StoredTensor> all = {{"transformer.wte.weight", {"model.embed_tokens.weight"}},
+std::vector<StoredTensor> gpt2_layout(const ModelPlan& plan) {
+  std::vector<StoredTensor> all = {{"transformer.wte.weight", {plan.tokens.name}},
                                    {"transformer.wpe.weight", {"model.embed_positions.weight"}}};
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    const std::string ours = fmt::format("model.layers.{}.", i),
-                      theirs = fmt::format("transformer.h.{}.", i);
+  for (size_t i = 0; i < plan.layers.size(); ++i) {
+    const LayerPlan& layer = plan.layers[i];
+    const std::string theirs = fmt::format("transformer.h.{}.", i);
     for (const char* kind : {"weight", "bias"}) {
       StoredTensor fused{theirs + "attn.c_attn." + kind, {}, kind == std::string("weight")};
-      for (char projection : {'q', 'k', 'v'}) {
-        fused.parts.push_back(fmt::format("{}self_attn.{}_proj.{}", ours, projection, kind));
-      }
+      for (const LinearSpec& member : layer.qkv.members)
+        fused.parts.push_back(fmt::format("{}.{}", member.name, kind));
       all.push_back(fused);
       for (const LayerName& name : kLayerNames) {
         all.push_back({fmt::format("{}{}.{}", theirs, name.gpt2, kind),
-                       {fmt::format("{}{}.{}", ours, name.ours, kind)},
+                       {fmt::format("{}.{}.{}", layer.name, name.ours, kind)},
                        name.conv1d && fused.transposed});
       }
     }
   }
-  all.push_back({"transformer.ln_f.weight", {"model.norm.weight"}});
-  all.push_back({"transformer.ln_f.bias", {"model.norm.bias"}});
-  if (!c.tie_word_embeddings) all.push_back({"lm_head.weight", {"lm_head.weight"}});
+  for (const char* kind : {"weight", "bias"})
+    all.push_back({fmt::format("transformer.ln_f.{}", kind),
+                   {fmt::format("{}.{}", plan.final_norm.name, kind)}});
+  if (plan.head) all.push_back({plan.head->name, {plan.head->name}});
   return all;
 }
 
-std::vector<StoredTensor> llama_layout(const ModelConfig& c) {
-  std::vector<std::string> names = {"model.embed_tokens.weight"};
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    const std::string layer = fmt::format("model.layers.{}.", i);
-    names.push_back(layer + "input_layernorm.weight");
-    for (const char* projection : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
-      names.push_back(layer + "self_attn." + projection + ".weight");
-      if (c.attention_bias) names.push_back(layer + "self_attn." + projection + ".bias");
+// Our names are Llama's.
+std::vector<StoredTensor> llama_layout(const ModelPlan& plan) {
+  std::vector<std::string> names = {plan.tokens.name};
+  const auto add_linear = [&](const ProjectionSpec& group) {
+    for (const LinearSpec& member : group.members) {
+      names.push_back(member.name + ".weight");
+      if (member.bias) names.push_back(member.name + ".bias");
     }
-    names.push_back(layer + "post_attention_layernorm.weight");
-    for (const char* projection : {"gate_proj", "up_proj", "down_proj"}) {
-      names.push_back(layer + "mlp." + projection + ".weight");
-      if (c.mlp_bias) names.push_back(layer + "mlp." + projection + ".bias");
-    }
+  };
+  for (const LayerPlan& layer : plan.layers) {
+    names.push_back(layer.input_norm.name + ".weight");
+    add_linear(layer.qkv);
+    add_linear(layer.output);
+    names.push_back(layer.post_attention_norm.name + ".weight");
+    add_linear(layer.up);
+    add_linear(layer.down);
   }
-  names.emplace_back("model.norm.weight");
-  if (!c.tie_word_embeddings) names.emplace_back("lm_head.weight");
+  names.push_back(plan.final_norm.name + ".weight");
+  if (plan.head) names.push_back(plan.head->name);
   std::vector<StoredTensor> all;
   for (const std::string& name : names) all.push_back({name, {name}});
   return all;
 }
 
-std::vector<StoredTensor> hf_layout(const ModelConfig& config, const std::string& format) {
-  if (format == "gpt2") return gpt2_layout(config);
-  if (format == "llama") return llama_layout(config);
+std::vector<StoredTensor> hf_layout(const Decoder& decoder, const std::string& format) {
+  if (format == "gpt2") return gpt2_layout(decoder.plan());
+  if (format == "llama") return llama_layout(decoder.plan());
   fail_usage("a model can't be saved as \"{}\"; there are: auto, gpt2, llama, refract", format);
 }
 
@@ -165,7 +170,7 @@ std::string why_not(const Decoder& decoder, const std::string& format, bool merg
   std::set<std::string> present;
   const Contents contents = contents_of(decoder, merge);
   for (const auto& [name, tensor] : contents) present.insert(name);
-  for (const StoredTensor& tensor : hf_layout(decoder.config(), format)) {
+  for (const StoredTensor& tensor : hf_layout(decoder, format)) {
     for (const std::string& part : tensor.parts) {
       if (present.erase(part) == 0) return fmt::format("it has no dense '{}'", part);
     }
@@ -184,7 +189,7 @@ std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::s
       all.push_back({parameter.name, {parameter.name}});
     return all;
   }
-  std::vector<StoredTensor> all = hf_layout(decoder.config(), format);
+  std::vector<StoredTensor> all = hf_layout(decoder, format);
   if (const std::string reason = why_not(decoder, format, merge); !reason.empty()) {
     fail("the model can't be saved in Hugging Face's {} format: {}", format, reason);
   }

@@ -1,10 +1,40 @@
-// How the names in a checkpoint file translate to ours; the reverse of checkpoint_layout().
+// Which tensors a checkpoint file of each format holds, and how their names translate to ours.
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "formats/safetensors_write.h"
+#include "model/decoder.h"
+
 namespace refract {
+
+// What a tensor of a checkpoint is made from: parameters by our names, stacked on dimension 0, then
+// transposed where the layout stores [in, out] (GPT-2's Conv1D).
+struct StoredTensor {
+  std::string name;                // in the file
+  std::vector<std::string> parts;  // ours
+  bool transposed = false;
+};
+
+// The tensors of a checkpoint in `format`, in its order: "gpt2" or "llama" need a decoder for which
+// why_not returns nothing; "refract" holds every parameter under its own name.
+std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
+                                            bool merge = false);
+
+// Why Hugging Face's `format` can't hold this decoder: a setting it has no word for, or a parameter
+// of a layer that is not standard. Empty if it can. With `merge` transformed layers count as their
+// merged dense weights.
+std::string why_not(const Decoder& decoder, const std::string& format, bool merge = false);
+
+// The tensors of a checkpoint with what `read` returns for each parameter (its value, its
+// gradient).
+std::vector<TensorSource> checkpoint_tensors(
+    const Decoder& decoder, const std::string& format, at::ScalarType dtype,
+    const std::function<at::Tensor(const Parameter*)>& read, bool merge = false);
 
 // One of our parameters as a part of a stored tensor: rows [part / parts, (part + 1) / parts) after
 // transposing.
@@ -14,8 +44,9 @@ struct StoredName {
   int64_t part = 0, parts = 1;
 };
 
-// Our parameters in the stored tensor of a "gpt2", "llama" or "refract" file. None: the tensor
-// means nothing to us and is ignored. A name that is not known comes back unchanged.
+// The reverse of checkpoint_layout(): our parameters in the stored tensor of a "gpt2", "llama" or
+// "refract" file. None: the tensor means nothing to us and is ignored. A name that is not known
+// comes back unchanged.
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored);
 
 }  // namespace refract

@@ -1,15 +1,20 @@
 #include "formats/hf_config.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "model/layer_plan.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+
+// What LayerPlan::extras may hold in either family.
+const std::set<std::string> kKnownExtras = {};
 
 // Typed access to the keys of one object; every complaint names the file, the key and its value.
 class Keys {
@@ -245,7 +250,10 @@ std::vector<std::string> against_llama(const ModelConfig& c) {
 }  // namespace
 
 HfFamily hf_family(const ModelConfig& config) {
-  const std::vector<std::string> gpt2 = against_gpt2(config), llama = against_llama(config);
+  std::vector<std::string> gpt2 = against_gpt2(config), llama = against_llama(config);
+  const std::vector<std::string> extras = unknown_extras(model_plan(config), kKnownExtras);
+  gpt2.insert(gpt2.end(), extras.begin(), extras.end());
+  llama.insert(llama.end(), extras.begin(), extras.end());
   if (gpt2.empty()) return {"gpt2", ""};
   if (llama.empty()) return {"llama", ""};
   return {"", fmt::format("Hugging Face's GPT-2 has no {}; its Llama has no {}",

@@ -1,8 +1,8 @@
-// Reading a folder's weights into a decoder.
-#include <map>
+#include "formats/load_weights.h"
 
 #include "core/error.h"
 #include "formats/checkpoint.h"
+#include "formats/safetensors.h"
 
 namespace refract {
 namespace {

@@ -1,9 +1,12 @@
-// From what a user calls a model to the folder that holds it.
+#include "formats/model_path.h"
+
+#include <cctype>
+#include <cstdint>
 #include <cstdlib>
+#include <optional>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "formats/checkpoint.h"
 
 namespace refract {
 namespace {

@@ -7,10 +7,8 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,56 +60,6 @@ class SafetensorsFile {
   std::map<std::string, size_t, std::less<>> index_;
   std::map<std::string, std::string> metadata_;
   uint64_t data_begin_ = 0;
-};
-
-// A tensor to be written: its description, and how to get it when its turn comes, so that
-// conversions and copies from a device exist one at a time.
-struct TensorSource {
-  std::string name;
-  at::ScalarType dtype = at::kFloat;
-  std::vector<int64_t> shape;
-  std::function<at::Tensor()>
-      make;  // any device and layout, of `shape`; converted to `dtype` on writing
-
-  uint64_t bytes() const;
-};
-TensorSource source_of(std::string name, const at::Tensor& tensor);
-
-using Metadata = std::map<std::string, std::string>;
-
-// Writes `path` atomically (beside its name, synced, renamed). Bytes depend on the tensors alone,
-// not on their order: they are sorted by type and name, as the reference library does.
-// Fails with one line when the disk is full or a write fails, and leaves nothing behind.
-void write_safetensors(const std::filesystem::path& path, std::vector<TensorSource> tensors,
-                       const Metadata& metadata = {{"format", "pt"}});
-
-inline constexpr uint64_t kDefaultShardBytes = 5'000'000'000;
-
-// Writes <folder>/model.safetensors, or, above `max_shard_bytes`, model-0000i-of-0000n.safetensors
-// and model.safetensors.index.json; then removes the files of an earlier save that are no part of
-// this one. Tensors fill shards in the order given.
-void save_tensors(const std::filesystem::path& folder, const std::vector<TensorSource>& tensors,
-                  uint64_t max_shard_bytes = kDefaultShardBytes);
-
-// The tensors of a folder: of model.safetensors, or of the shards that model.safetensors.index.json
-// names.
-class TensorFolder {
- public:
-  explicit TensorFolder(const std::filesystem::path& folder);
-
-  std::vector<const TensorInfo*> tensors() const;
-  const TensorInfo* find(std::string_view name) const;
-  at::Tensor tensor(std::string_view name) const;  // as SafetensorsFile::tensor
-  void release(std::string_view name) const;
-  const std::filesystem::path& file_of(std::string_view name) const;
-
- private:
-  void open_index(const std::filesystem::path& path);
-  const SafetensorsFile& holder(std::string_view name) const;
-
-  std::filesystem::path folder_;
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, size_t, std::less<>> where_;  // tensor -> file
 };
 
 }  // namespace refract

@@ -1,3 +1,5 @@
+#include "formats/safetensors_write.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -8,6 +10,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "formats/safetensors.h"
 
 namespace refract {

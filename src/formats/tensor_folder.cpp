@@ -1,7 +1,9 @@
+#include "formats/tensor_folder.h"
+
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "formats/safetensors.h"
+#include "core/files.h"
 
 namespace refract {
 namespace fs = std::filesystem;

@@ -8,11 +8,14 @@
 #include <vector>
 
 #include "model/decoder.h"
+#include "model/layer_plan.h"
 #include "model/prefix_tree.h"
 
 namespace refract {
 
-// Why a model's forward pass is not the plain one that BatchedDecoder repeats; empty if it is.
+// Why a model's forward pass is not the plain one that BatchedDecoder repeats; empty if it is. An
+// extra of its plan that BatchedDecoder does not know is a reason, and so is a parameter that it
+// does not read.
 std::string why_not_batched(Decoder& model);
 
 // How a model of fp32 is computed.
@@ -49,19 +52,19 @@ class BatchedDecoder {
     bool split = false;
   };
   struct Layer {
+    const LayerPlan* plan = nullptr;  // the model's
     Linear qkv, output, up, down;
-    double scale = 1;  // of the attention's scores
   };
-  using Names = std::vector<std::string>;
 
   at::Tensor value(const std::string& name) const;  // [A, ...], undefined where there is none
-  Linear linear(const Names& modules) const;        // side by side
-  Linear folded(const Names& modules, const std::string& norm) const;
+  Linear linear(const ProjectionSpec& spec) const;  // side by side
+  Linear folded(const ProjectionSpec& spec, const NormPlan& norm) const;
   Linear to_compute(Linear linear) const;
   // x as it is, or split already where the layer is.
   static at::Tensor apply(const Linear& linear, const at::Tensor& x, bool gelu = false);
   // stream += branch (where there is one); what the norm makes of it, split for a split consumer.
-  at::Tensor normed(const at::Tensor& branch, at::Tensor& stream, bool split) const;
+  at::Tensor normed(const NormPlan& plan, const at::Tensor& branch, at::Tensor& stream,
+                    bool split) const;
   at::Tensor final_normed(const at::Tensor& branch, const at::Tensor& stream) const;
   at::Tensor embed(const at::Tensor& tokens_NT) const;  // [A, N * T, C]
   at::Tensor embed(const PrefixTree& tree) const;       // [A, nodes, C]
@@ -75,7 +78,7 @@ class BatchedDecoder {
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
 
   Decoder& model_;
-  const ModelConfig& config_;
+  const ModelPlan& plan_;
   at::Tensor parameters_;  // only while the constructor runs
   int64_t models_;
   at::ScalarType dtype_;  // of weights, where they are not split, and activations

@@ -5,7 +5,9 @@
 #include <ATen/ops/linear.h>
 
 #include <algorithm>
-#include <cmath>
+#include <optional>
+#include <string>
+#include <tuple>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -26,12 +28,45 @@ namespace {
 // costs.
 constexpr int64_t kPadVocabularyFrom = 1024;
 
-Norm declare_norm(ParameterArena& arena, const ModelConfig& config, const std::string& name) {
+Parameter* declare_table(ParameterArena& arena, const TablePlan& plan, int64_t pad_rows_to = 1) {
+  return arena.declare({plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std)},
+                       pad_rows_to);
+}
+
+Norm declare_norm(ParameterArena& arena, const NormPlan& plan) {
   Norm norm;
-  norm.weight = arena.declare({name + ".weight", {config.hidden_size}, Init::ones()});
-  if (!config.rms())
-    norm.bias = arena.declare({name + ".bias", {config.hidden_size}, Init::zeros()});
+  norm.weight = arena.declare({plan.name + ".weight", {plan.width}, Init::ones()});
+  if (!plan.rms) norm.bias = arena.declare({plan.name + ".bias", {plan.width}, Init::zeros()});
+  norm.eps = plan.eps;
+  norm.rms = plan.rms;
   return norm;
+}
+
+void take_leaves(ParameterArena& arena, Norm& norm) {
+  norm.weight_leaf = arena.leaf(norm.weight);
+  if (norm.bias) norm.bias_leaf = arena.leaf(norm.bias);
+}
+
+std::optional<at::Tensor> maybe(const at::Tensor& t) {
+  return t.defined() ? std::optional(t) : std::nullopt;
+}
+
+at::Tensor normalized(const at::Tensor& x, const Norm& by) {
+  return norm(x, by.weight_leaf, maybe(by.bias_leaf), by.eps, by.rms);
+}
+
+// (normalized sum, sum): the residual add rides in the normalization that follows it, so each block
+// hands on its branch unadded.
+std::tuple<at::Tensor, at::Tensor> add_and_normalize(const at::Tensor& stream,
+                                                     const at::Tensor& branch, const Norm& by) {
+  return add_norm(branch, stream, by.weight_leaf, maybe(by.bias_leaf), by.eps, by.rms);
+}
+
+at::Tensor dropped(const ForwardContext& context, const at::Tensor& x, double probability,
+                   const std::string& name) {
+  if (!context.training || probability == 0) return x;
+  return dropout(x, probability, static_cast<int64_t>(context.seed),
+                 static_cast<int64_t>(stream_id("dropout:" + name)), element_clock(context, x));
 }
 
 // A smaller head is bound by memory, and splitting its operands costs more than it saves.
@@ -52,97 +87,69 @@ Decoder::Loss split_loss(const at::Tensor& states, const at::Tensor& head,
   return {loss.loss_sum.squeeze(0), loss.num_correct.squeeze(0)};
 }
 
-Activation activation_of(const ModelConfig& config) {
-  if (config.gated()) return Activation::kSwiglu;
-  return config.hidden_act == "gelu" ? Activation::kGelu : Activation::kGeluTanh;
-}
-
 }  // namespace
 
 class DecoderLayer {
  public:
-  DecoderLayer(const ModelConfig& config, const LayerFactory& factory, Build build, int64_t index);
+  // The plan must outlive the layer.
+  DecoderLayer(const LayerPlan& plan, const LayerFactory& factory, Build build);
 
+  void take_leaves(ParameterArena& arena);
   at::Tensor attention(const ForwardContext& context, const at::Tensor& x,
                        const Positions& positions);
   at::Tensor mlp(const ForwardContext& context, const at::Tensor& x);
   bool follows_lengths() const { return core_->follows_lengths(); }
 
+  const LayerPlan& plan;
   Norm input_norm, post_attention_norm;
-  const std::string name;
 
  private:
-  AttentionSpec spec_;
   std::unique_ptr<Projections> qkv_, output_, up_, down_;
   std::unique_ptr<AttentionCore> core_;
 };
 
-DecoderLayer::DecoderLayer(const ModelConfig& c, const LayerFactory& factory, Build build,
-                           int64_t index)
-    : name(fmt::format("model.layers.{}", index)) {
-  const std::string attn = name + ".self_attn", mlp = name + ".mlp";
-  const int64_t C = c.hidden_size, F = c.intermediate_size;
-  const double std = c.initializer_range;
-  const double residual_std = c.scaled_residual_init
-                                  ? std / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers))
-                                  : std;
-  input_norm = declare_norm(build.arena, c, name + ".input_layernorm");
-  qkv_ = factory.projections(
-      build, {{{attn + ".q_proj", C, c.attention_width(), c.attention_bias, std, index},
-               {attn + ".k_proj", C, c.key_value_width(), c.attention_bias, std, index},
-               {attn + ".v_proj", C, c.key_value_width(), c.attention_bias, std, index}}});
-  double scale = 1.0 / std::sqrt(static_cast<double>(c.head_dim));
-  if (c.scale_attn_by_inverse_layer_idx) scale /= static_cast<double>(index + 1);
-  spec_ = {attn,       index, c.num_attention_heads, c.num_key_value_heads,
-           c.head_dim, scale, c.attention_dropout};
-  core_ = factory.attention(build, spec_);
-  output_ = factory.projections(
-      build,
-      {{{attn + ".o_proj", c.attention_width(), C, c.attention_output_bias, residual_std, index}}});
-  post_attention_norm = declare_norm(build.arena, c, name + ".post_attention_layernorm");
-  ProjectionSpec up{{}, activation_of(c)};
-  if (c.gated()) up.members.push_back({mlp + ".gate_proj", C, F, c.mlp_bias, std, index});
-  up.members.push_back({mlp + ".up_proj", C, F, c.mlp_bias, std, index});
-  up_ = factory.projections(build, up);
-  down_ =
-      factory.projections(build, {{{mlp + ".down_proj", F, C, c.mlp_bias, residual_std, index}}});
+// What is declared first comes first in the arena and in checkpoints.
+DecoderLayer::DecoderLayer(const LayerPlan& p, const LayerFactory& factory, Build build) : plan(p) {
+  input_norm = declare_norm(build.arena, plan.input_norm);
+  qkv_ = factory.projections(build, plan.qkv);
+  core_ = factory.attention(build, plan.attention);
+  output_ = factory.projections(build, plan.output);
+  post_attention_norm = declare_norm(build.arena, plan.post_attention_norm);
+  up_ = factory.projections(build, plan.up);
+  down_ = factory.projections(build, plan.down);
+}
+
+void DecoderLayer::take_leaves(ParameterArena& arena) {
+  refract::take_leaves(arena, input_norm);
+  refract::take_leaves(arena, post_attention_norm);
 }
 
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
   at::Tensor qkv = qkv_->forward(context, x);
-  if (place.cos.defined()) {
+  if (plan.rotated_heads > 0) {
     const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
-    qkv = rope(rows, place.cos, place.sin, place.offset, spec_.num_heads + spec_.num_kv_heads,
-               spec_.head_dim)
-              .view(qkv.sizes());
+    qkv =
+        rope(rows, place.cos, place.sin, place.offset, plan.rotated_heads, plan.attention.head_dim)
+            .view(qkv.sizes());
   }
-  return output_->forward(context, core_->forward_joint(context, spec_, qkv));
+  return output_->forward(context, core_->forward_joint(context, plan.attention, qkv));
 }
 
 at::Tensor DecoderLayer::mlp(const ForwardContext& context, const at::Tensor& x) {
   return down_->forward(context, up_->forward(context, x));
 }
 
-Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory) : config_(config) {
+Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory)
+    : config_(config), plan_(model_plan(config)) {
   const Build build{arena_, buffers_, transformed_};
-  const int64_t padding = config.vocab_size >= kPadVocabularyFrom ? 64 : 1;
-  const std::vector<int64_t> vocabulary = {config.vocab_size, config.hidden_size};
-  embed_tokens_ = arena_.declare(
-      {"model.embed_tokens.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
-  if (config.position == "learned") {
-    embed_positions_ = arena_.declare({"model.embed_positions.weight",
-                                       {config.max_position_embeddings, config.hidden_size},
-                                       Init::normal(config.position_initializer_range)});
-  }
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    layers_.push_back(std::make_unique<DecoderLayer>(config_, factory, build, i));
-  }
-  final_norm_ = declare_norm(arena_, config_, "model.norm");
-  if (!config.tie_word_embeddings) {
-    lm_head_ = arena_.declare(
-        {"lm_head.weight", vocabulary, Init::normal(config.initializer_range)}, padding);
-  }
+  const int64_t padding = plan_.tokens.rows >= kPadVocabularyFrom ? 64 : 1;
+  embed_tokens_ = declare_table(arena_, plan_.tokens, padding);
+  if (plan_.positions) embed_positions_ = declare_table(arena_, *plan_.positions);
+  for (const LayerPlan& layer : plan_.layers)
+    layers_.push_back(std::make_unique<DecoderLayer>(layer, factory, build));
+  final_norm_ = declare_norm(arena_, plan_.final_norm);
+  if (plan_.head) lm_head_ = declare_table(arena_, *plan_.head, padding);
   arena_.freeze_all_but_adapters();
 }
 
@@ -155,16 +162,9 @@ void Decoder::allocate(at::Device device, at::ScalarType compute_dtype,
   embed_leaf_ = arena_.leaf(embed_tokens_);
   head_leaf_ = lm_head_ ? arena_.leaf(lm_head_) : embed_leaf_;
   if (embed_positions_) position_leaf_ = arena_.leaf(embed_positions_);
-  auto take_leaves = [&](Norm& norm) {
-    norm.weight_leaf = arena_.leaf(norm.weight);
-    if (norm.bias) norm.bias_leaf = arena_.leaf(norm.bias);
-  };
-  for (auto& layer : layers_) {
-    take_leaves(layer->input_norm);
-    take_leaves(layer->post_attention_norm);
-  }
-  take_leaves(final_norm_);
-  if (config_.position == "rope") {
+  for (auto& layer : layers_) layer->take_leaves(arena_);
+  take_leaves(arena_, final_norm_);
+  if (plan_.rotary) {
     auto [cos, sin] = rope_tables(config_);
     const at::ScalarType dtype = compute_dtype == at::kDouble ? at::kDouble : at::kFloat;
     cos_ = cos.to(device, dtype);
@@ -182,36 +182,25 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
   ForwardContext context = given;
   context.guide = guide_;
   const Positions place = positions(context, tokens_BT.size(1));
-  auto drop = [&](const at::Tensor& x, const std::string& name) {
-    if (!context.training || config_.dropout == 0) return x;
-    return dropout(x, config_.dropout, static_cast<int64_t>(context.seed),
-                   static_cast<int64_t>(stream_id("dropout:" + name)), element_clock(context, x));
-  };
-  auto maybe = [](const at::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; };
-  // The residual add rides in the normalization that follows it, so each block hands on its branch
-  // unadded.
-  auto add_and_norm = [&](const at::Tensor& stream, const at::Tensor& branch, const Norm& norm) {
-    return add_norm(branch, stream, norm.weight_leaf, maybe(norm.bias_leaf), config_.norm_eps,
-                    config_.rms());
-  };
-
   const at::Tensor rows = place.per_sequence ? tokens_BT.view({1, -1}) : tokens_BT;
   const at::Tensor embedded = embed(rows, embed_leaf_, maybe(place.learned), place.offset);
   at::Tensor stream =
-      drop(embedded.view({tokens_BT.size(0), tokens_BT.size(1), config_.hidden_size}), "embed");
+      dropped(context, embedded.view({tokens_BT.size(0), tokens_BT.size(1), plan_.tokens.width}),
+              plan_.dropout, "embed");
   at::Tensor normed, branch;
   for (auto& layer : layers_) {
+    const LayerPlan& plan = layer->plan;
     if (branch.defined()) {
-      std::tie(normed, stream) = add_and_norm(stream, branch, layer->input_norm);
+      std::tie(normed, stream) = add_and_normalize(stream, branch, layer->input_norm);
     } else {
-      normed = norm(stream, layer->input_norm.weight_leaf, maybe(layer->input_norm.bias_leaf),
-                    config_.norm_eps, config_.rms());
+      normed = normalized(stream, layer->input_norm);
     }
-    branch = drop(layer->attention(context, normed, place), layer->name + ".self_attn");
-    std::tie(normed, stream) = add_and_norm(stream, branch, layer->post_attention_norm);
-    branch = drop(layer->mlp(context, normed), layer->name + ".mlp");
+    branch = dropped(context, layer->attention(context, normed, place), plan.dropout,
+                     plan.attention.name);
+    std::tie(normed, stream) = add_and_normalize(stream, branch, layer->post_attention_norm);
+    branch = dropped(context, layer->mlp(context, normed), plan.dropout, plan.mlp);
   }
-  std::tie(normed, stream) = add_and_norm(stream, branch, final_norm_);
+  std::tie(normed, stream) = add_and_normalize(stream, branch, final_norm_);
   if (place.per_sequence) {
     context.cache->lengths.add_(1);
   } else if (context.cache) {
@@ -232,9 +221,9 @@ Positions Decoder::positions(const ForwardContext& context, int64_t tokens) cons
     return place;
   }
   place.offset = context.cache ? context.cache->length : 0;
-  if (place.offset + tokens > config_.max_position_embeddings) {
+  if (place.offset + tokens > plan_.longest) {
     fail("{} tokens do not fit the model's max_position_embeddings = {}", place.offset + tokens,
-         config_.max_position_embeddings);
+         plan_.longest);
   }
   return place;
 }
@@ -245,25 +234,24 @@ bool Decoder::follows_lengths() const {
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) {
-  return at::linear(hidden, head_leaf_.narrow(0, 0, config_.vocab_size));
+  return at::linear(hidden, head_leaf_.narrow(0, 0, plan_.tokens.rows));
 }
 
 Decoder::Loss Decoder::loss(const ForwardContext& context, const at::Tensor& tokens_BT,
                             const at::Tensor& targets_BT) {
   const at::Tensor states = hidden(context, tokens_BT);
-  if (takes_split_head(states, config_.vocab_size))
-    return split_loss(states, head_leaf_, targets_BT, config_.vocab_size);
-  const CrossEntropy loss =
-      linear_cross_entropy(states, head_leaf_, targets_BT, config_.vocab_size);
+  if (takes_split_head(states, plan_.tokens.rows))
+    return split_loss(states, head_leaf_, targets_BT, plan_.tokens.rows);
+  const CrossEntropy loss = linear_cross_entropy(states, head_leaf_, targets_BT, plan_.tokens.rows);
   return {loss.loss_sum, loss.num_correct};
 }
 
 KvCache Decoder::make_cache(int64_t batch, int64_t max_length) const {
   KvCache cache;
   const auto options = arena_.compute().options();
-  const std::vector<int64_t> shape = {batch, config_.num_key_value_heads, max_length,
-                                      config_.head_dim};
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+  for (const LayerPlan& layer : plan_.layers) {
+    const std::vector<int64_t> shape = {batch, layer.attention.num_kv_heads, max_length,
+                                        layer.attention.head_dim};
     cache.keys.push_back(at::empty(shape, options));
     cache.values.push_back(at::empty(shape, options));
   }

@@ -6,14 +6,17 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/layer_plan.h"
 #include "model/parameters.h"
 #include "model/slots.h"
 
 namespace refract {
 
-// Weight (and bias) of one normalization.
+// One normalization with its weight (and bias).
 struct Norm {
   Parameter *weight = nullptr, *bias = nullptr;
+  double eps = 0;
+  bool rms = false;
   at::Tensor weight_leaf, bias_leaf;
 };
 
@@ -67,6 +70,7 @@ class Decoder {
   bool follows_lengths() const;
 
   const ModelConfig& config() const { return config_; }
+  const ModelPlan& plan() const { return plan_; }
   ParameterArena& arena() { return arena_; }
   const ParameterArena& arena() const { return arena_; }
   BufferStore& buffers() { return buffers_; }
@@ -78,6 +82,7 @@ class Decoder {
   Positions positions(const ForwardContext& context, int64_t tokens) const;
 
   ModelConfig config_;
+  ModelPlan plan_;
   ParameterArena arena_;
   BufferStore buffers_;
   std::vector<TransformedLayer> transformed_;
@@ -85,7 +90,7 @@ class Decoder {
   Parameter *embed_tokens_ = nullptr, *embed_positions_ = nullptr, *lm_head_ = nullptr;
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   Norm final_norm_;
-  at::Tensor cos_, sin_;  // [max_position_embeddings, D / 2] float
+  at::Tensor cos_, sin_;  // [plan_.longest, D / 2] float
   at::Tensor embed_leaf_, position_leaf_, head_leaf_;
 };
 

@@ -98,8 +98,8 @@ class ParameterArena {
   at::Tensor value(const Parameter* parameter) const;
   at::Tensor gradient(const Parameter* parameter) const;
 
-  // Whole buffers. grads() covers the trainable part, which comes first; decayed() elements of it
-  // are matrices.
+  // Whole buffers. grads() covers the trainable part, which comes first; its first
+  // matrix_size() elements are matrices.
   const at::Tensor& master() const { return master_; }
   const at::Tensor& compute() const { return compute_; }
   const at::Tensor& grads() const { return grads_; }

@@ -12,7 +12,6 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "formats/checkpoint.h"
 #include "formats/safetensors.h"
 
 namespace refract {

@@ -4,7 +4,7 @@
 #include "analysis/peak.h"
 #include "core/error.h"
 #include "core/files.h"
-#include "formats/checkpoint.h"
+#include "formats/load_weights.h"
 #include "runs/session.h"
 #include "transforms/peft.h"
 

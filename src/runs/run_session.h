@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "formats/checkpoint.h"
+#include "formats/load_weights.h"
 #include "model/decoder.h"
 #include "runs/reporter.h"
 #include "train/run_config.h"

@@ -9,7 +9,9 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "formats/checkpoint.h"
+#include "formats/load_weights.h"
 #include "formats/safetensors.h"
+#include "formats/safetensors_write.h"
 
 namespace refract {
 namespace {

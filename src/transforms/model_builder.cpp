@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "model/dense.h"
+#include "model/layer_plan.h"
 #include "transforms/guided.h"
 #include "transforms/legacy.h"
 
@@ -152,9 +153,7 @@ void check_guides(const Decoder& decoder, const std::string& where) {
 }  // namespace
 
 std::vector<std::string> module_names(const ModelConfig& config) {
-  const TransformFactory factory{Rules{}};
-  const Decoder decoder(config, factory);
-  return factory.plan().back().modules;
+  return module_names(model_plan(config));
 }
 
 TransformedModel build_model(const ModelConfig& config, const std::string& transform_json,

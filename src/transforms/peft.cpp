@@ -11,6 +11,7 @@
 #include "core/files.h"
 #include "formats/hf_config.h"
 #include "formats/safetensors.h"
+#include "formats/safetensors_write.h"
 #include "text/regex.h"
 #include "transforms/model_builder.h"
 

@@ -10,6 +10,9 @@
 
 #include "core/error.h"
 #include "support/errors.h"
+#include "formats/checkpoint_layout.h"
+#include "formats/hf_config.h"
+#include "formats/load_weights.h"
 #include "support/small_models.h"
 #include "support/temporary_folder.h"
 

@@ -14,6 +14,8 @@
 #include "support/errors.h"
 #include "support/file_size_limit.h"
 #include "support/temporary_folder.h"
+#include "formats/safetensors_write.h"
+#include "formats/tensor_folder.h"
 
 namespace refract {
 namespace {

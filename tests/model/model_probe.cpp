@@ -13,6 +13,12 @@
 
 #include "core/error.h"
 #include "formats/checkpoint.h"
+#include "formats/checkpoint_layout.h"
+#include "formats/hf_config.h"
+#include "formats/load_weights.h"
+#include "formats/model_path.h"
+#include "formats/safetensors.h"
+#include "formats/safetensors_write.h"
 #include "model/dense.h"
 
 namespace refract {

@@ -4,7 +4,10 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 
+#include <set>
+
 #include "core/error.h"
+#include "model/layer_plan.h"
 
 namespace refract {
 namespace {
@@ -35,20 +38,30 @@ void reorder_blocks(NamedWeights& weights, const std::string& name, int64_t dim,
   reorder(weights, name, dim, index_of(all));
 }
 
+// Names of the normalizations whose scales are those of the residual stream's channels.
+std::set<std::string> stream_norms(const ModelConfig& config) {
+  const ModelPlan plan = model_plan(config);
+  std::set<std::string> names = {plan.final_norm.name};
+  for (const LayerPlan& layer : plan.layers)
+    names.insert({layer.input_norm.name, layer.post_attention_norm.name});
+  return names;
+}
+
 // Pairs of a normalization's name and the layers that read what it hands on.
 std::vector<std::pair<std::string, std::vector<std::string>>> behind_norms(
     const NamedWeights& weights, const ModelConfig& config) {
+  const ModelPlan plan = model_plan(config);
   std::vector<std::pair<std::string, std::vector<std::string>>> all;
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    all.push_back({in_layer(i, "input_layernorm"),
-                   {in_layer(i, "self_attn.q_proj"), in_layer(i, "self_attn.k_proj"),
-                    in_layer(i, "self_attn.v_proj")}});
-    std::vector<std::string> mlp = {in_layer(i, "mlp.up_proj")};
-    if (config.gated()) mlp.push_back(in_layer(i, "mlp.gate_proj"));
-    all.push_back({in_layer(i, "post_attention_layernorm"), mlp});
+  const auto add = [&](const NormPlan& norm, const ProjectionSpec& readers) {
+    all.push_back({norm.name, {}});
+    for (const LinearSpec& member : readers.members) all.back().second.push_back(member.name);
+  };
+  for (const LayerPlan& layer : plan.layers) {
+    add(layer.input_norm, layer.qkv);
+    add(layer.post_attention_norm, layer.up);
   }
   const bool own_head = weights.contains("lm_head.weight");
-  all.push_back({"model.norm", {own_head ? "lm_head" : "model.embed_tokens"}});
+  all.push_back({plan.final_norm.name, {own_head ? "lm_head" : "model.embed_tokens"}});
   return all;
 }
 
@@ -97,12 +110,13 @@ void permute_heads(NamedWeights& weights, const ModelConfig& config, int64_t lay
 }
 
 ResidualUsers residual_users(const NamedWeights& weights, const ModelConfig& config) {
+  const std::set<std::string> norms = stream_norms(config);
   ResidualUsers users;
   for (const auto& [name, tensor] : weights) {
     const auto ends = [&, &name = name](const char* suffix) { return name.ends_with(suffix); };
     const bool writes =
         name.find(".o_proj.") != std::string::npos || name.find(".down_proj.") != std::string::npos;
-    if (name.find("norm.") != std::string::npos) {
+    if (norms.contains(name.substr(0, name.rfind('.')))) {
       users.scales.push_back(name);
     } else if (writes) {
       users.writers.push_back(name);
