@@ -7,7 +7,10 @@
 #include <vector>
 
 #include "model/decoder.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
 
 namespace refract {
 

@@ -14,7 +14,9 @@
 #include "core/progress.h"
 #include "formats/checkpoint.h"
 #include "model/dense.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
 #include "studies/connectivity_output.h"
 #include "studies/instability_runs.h"
 

@@ -13,14 +13,15 @@
 #include "data/dataset.h"
 #include "report/page/page.h"
 #include "report/run_record.h"
+#include "runs/loaded_model.h"
 #include "runs/same_model.h"
-#include "runs/session.h"
 #include "studies/alignment.h"
 #include "studies/choices.h"
 #include "studies/connectivity_config.h"
 #include "studies/path_output.h"
 #include "studies/plane_output.h"
 #include "train/batch_count.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {

@@ -11,7 +11,9 @@
 #include "core/error.h"
 #include "report/page/page.h"
 #include "report/table.h"
-#include "runs/session.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
+#include "runs/run_cost.h"
 
 namespace refract {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "analysis/matching/align.h"
-#include "runs/session.h"
+#include "runs/loaded_model.h"
 
 namespace refract {
 
