@@ -1,6 +1,6 @@
 // The arguments that every bench command takes.
 #pragma once
-#include "bench/bench_common.h"
+#include "bench/settings.h"
 #include "cli/command_line.h"
 
 namespace refract {

@@ -1,12 +1,6 @@
-#include <cstdio>
-#include <fstream>
-#include <iostream>
-
 #include "cli/commands.h"
-#include "core/error.h"
-#include "core/progress.h"
-#include "data/source_paths.h"
-#include "data/stories/stories.h"
+#include "data/source.h"
+#include "data/stories/write_stories.h"
 
 namespace refract {
 namespace {
@@ -26,56 +20,15 @@ class StoriesCommand : public Command {
     line.option("--seed", seed_, "the same seed gives the same stories");
     line.option("--out", out_, "a .jsonl or .txt file; standard output if not given");
   }
-  int run() override;
+  int run() override {
+    write_stories(out_, static_cast<uint64_t>(seed_), parse_size(size_));
+    return 0;
+  }
 
  private:
-  void write(std::ostream& out, bool jsonl) const;
   std::string size_ = "1MB", out_;
   int64_t seed_ = 1;
 };
-
-// A story holds no characters that JSON escapes but quotes and line breaks.
-std::string json_line(const std::string& story) {
-  std::string line = "{\"text\": \"";
-  for (char c : story) {
-    if (c == '"' || c == '\\') line += '\\';
-    if (c == '\n') {
-      line += "\\n";
-    } else {
-      line += c;
-    }
-  }
-  return line + "\"}\n";
-}
-
-void StoriesCommand::write(std::ostream& out, bool jsonl) const {
-  const int64_t wanted = parse_size(size_);
-  const StoryGenerator generator(static_cast<uint64_t>(seed_));
-  Progress progress("stories", wanted);
-  int64_t done = 0;
-  for (uint64_t i = 0; done < wanted; ++i) {
-    const std::string story = generator.story(i);
-    out << (jsonl ? json_line(story) : story + "\n\n");
-    if (!out)
-      fail("can't write the stories to '{}'; is the disk full?",
-           out_.empty() ? "standard output" : out_);
-    done += static_cast<int64_t>(story.size());
-    progress.update(std::min(done, wanted), "");
-  }
-}
-
-int StoriesCommand::run() {
-  if (out_.empty()) {
-    write(std::cout, false);
-    return 0;
-  }
-  std::ofstream file(out_, std::ios::binary);
-  if (!file) fail("can't write '{}'; does its folder exist?", out_);
-  write(file, out_.ends_with(".jsonl"));
-  file.flush();
-  if (!file) fail("can't write the stories to '{}'; is the disk full?", out_);
-  return 0;
-}
 
 }  // namespace
 

@@ -1,10 +1,9 @@
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "core/error.h"
-#include "data/dataset.h"
-#include "runs/session.h"
-#include "train/evaluate.h"
+#include "runs/loaded_model.h"
 
 namespace refract {
 namespace {
@@ -36,17 +35,7 @@ class EvalCommand : public Command {
 };
 
 int EvalCommand::run() {
-  LoadedModel loaded = load_model(model_, overrides_);
-  std::shared_ptr<TokenStream> stream;
-  if (data_.empty()) {  // a run is evaluated on its own validation split
-    stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
-    if (!stream) fail_usage("'{}' names no corpus to evaluate on; give --data", model_);
-  } else {
-    loaded.config.data.path = data_;
-    stream = open_corpus(loaded.config.data, loaded.tokenizer);
-  }
-  check_tokens(*stream, loaded.config.model.vocab_size, "the corpus");
-  const Evaluation result = evaluate(*loaded.model, *stream, loaded.config.data.context);
+  const Evaluation result = evaluate_model(model_, overrides_, data_);
   if (json_) {
     const nlohmann::json out = {{"loss", result.loss},
                                 {"perplexity", result.perplexity()},

@@ -1,24 +1,16 @@
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "core/error.h"
 #include "decode/generate.h"
-#include "runs/session.h"
-#include "text/utf8.h"
+#include "decode/text_stream.h"
+#include "runs/loaded_model.h"
 
 namespace refract {
 namespace {
-
-// Length of `text` without a character that is cut off at its end.
-size_t complete_utf8(std::string_view text) {
-  for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
-    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
-    if (byte >= 0xC0) return utf8_length(byte) > back ? text.size() - back : text.size();
-    if (byte < 0x80) break;
-  }
-  return text.size();
-}
 
 class GenerateCommand : public Command {
  public:
@@ -66,18 +58,12 @@ void GenerateCommand::check() const {
 
 // One prompt, printed while it grows.
 void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
-  std::vector<TokenId> made;
-  size_t printed = 0;
+  TextStream text(tokenizer);
   fmt::print("{}", prompts_[0]);
   decode_.on_token = [&](int64_t, TokenId token) {
-    made.push_back(token);
-    const std::string text = tokenizer.decode(made);
-    const size_t whole =
-        complete_utf8(text);  // a token may end inside a character; its rest comes with the next
-    if (whole <= printed) return;
-    std::fwrite(text.data() + printed, 1, whole - printed, stdout);
+    const std::string more = text.add(token);
+    std::fwrite(more.data(), 1, more.size(), stdout);
     std::fflush(stdout);
-    printed = whole;
   };
   generate_batch(model, {prompt_tokens(tokenizer, prompts_[0])}, options_, decode_);
   fmt::print("\n");
@@ -103,7 +89,7 @@ void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
 int GenerateCommand::run() {
   check();
   if (prompts_.empty()) prompts_ = {""};
-  LoadedModel loaded = load_model(model_, overrides_);
+  const LoadedModel loaded = load_model(model_, overrides_);
   if (!loaded.tokenizer)
     fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
                loaded.folder.string());

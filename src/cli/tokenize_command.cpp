@@ -1,12 +1,11 @@
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "core/files.h"
 #include "core/log.h"
-#include "core/progress.h"
-#include "data/source.h"
 #include "data/tokenize.h"
-#include "text/bpe/bpe_trainer.h"
+#include "data/train_tokenizer.h"
 
 namespace refract {
 namespace {
@@ -72,18 +71,8 @@ class TokenizerTrainCommand : public Command {
     line.option("--out", out_, "the tokenizer.json to write", true);
   }
   int run() override {
-    BpeTrainer trainer(options_);
-    const auto source = open_source(corpus_, source_);
-    Progress progress("count words", source->total_bytes());
-    while (const auto document = source->next()) {
-      trainer.add(document->text);
-      progress.update(source->bytes_read());
-    }
-    progress.finish();
-    const std::filesystem::path path = out_;
-    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
-    write_file_atomically(path, trainer.finish());
-    log_info("{}: {}", out_, open_tokenizer(out_)->description());
+    const auto tokenizer = train_tokenizer(corpus_, source_, options_, out_);
+    log_info("{}: {}", out_, tokenizer->description());
     return 0;
   }
 

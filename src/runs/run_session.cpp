@@ -5,17 +5,16 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "formats/load_weights.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+#include "runs/run_cost.h"
 #include "transforms/peft.h"
 
 namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
-
-Arithmetic arithmetic(const RunConfig& config) {
-  return config.train.precision == "bf16" ? Arithmetic::kBf16 : Arithmetic::kFp32;
-}
 
 }  // namespace
 

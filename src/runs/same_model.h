@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "runs/session.h"
+#include "runs/loaded_model.h"
 
 namespace refract {
 

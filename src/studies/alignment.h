@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "analysis/matching/align.h"
-#include "runs/session.h"
+#include "runs/loaded_model.h"
 
 namespace refract {
 

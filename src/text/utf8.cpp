@@ -89,6 +89,15 @@ size_t utf8_length(unsigned char first_byte) {
   return first_byte < 0x80 ? 1 : first_byte < 0xE0 ? 2 : first_byte < 0xF0 ? 3 : 4;
 }
 
+size_t complete_utf8(std::string_view text) {
+  for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if (byte >= 0xC0) return utf8_length(byte) > back ? text.size() - back : text.size();
+    if (byte < 0x80) break;
+  }
+  return text.size();
+}
+
 char32_t next_code_point(std::string_view text, size_t& position) {
   const auto first = static_cast<unsigned char>(text[position]);
   const size_t length = utf8_length(first);

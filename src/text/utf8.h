@@ -26,6 +26,9 @@ char32_t previous_code_point(std::string_view text, size_t end);
 // Length in bytes of a code point from its first byte, in well-formed text.
 size_t utf8_length(unsigned char first_byte);
 
+// Length of `text` without the character that is cut off at its end, if there is one.
+size_t complete_utf8(std::string_view text);
+
 void append_utf8(std::string& out, char32_t code_point);
 
 // Unicode normalization form C of well-formed text: `text` itself where nothing can change, else

@@ -14,4 +14,8 @@ double peak_memory(at::Device device) {
   return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
+void reset_peak_memory(at::Device device) {
+  if (device.is_cuda() && cuda_runtime()) cuda_runtime()->reset_peak();
+}
+
 }  // namespace refract

@@ -4,8 +4,10 @@
 
 namespace refract {
 
-// Bytes at the peak: of the device's tensors since the runtime's last reset_peak(), or on a CPU of
-// the process's resident memory.
+// Bytes at the peak: of the device's tensors since reset_peak_memory(), or on a CPU of the
+// process's resident memory since it began.
 double peak_memory(at::Device device);
+// Begins a new peak; does nothing on a CPU.
+void reset_peak_memory(at::Device device);
 
 }  // namespace refract

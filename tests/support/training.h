@@ -1,5 +1,7 @@
 // A tiny model and corpus that train in milliseconds.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <filesystem>
 #include <memory>
@@ -8,6 +10,7 @@
 #include "core/random.h"
 #include "model/decoder.h"
 #include "support/temporary_folder.h"
+#include "runs/run_session.h"
 #include "train/trainer.h"
 #include "transforms/model_builder.h"
 
@@ -46,24 +49,25 @@ inline RunConfig tiny_config(const std::string& name) {
   return config;
 }
 
-// Everything a run needs, built as the train command builds it.
+// A run on the tiny corpus, opened as every run is.
 struct TinyRun {
-  explicit TinyRun(RunConfig c, Observer* observer = nullptr, at::Device device = at::kCPU)
-      : config(std::move(c)) {
-    resolve(config.model, 16, config.data.context);
-    model = build_model(config.model, config.transform, "the test's rules",
-                        config.self_guided.mode != "none")
-                .decoder;
-    model->allocate(device, config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-    model->initialize(static_cast<uint64_t>(config.run.seed));
-    Dataset data{nullptr, tiny_stream(), tiny_stream(2), "tiny"};
-    trainer = std::make_unique<Trainer>(config, *model, data, config.train.steps,
-                                        observer ? *observer : silent);
-  }
-  RunConfig config;
+  explicit TinyRun(RunConfig config, Observer* observer = nullptr, at::Device device = at::kCPU)
+      : session(open(std::move(config), device)),
+        model(session.model.get()),
+        trainer(std::make_unique<Trainer>(session.config, *model, session.data, session.steps,
+                                          observer ? *observer : silent)) {}
+
   Observer silent;
-  std::unique_ptr<Decoder> model;
+  RunSession session;
+  Decoder* model;
   std::unique_ptr<Trainer> trainer;
+
+ private:
+  static RunSession open(RunConfig config, at::Device device) {
+    resolve(config.model, 16, config.data.context);
+    const Dataset data{nullptr, tiny_stream(), tiny_stream(2), "tiny"};
+    return open_session(std::move(config), data, "", device, "the test's recipe");
+  }
 };
 
 }  // namespace refract

@@ -48,6 +48,13 @@ TEST(Utf8, CodePointsRoundTrip) {
   }
 }
 
+TEST(Utf8, LeavesOutACharacterThatIsCutOff) {
+  const std::string text = "aé😀";  // 1 + 2 + 4 bytes
+  const std::vector<size_t> whole = {0, 1, 1, 3, 3, 3, 3, 7};
+  for (size_t length = 0; length <= text.size(); ++length)
+    EXPECT_EQ(complete_utf8(std::string_view(text).substr(0, length)), whole[length]) << length;
+}
+
 TEST(Utf8, NormalizesToNfc) {
   std::string storage;
   EXPECT_EQ(normalize_nfc("plain", storage), "plain");

@@ -16,7 +16,7 @@
 #include "core/toml.h"
 #include "formats/safetensors.h"
 #include "ops/common/cuda_runtime.h"
-#include "runs/session.h"
+#include "runs/plan.h"
 #include "train/self_guided.h"
 #include "train/signals.h"
 #include "train/trainer.h"

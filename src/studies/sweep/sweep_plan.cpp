@@ -8,7 +8,8 @@
 
 #include "core/error.h"
 #include "report/sweep/sweep_report.h"
-#include "runs/session.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
 #include "train/run_config.h"
 
 namespace refract {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace refract {
 
@@ -21,6 +22,9 @@ Timing time_work(at::Device device, double seconds, const std::function<void()>&
 
 // Wall time of one run, the device's work included.
 double seconds_of(at::Device device, const std::function<void()>& work);
+
+// The middle one of the values, the upper of two; there is at least one.
+double median(std::vector<double> values);
 
 // |a - b| / |b| in the Frobenius norm.
 double relative_difference(const at::Tensor& a, const at::Tensor& b);

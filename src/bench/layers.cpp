@@ -1,4 +1,4 @@
-#include "bench/bench_layers.h"
+#include "bench/layers.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>

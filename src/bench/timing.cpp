@@ -1,4 +1,4 @@
-#include "bench/bench_timing.h"
+#include "bench/timing.h"
 
 #include <algorithm>
 #include <chrono>
@@ -77,6 +77,11 @@ double seconds_of(at::Device device, const std::function<void()>& work) {
   work();
   synchronize(device);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 double relative_difference(const at::Tensor& a, const at::Tensor& b) {

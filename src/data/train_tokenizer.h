@@ -1,0 +1,21 @@
+// A tokenizer of a corpus's own.
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/source.h"
+#include "text/bpe/bpe_trainer.h"
+#include "text/tokenizer.h"
+
+namespace refract {
+
+// Trains a byte-level BPE on the documents of a corpus (paths as open_source() takes them), writes
+// it to `file`, a tokenizer.json whose folder is made where it is missing, and opens it.
+std::shared_ptr<const Tokenizer> train_tokenizer(const std::vector<std::string>& corpus,
+                                                 const SourceOptions& source,
+                                                 const BpeTrainingOptions& options,
+                                                 const std::filesystem::path& file);
+
+}  // namespace refract

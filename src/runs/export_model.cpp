@@ -1,0 +1,67 @@
+#include "runs/export_model.h"
+
+#include "core/error.h"
+#include "core/log.h"
+#include "formats/checkpoint.h"
+#include "formats/hf_config.h"
+#include "runs/loaded_model.h"
+#include "transforms/peft.h"
+
+namespace refract {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_model(const LoadedModel& loaded, const std::string& family, const fs::path& out,
+                 const ExportOptions& options) {
+  if (!loaded.rules.empty()) {
+    log_info(
+        "transformed layers are written as the dense weights they multiply by; what else they "
+        "simulate (noise, levels) is not in a Hugging Face folder");
+  }
+  SaveOptions save;
+  save.dtype = options.dtype;
+  save.format = family;
+  save.merge = true;
+  save.max_shard_bytes = options.max_shard_bytes;
+  if (loaded.tokenizer) save.ids.bos = save.ids.eos = loaded.tokenizer->end_of_text();
+  save_model(*loaded.model, out, save);
+  if (loaded.tokenizer) loaded.tokenizer->save(out);
+}
+
+void write_adapter(const LoadedModel& loaded, const fs::path& out, const ExportOptions& options) {
+  if (loaded.started_from == "random") {
+    fail(
+        "'{}' started from random weights, so there is no model to put its adapters on; export the "
+        "merged model (without --adapter)",
+        loaded.folder.string());
+  }
+  // A folder or a run by its absolute path, so that peft finds it from anywhere; a Hub id as it is.
+  std::string base = loaded.started_from;
+  if (fs::exists(base)) base = fs::absolute(resolve_model_path(base)).string();
+  save_adapter(*loaded.model, loaded.rules, out, {base, options.dtype});
+}
+
+}  // namespace
+
+ExportedModel export_model(const std::string& specification, const fs::path& out,
+                           const ExportOptions& options) {
+  for (const char* file : {"config.json", kAdapterConfig}) {
+    if (fs::exists(out / file))
+      fail_usage("'{}' already holds a model; choose another --out", out.string());
+  }
+  const LoadedModel loaded = load_model(specification, {"train.device=cpu"});
+  const HfFamily family = hf_family(loaded.config.model);
+  if (family.name.empty()) {
+    fail("'{}' can't be exported: transformers has no model that computes it. {}",
+         loaded.folder.string(), family.reason);
+  }
+  if (options.adapter) {
+    write_adapter(loaded, out, options);
+  } else {
+    write_model(loaded, family.name, out, options);
+  }
+  return {loaded.folder, family.name};
+}
+
+}  // namespace refract

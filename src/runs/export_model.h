@@ -1,0 +1,31 @@
+// Writes a trained model for other programs.
+#pragma once
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "formats/safetensors.h"
+
+namespace refract {
+
+struct ExportOptions {
+  at::ScalarType dtype = at::kFloat;              // of the files
+  uint64_t max_shard_bytes = kDefaultShardBytes;  // larger models are cut into several files
+  // The run's LoRA adapters alone, in the format of peft, not the merged model.
+  bool adapter = false;
+};
+
+struct ExportedModel {
+  std::filesystem::path from;  // the folder of the model
+  std::string family;          // of Hugging Face's models: "gpt2"
+};
+
+// Writes the model that `specification` names as a Hugging Face folder that transformers opens,
+// its transformed layers as the dense weights they multiply by, or its adapters. Fails where `out`
+// holds a model already, and where transformers has no model that computes this one.
+ExportedModel export_model(const std::string& specification, const std::filesystem::path& out,
+                           const ExportOptions& options);
+
+}  // namespace refract

@@ -1,0 +1,29 @@
+// What a recipe or a model comes to, without running it.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "analysis/flops.h"
+#include "runs/run_cost.h"
+#include "train/run_config.h"
+#include "transforms/model_builder.h"
+
+namespace refract {
+
+struct Inspection {
+  RunConfig config;        // resolved
+  TransformedModel model;  // not allocated
+  MatrixParameters matrices;
+  // Per token, at data.context: forward; forward and backward; what the guides add to that.
+  Flops forward, training, guides;
+  RunCost cost;  // of the run; all 0 where the settings name no steps
+  // Weights, gradients and moments, at the beginning of the run. Activations come on top.
+  double state_bytes = 0;
+  // The merged matrices that generate and eval would keep beside the factors on this machine.
+  double premerge_bytes = 0;
+};
+
+// Of a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache.
+Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides);
+
+}  // namespace refract

@@ -1,0 +1,53 @@
+#include "runs/loaded_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/dataset.h"
+#include "formats/checkpoint.h"
+#include "runs/device.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+
+namespace refract {
+
+LoadedModel load_model(const std::string& specification,
+                       const std::vector<std::string>& overrides) {
+  LoadedModel loaded;
+  loaded.folder = resolve_model_path(specification);
+  loaded.config = folder_config(loaded.folder, overrides, specification);
+  loaded.started_from = folder_origin(loaded.folder);
+  if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
+    loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
+  } else {
+    loaded.tokenizer = folder_tokenizer(loaded.folder);
+  }
+  resolve(loaded.config.model, 0, loaded.config.data.context);
+  const at::Device device = open_device(loaded.config);
+  const PremergeSettings premerge = premerge_settings(loaded.config, loaded.folder, device);
+  TransformedModel planned = plan_model(loaded.config, specification, &premerge);
+  loaded.model = std::move(planned.decoder);
+  loaded.premerged = std::move(planned.premerged);
+  loaded.rules = std::move(planned.rules);
+  loaded.model->allocate(device, compute_dtype(loaded.config));
+  load_weights(*loaded.model, loaded.folder);
+  return loaded;
+}
+
+Evaluation evaluate_model(const std::string& specification,
+                          const std::vector<std::string>& overrides,
+                          const std::vector<std::string>& corpus) {
+  LoadedModel loaded = load_model(specification, overrides);
+  std::shared_ptr<TokenStream> stream;
+  if (corpus.empty()) {
+    stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
+    if (!stream) fail_usage("'{}' names no corpus to evaluate on; give --data", specification);
+  } else {
+    loaded.config.data.path = corpus;
+    stream = open_corpus(loaded.config.data, loaded.tokenizer);
+  }
+  check_tokens(*stream, loaded.config.model.vocab_size, "the corpus");
+  return evaluate(*loaded.model, *stream, loaded.config.data.context);
+}
+
+}  // namespace refract

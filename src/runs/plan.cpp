@@ -1,0 +1,36 @@
+#include "runs/plan.h"
+
+#include <algorithm>
+
+#include "report/table.h"
+
+namespace refract {
+
+TransformedModel plan_model(RunConfig& config, const std::string& where,
+                            const PremergeSettings* premerge) {
+  TransformedModel model = build_model(config.model, config.transform, where,
+                                       config.self_guided.mode != "none", premerge);
+  config.transform = model.rules.to_json();
+  return model;
+}
+
+std::string plan_table(const TransformedModel& model) {
+  if (model.rules.empty()) return "";
+  Table table({{"rule"},
+               {"kind"},
+               {"modules", Align::kRight},
+               {"dense", Align::kRight},
+               {"parameters", Align::kRight},
+               {"", Align::kRight}});
+  for (const PlanRow& row : model.plan) {
+    const double share = static_cast<double>(row.parameters) /
+                         static_cast<double>(std::max<int64_t>(1, row.dense_parameters));
+    table.add_row({row.rule < 0 ? "(no rule)" : row.match, row.kind,
+                   format_integer(static_cast<int64_t>(row.modules.size())),
+                   format_integer(row.dense_parameters), format_integer(row.parameters),
+                   row.dense_parameters > 0 ? format_percent(share) : ""});
+  }
+  return table.str();
+}
+
+}  // namespace refract
