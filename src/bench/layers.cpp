@@ -9,26 +9,13 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "transforms/model_builder.h"
+#include "transforms/kind.h"
+#include "transforms/transform_factory.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
-
-// The published sizes (Wei et al., table of configurations): at 63% low_rank has half the width and
-// block_shuffle two blocks, at 32% half the rank and twice the blocks; block_dense has two blocks
-// and 2/3 of the width where that is a multiple of 64 (768, 1536), else four and 3/4.
-json sized(const std::string& kind, int64_t width, bool half) {
-  if (kind == "low_rank") return {{"rank", width / (half ? 4 : 2)}};
-  if (kind == "block_shuffle") return {{"blocks", half ? 4 : 2}};
-  if (kind == "block_dense") {
-    const bool thirds = width % 192 == 0 && width < 3072;
-    const int64_t rank = thirds ? width * 2 / 3 : width * 3 / 4;
-    return {{"blocks", thirds ? 2 : 4}, {"rank", half ? rank / 2 : rank}};
-  }
-  return json::object();
-}
 
 std::string label_of(const std::string& kind, const json& parameters) {
   std::string label = kind;
@@ -36,8 +23,6 @@ std::string label_of(const std::string& kind, const json& parameters) {
     label += fmt::format(" {}={}", key, value.dump());
   return label;
 }
-
-bool stands_for_linear(const KindEntry& entry) { return entry.make()->transforms_linear(); }
 
 // [[transform]] with one rule for everything.
 Rules rules_for(const KindChoice& kind) {
@@ -59,8 +44,9 @@ std::vector<KindChoice> kinds_for_width(int64_t width, double share,
   }
   std::vector<KindChoice> choices;
   for (const KindEntry& entry : registered_kinds()) {
-    if (!wanted(entry.name) || !stands_for_linear(entry)) continue;
-    json parameters = sized(entry.name, width, share < 0.475);
+    const auto kind = entry.make();
+    if (!wanted(entry.name) || !kind->transforms_linear()) continue;
+    json parameters = json::parse(kind->parameters_for_share(width, share));
     const std::string label = label_of(entry.name, parameters);
     parameters["kind"] = entry.name;
     choices.push_back({entry.name, label, parameters.dump()});

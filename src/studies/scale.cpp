@@ -11,7 +11,12 @@
 #include "core/choices.h"
 #include "core/error.h"
 #include "report/run_record.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/loaded_model.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
+#include "runs/run_cost.h"
 
 namespace refract {
 namespace {

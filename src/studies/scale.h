@@ -20,8 +20,8 @@ struct ScaleStudy {
 // What a run cost and what it reached.
 struct ScaledRun {
   std::filesystem::path folder;
-  std::string group;  // the kinds of its rules, or "dense"; then " self-guided" if it was that
-  double flops = 0;   // of the whole training
+  std::string group;      // the kinds of its rules, or "dense"; then " self-guided" if it was that
+  double flops = 0;       // of the whole training
   double parameters = 0;  // without embeddings
   double tokens = 0;
   double loss = 0;  // nats per token

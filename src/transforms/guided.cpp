@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "ops/dense/linear/linear.h"
+#include "transforms/kind.h"
 
 namespace refract {
 namespace {
@@ -64,6 +65,14 @@ class GuidedLinear : public LinearLayer {
 std::unique_ptr<LinearLayer> make_guided(Build build, const LinearSpec& spec,
                                          std::unique_ptr<LinearLayer> inner) {
   return std::make_unique<GuidedLinear>(build, spec, std::move(inner));
+}
+
+std::vector<std::string> guided_kinds() {
+  std::vector<std::string> names;
+  for (const KindEntry& entry : registered_kinds()) {
+    if (entry.make()->takes_guide()) names.push_back(entry.name);
+  }
+  return names;
 }
 
 }  // namespace refract

@@ -3,6 +3,8 @@
 // first part of the training. W starts as exactly what f multiplies by, so the first output is f's.
 #pragma once
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "model/slots.h"
 
@@ -13,5 +15,8 @@ namespace refract {
 // inner layer alone; so are its merged weight and what a checkpoint of the model holds.
 std::unique_ptr<LinearLayer> make_guided(Build build, const LinearSpec& spec,
                                          std::unique_ptr<LinearLayer> inner);
+
+// Names of the registered kinds that take a guide (Kind::takes_guide).
+std::vector<std::string> guided_kinds();
 
 }  // namespace refract

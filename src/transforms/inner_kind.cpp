@@ -8,7 +8,7 @@ void InnerKind::check(const std::string& where) const {
   if (text_.empty()) return;
   kind_ = make_kind(text_, where + ", over");
   if (!kind_->transforms_linear())
-    fail_usage("{}: over = {} is no kind of linear layer", where, text_);
+    fail_usage("{}: over = {} is not a kind of linear layer", where, text_);
 }
 
 int64_t multiplications_of(const LinearLayer& layer, int64_t in_features, int64_t out_features) {

@@ -3,11 +3,17 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "builtin_kinds.h"  // generated from the names of the files in kinds/
 #include "core/error.h"
-#include "transforms/builtin.h"
 
 namespace refract {
 namespace {
+
+std::vector<KindEntry> builtin_kinds() {
+  std::vector<KindEntry> all;
+  for (const auto& entry : kBuiltinKinds) all.push_back(*entry());
+  return all;
+}
 
 // Built-in kinds first, so that a plug-in that takes one of their names fails and not they.
 std::vector<KindEntry>& registry() {
@@ -34,6 +40,8 @@ std::unique_ptr<AttentionCore> Kind::attention(Build, const AttentionSpec& spec)
 std::unique_ptr<Projections> Kind::projections(Build, const ProjectionSpec&) const {
   return nullptr;
 }
+
+std::string Kind::parameters_for_share(int64_t, double) const { return "{}"; }
 
 void register_kind(KindEntry entry) {
   for (const KindEntry& known : registry()) {
@@ -71,6 +79,7 @@ std::unique_ptr<Kind> make_kind(const std::string& table_json, const std::string
   } catch (const Error& error) {
     throw Error(fmt::format("{}: {}", where, error.what()), ExitCode::kUsage);
   }
+  kind->name_ = name;
   table.erase("kind");
   const std::string place = fmt::format("{}, kind \"{}\"", where, name);
   Fields fields;

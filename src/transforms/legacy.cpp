@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/toml.h"
 #include "text/regex.h"
+#include "transforms/legacy_yaml.h"
 
 namespace refract {
 namespace {
@@ -129,7 +130,7 @@ class YamlRules {
     try {
       return Regex("\\A(?:" + text + ")\\z");
     } catch (const Error& error) {
-      fail_usage("{}, line {}: '{}' is no regular expression: {}", path_.string(), entry.line,
+      fail_usage("{}, line {}: '{}' is not a regular expression: {}", path_.string(), entry.line,
                  entry.pattern, error.what());
     }
   }
@@ -211,8 +212,9 @@ std::string legacy_rules(const fs::path& path, const std::vector<std::string>& m
   const std::string extension = path.extension();
   if (extension == ".toml") return toml_rules(path).dump();
   if (extension == ".yaml" || extension == ".yml") return YamlRules(path, modules).rules().dump();
-  fail_usage("transform.legacy = \"{}\" is no rule file: its name must end in .toml, .yaml or .yml",
-             path.string());
+  fail_usage(
+      "transform.legacy = \"{}\" is not a rule file: its name must end in .toml, .yaml or .yml",
+      path.string());
 }
 
 }  // namespace refract

@@ -20,23 +20,9 @@ namespace refract {
 
 // The rules of such a file as the JSON of a recipe's [[transform]] array: the kind "optical" with
 // the file's parameters, "lora" over it for use_lora, "none" for null. `modules`: the names of the
-// model's linear layers and attentions, in its order. Fails (usage) with file and entry for what it
-// can't be.
+// model's linear layers and attentions, in its order (module_names()). Fails (usage) with file and
+// entry for what can't be translated.
 std::string legacy_rules(const std::filesystem::path& path,
                          const std::vector<std::string>& modules);
-
-// One entry of layer_name_to_config.
-struct LegacyEntry {
-  std::string pattern;
-  std::string parameters;  // a JSON object; "null": leave alone
-  int line = 0;            // in the file, from 1
-};
-
-struct LegacyYaml {
-  bool use_regex = false;
-  std::vector<LegacyEntry> entries;  // in their order, without `default`
-  std::string fallback;              // of `default`; empty: there is none
-};
-LegacyYaml read_legacy_yaml(const std::filesystem::path& path);
 
 }  // namespace refract

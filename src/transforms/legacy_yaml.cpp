@@ -1,4 +1,5 @@
-// The YAML form of a legacy rule file: order, anchors and merge keys as PyYAML resolves them.
+#include "transforms/legacy_yaml.h"
+
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
@@ -9,7 +10,6 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "transforms/legacy.h"
 
 namespace refract {
 namespace {
@@ -64,7 +64,7 @@ class Reader {
       if (is_merge(pair.first)) continue;
       if (!pair.first.IsScalar()) wrong(pair.first, "a key must be a name or an expression");
       if (!own.insert(pair.first.Scalar()).second)
-        wrong(pair.first, "'{}' stands there twice; remove one", pair.first.Scalar());
+        wrong(pair.first, "'{}' appears twice; remove one", pair.first.Scalar());
       set(all, pair.first, pair.second, true);
     }
     return all;
@@ -146,7 +146,8 @@ LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
   try {
     const YAML::Node root = YAML::Load(stream);
     if (!root.IsMap())
-      fail_usage("{}: it is no rule file; write use_regex and layer_name_to_config", path.string());
+      fail_usage("{}: it is not a rule file; write use_regex and layer_name_to_config",
+                 path.string());
     bool has_entries = false;
     for (const auto& [key, value] : reader.pairs(root)) {
       const std::string name = key.Scalar();

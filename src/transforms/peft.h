@@ -1,17 +1,16 @@
-// LoRA adapters in the format of Hugging Face's `peft`: adapter_config.json and
-// adapter_model.safetensors with the keys base_model.model.<module>.lora_A.weight [r, in] and
-// .lora_B.weight [out, r], <module> named as `transformers` names it.
+// A model's LoRA adapters, the layers whose rule is of the kind "lora", to and from a folder of
+// Hugging Face's `peft` (formats/peft_files.h).
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <filesystem>
 #include <string>
 
+#include "formats/peft_files.h"
 #include "model/decoder.h"
 #include "transforms/rules.h"
 
 namespace refract {
-
-inline constexpr const char* kAdapterConfig = "adapter_config.json";
-inline constexpr const char* kAdapterFile = "adapter_model.safetensors";
 
 struct AdapterOptions {
   std::string base_model;  // folder or Hub id of the model below the adapter

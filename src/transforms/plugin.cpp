@@ -20,8 +20,10 @@ template <class Function>
 Function symbol(void* library, const char* name, const std::string& path) {
   const auto found = reinterpret_cast<Function>(dlsym(library, name));
   if (!found) {
-    fail_usage("--plugin {}: it is no plug-in of refract, it exports no {}(); write {} (see {})",
-               path, name, "REFRACT_PLUGIN { ... }", "docs/new-transform.md");
+    fail_usage(
+        "--plugin {}: it is not a plug-in of refract, because it does not export {}(); end its "
+        "source file with {} (see docs/new-transform.md)",
+        path, name, "REFRACT_KIND(name, Class, \"summary\");");
   }
   return found;
 }

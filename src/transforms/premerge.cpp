@@ -47,7 +47,8 @@ PremergeThreshold parse_threshold(const nlohmann::json& entry, const std::string
             entry.at("precision").get<std::string>(),
             entry.at("tokens").get<int64_t>()};
   } catch (const nlohmann::json::exception&) {
-    fail("'{}' is no table of thresholds; delete it and run refract bench premerge again", where);
+    fail("'{}' is not a table of thresholds; delete it and run refract bench premerge again",
+         where);
   }
 }
 

@@ -19,7 +19,7 @@ std::string text_of(const json& table, const char* key, const std::string& where
 Rule parse_rule(json table, size_t number, const std::string& source) {
   std::string where = fmt::format("{}: transform rule {}", source, number);
   if (!table.is_object())
-    fail_usage("{} is no table; write [[transform]] with match and kind below it", where);
+    fail_usage("{} is not a table; write [[transform]] with match and kind below it", where);
   Rule rule;
   rule.table_json = table.dump();
   rule.match = text_of(table, "match", where);
@@ -28,7 +28,7 @@ Rule parse_rule(json table, size_t number, const std::string& source) {
   try {
     rule.regex = std::make_shared<Regex>("\\A(?:" + rule.match + ")\\z");
   } catch (const Error& error) {
-    fail_usage("{}: match is no regular expression: {}", where, error.what());
+    fail_usage("{}: match is not a regular expression: {}", where, error.what());
   }
   table.erase("match");
   if (rule.kind != "none") {

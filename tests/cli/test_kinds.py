@@ -2,7 +2,8 @@
 import pathlib
 import re
 
-PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "transforms.md").read_text()
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "transforms.md").read_text()
 
 
 def row(parameter):
@@ -23,6 +24,11 @@ def test_the_page_describes_every_kind(refract_json):
         assert kind["summary"] in text and kind["stands_for"] in text, kind
         rows = [line for line in text.splitlines() if line.startswith("| `")]
         assert rows == [row(parameter) for parameter in kind["parameters"]], kind["kind"]
+
+
+def test_the_kinds_are_the_files_of_their_folder_by_name(refract_json):
+    names = sorted(path.stem for path in (ROOT / "src" / "transforms" / "kinds").iterdir())
+    assert [kind["kind"] for kind in refract_json("kinds")["kinds"]] == [*names, "none"]
 
 
 def test_one_kind_alone(refract, refract_json):

@@ -1,4 +1,5 @@
 """docs/new-transform.md, block by block: its kind is compiled, trained, resumed, evaluated; and what goes wrong with plug-ins."""
+import os
 import pathlib
 import re
 import shutil
@@ -14,8 +15,9 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.S | re.M)
 
 
-def compile_plugin(source, output):
-    done = subprocess.run([ROOT / "scripts" / "plugin", source, "-o", output], capture_output=True, text=True)
+def compile_plugin(source, output, **environment):
+    done = subprocess.run([ROOT / "scripts" / "plugin", source, "-o", output], capture_output=True, text=True,
+                          env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return output
 
@@ -65,6 +67,21 @@ def test_the_program_exports_what_kinds_are_made_of(program):
         assert name in symbols, name
 
 
+def exports(library):
+    symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
+    return {line.split()[-1] for line in symbols.splitlines()}
+
+
+def test_the_pages_file_is_one_of_the_tree_as_it_is(noisy, tmp_path):
+    """Compiled for src/transforms/kinds/, where scripts/plugin's version is not defined, the same file has the function that
+    the build's table of kinds calls."""
+    assert {"refract_register", "refract_plugin_abi"} <= exports(noisy) and "refract_kind_noisy" not in exports(noisy)
+    (tmp_path / "noisy.cpp").write_text(blocks("cpp")[0])
+    (tmp_path / "tree.h").write_text("#undef REFRACT_PLUGIN_ABI\n")
+    tree = compile_plugin(tmp_path / "noisy.cpp", tmp_path / "tree.so", CXXFLAGS=f"-include {tmp_path / 'tree.h'} -O0 -Werror")
+    assert "refract_kind_noisy" in exports(tree) and "refract_register" not in exports(tree)
+
+
 RULES = ["transform=[{match='.*_proj', kind='noisy', std=0.05}]"]
 
 
@@ -105,7 +122,7 @@ def test_bad_plugins_are_one_clear_line(refract, tmp_path):
     for name, text in sources.items():
         (tmp_path / f"{name}.cpp").write_text(text)
         subprocess.run(["g++", "-shared", "-fPIC", f"{name}.cpp", "-o", f"{name}.so"], cwd=tmp_path, check=True)
-    assert "no plug-in of refract" in one_line(refract("kinds", "--plugin", "empty.so", code=2))
+    assert "not a plug-in of refract" in one_line(refract("kinds", "--plugin", "empty.so", code=2))
     error = one_line(refract("kinds", "--plugin", "older.so", code=2))
     assert "version 0123" in error and "scripts/plugin" in error
 

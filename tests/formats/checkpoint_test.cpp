@@ -9,10 +9,10 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "support/errors.h"
 #include "formats/checkpoint_layout.h"
 #include "formats/hf_config.h"
 #include "formats/load_weights.h"
+#include "support/errors.h"
 #include "support/small_models.h"
 #include "support/temporary_folder.h"
 

@@ -11,11 +11,11 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "formats/safetensors_write.h"
+#include "formats/tensor_folder.h"
 #include "support/errors.h"
 #include "support/file_size_limit.h"
 #include "support/temporary_folder.h"
-#include "formats/safetensors_write.h"
-#include "formats/tensor_folder.h"
 
 namespace refract {
 namespace {

@@ -3,9 +3,15 @@
 #include <gtest/gtest.h>
 
 #include "analysis/weights.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/loaded_model.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
+#include "runs/run_cost.h"
 #include "studies/saved_models.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
@@ -32,7 +38,7 @@ class AlignAndSave : public ::testing::Test {
     study_.b = (scratch_ / "b").string();
     study_.out = (scratch_ / "aligned").string();
   }
-  const testing::Scratch scratch_;
+  const testing::TemporaryFolder scratch_;
   const ModelConfig config_ = small_llama();
   std::shared_ptr<TokenStream> tokens_;
   std::unique_ptr<Decoder> b_;

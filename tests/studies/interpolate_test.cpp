@@ -8,7 +8,8 @@
 #include "analysis/weights.h"
 #include "core/files.h"
 #include "studies/saved_models.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
@@ -39,7 +40,7 @@ class Interpolate : public ::testing::Test {
     return evaluate(model, *tokens_, config_.max_position_embeddings).loss;
   }
 
-  const testing::Scratch scratch_;
+  const testing::TemporaryFolder scratch_;
   const ModelConfig config_ = small_llama();
   std::shared_ptr<TokenStream> tokens_;
   std::vector<std::unique_ptr<Decoder>> models_;

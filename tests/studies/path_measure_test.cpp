@@ -6,8 +6,9 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "support/scratch.h"
+#include "support/errors.h"
 #include "support/small_models.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {

@@ -9,8 +9,9 @@
 #include "core/random.h"
 #include "data/tokens.h"
 #include "formats/checkpoint.h"
-#include "support/data_tools.h"
+#include "support/errors.h"
 #include "support/small_models.h"
+#include "support/temporary_folder.h"
 #include "train/evaluate.h"
 
 namespace refract::testing {

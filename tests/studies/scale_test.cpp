@@ -7,7 +7,8 @@
 
 #include "core/files.h"
 #include "studies/scale_output.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 #include "support/training.h"
 
 namespace refract {
@@ -16,7 +17,7 @@ namespace {
 using testing::error_of;
 
 // The folder of a run of 12 steps on 4 x 8 tokens, as far as its cost and its loss go.
-std::filesystem::path add_run(const testing::Scratch& scratch, const std::string& name,
+std::filesystem::path add_run(const testing::TemporaryFolder& scratch, const std::string& name,
                               const std::string& metrics, const std::string& transform = "") {
   RunConfig config = tiny_config("scale");
   config.transform = transform;
@@ -35,7 +36,7 @@ constexpr const char* kMetrics =
     "{\"step\":12,\"validation_loss\":null}\n{\"step\":12,\"validat";
 
 TEST(ReadScaledRun, CountsWhatTheRunCostAndReached) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const ScaledRun run = read_scaled_run(add_run(scratch, "dense", kMetrics), "validation_loss");
   EXPECT_EQ(run.folder, scratch / "dense");
   EXPECT_EQ(run.group, "dense");
@@ -52,7 +53,7 @@ TEST(ReadScaledRun, CountsWhatTheRunCostAndReached) {
 }
 
 TEST(ReadScaledRun, GroupsByTheKindsOfTheRules) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const ScaledRun run = read_scaled_run(
       add_run(scratch, "low", kMetrics, R"([{"match":".*mlp.*","kind":"low_rank","rank":4}])"),
       "validation_loss");
@@ -62,7 +63,7 @@ TEST(ReadScaledRun, GroupsByTheKindsOfTheRules) {
 }
 
 TEST(ReadScaledRun, RefusesWhatIsNotFinished) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   EXPECT_NE(error_of([&] { read_scaled_run(scratch / "none", "mean_loss"); }).find("config.toml"),
             std::string::npos);
   const auto half = add_run(scratch, "half", "{\"step\":6,\"mean_loss\":3}\n");
@@ -122,7 +123,7 @@ TEST(FitScaledRuns, FitsAnOffsetFromFiveRunsOn) {
 }
 
 TEST(ScaleOutput, SaysTheSameInJsonAndOnAPage) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const ScaleStudy study;
   const ScaleResult result = fit_scaled_runs(runs_on_law("dense", 20, 0.1, 4), "plain", 0.95);
   const nlohmann::json out = scale_json(study, result);

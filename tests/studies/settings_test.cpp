@@ -7,10 +7,11 @@
 
 #include "core/config.h"
 #include "core/files.h"
-#include "studies/connectivity_config.h"
-#include "studies/instability_runs.h"
-#include "studies/sweep_plan.h"
-#include "support/scratch.h"
+#include "studies/connectivity/connectivity_config.h"
+#include "studies/connectivity/instability_runs.h"
+#include "studies/sweep/sweep_plan.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 #include "train/run_config.h"
 
 namespace refract {
@@ -37,7 +38,7 @@ TEST(StudySettings, AnAnalysisMayChangeWhatItReportsAndWhereItLies) {
 }
 
 TEST(StudySettings, TheFirstOtherSettingIsNamed) {
-  const testing::Scratch folder;
+  const testing::TemporaryFolder folder;
   RunConfig config;
   const std::filesystem::path file = folder / "config.toml";
   write_file_atomically(file, to_toml(config));
@@ -51,7 +52,7 @@ TEST(StudySettings, TheFirstOtherSettingIsNamed) {
 }
 
 TEST(StudySettings, ASweepMayChangeItsFolderAndItsThreads) {
-  const testing::Scratch folder;
+  const testing::TemporaryFolder folder;
   const std::string recipe = (folder / "recipe.toml").string();
   write_file_atomically(recipe,
                         "[run]\ndir = \"runs/a\"\nseed = 2\n[data]\ncache = \"c\"\n"

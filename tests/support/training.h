@@ -9,8 +9,8 @@
 
 #include "core/random.h"
 #include "model/decoder.h"
-#include "support/temporary_folder.h"
 #include "runs/run_session.h"
+#include "support/temporary_folder.h"
 #include "train/trainer.h"
 #include "transforms/model_builder.h"
 

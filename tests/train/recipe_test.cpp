@@ -9,7 +9,8 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/toml.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 #include "train/run_config.h"
 
 namespace refract {
@@ -42,7 +43,7 @@ class RecipeTest : public ::testing::Test {
       EXPECT_NE(complaint.find(part), std::string::npos) << part << " in: " << complaint;
   }
 
-  testing::Scratch folder_;
+  testing::TemporaryFolder folder_;
 };
 
 TEST_F(RecipeTest, MergesItsOwnKeysOverTheBase) {

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "formats/safetensors.h"
 #include "support/training.h"
+#include "transforms/guided.h"
 
 namespace refract {
 namespace {
@@ -22,8 +23,6 @@ using nlohmann::json;
 std::string rules(const std::string& kind) {
   return json::array({{{"match", R"(model\.layers\.1\.mlp\..*)"}, {"kind", kind}}}).dump();
 }
-
-const char* const kKinds[] = {"low_rank", "block_dense", "block_shuffle"};
 
 RunConfig guided_config(const std::string& name, const std::string& mode = "fixedflop") {
   RunConfig config = tiny_config("guided_" + name);
@@ -85,7 +84,7 @@ TEST(SelfGuidedPlan, ReducedFlopsGuideWithTheProbabilityOfTheShare) {
 }
 
 TEST(SelfGuided, TheFirstOutputIsTheStructuredOne) {
-  for (const char* kind : kKinds) {
+  for (const std::string& kind : guided_kinds()) {
     ModelConfig model = tiny_config("first").model;
     resolve(model, 16, 8);
     const auto decoder = build_model(model, rules(kind), "the test", true).decoder;
@@ -164,10 +163,10 @@ void expect_resumes_bit_identically(const RunConfig& config, const std::vector<i
 
 // Inside the guided steps, at their end, in the plain ones, at the repeat's start and inside it.
 TEST(SelfGuided, ResumesBitIdenticallyInEveryPhase) {
-  for (const char* kind : kKinds) {
+  for (const std::string& kind : guided_kinds()) {
     for (const char* mode : {"fixedstep", "fixedflop"}) {
-      SCOPED_TRACE(std::string(kind) + " " + mode);
-      RunConfig config = guided_config(std::string("resume_") + kind + mode, mode);
+      SCOPED_TRACE(kind + " " + mode);
+      RunConfig config = guided_config("resume_" + kind + mode, mode);
       config.transform = rules(kind);
       config.self_guided.reduce_flop = true;
       const bool repeats = config.self_guided.mode == "fixedflop";

@@ -8,6 +8,7 @@
 #include "support/errors.h"
 #include "support/small_models.h"
 #include "support/temporary_folder.h"
+#include "text/regex.h"
 #include "transforms/model_builder.h"
 
 namespace refract {
@@ -211,8 +212,8 @@ TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
   EXPECT_TRUE(has(of_yaml("  'output': {q_levels: 2}\n  default: null\n"), "line 3"));
   EXPECT_TRUE(
       has(of_yaml("  'model\\.layers\\.7\\..*': {a: 1}\n  default: null\n"), "matches no module"));
-  EXPECT_TRUE(has(of_yaml("  '(': {a: 1}\n"), "no regular expression"));
-  EXPECT_TRUE(has(of_yaml("  x: {a: 1}\n  x: {a: 2}\n"), "stands there twice"));
+  EXPECT_TRUE(has(of_yaml("  '(': {a: 1}\n"), "not a regular expression"));
+  EXPECT_TRUE(has(of_yaml("  x: {a: 1}\n  x: {a: 2}\n"), "appears twice"));
   EXPECT_TRUE(has(of_yaml("  default: 3\n"), "takes a map of parameters"));
   EXPECT_TRUE(has(of_yaml("  default: {<<: 3}\n"), "<< takes a map"));
   EXPECT_TRUE(has(message_of("bad.yaml", "layer_names: 1\n"), "did you mean"));
@@ -229,8 +230,6 @@ TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
   EXPECT_TRUE(has(error_of([&] { legacy_rules(folder / "none.yaml", modules()); }), "none.yaml"));
 }
 
-// A kind must know the parameters, so that this goes through once "optical" is there: see
-// optical's own tests for the values.
 TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {
   const auto message = [](const std::string& transform) {
     return error_of([&] { build_model(testing::small_llama(), transform, "recipe.toml"); });

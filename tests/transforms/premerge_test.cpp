@@ -12,8 +12,9 @@
 #include "support/small_models.h"
 #include "support/temporary_folder.h"
 #include "support/tolerances.h"
-#include "transforms/model_builder.h"
+#include "transforms/kind.h"
 #include "transforms/rules.h"
+#include "transforms/transform_factory.h"
 
 namespace refract {
 namespace {
@@ -111,17 +112,21 @@ TEST(Premerge, LeavesLayersAloneThatDoNotMultiplyByTheirMergedWeight) {
   }
 }
 
-TEST(Premerge, EveryStructuredKindAgreesOnEitherSide) {
+// Every kind whose layers multiply by their merged weight, among them all that take a guide.
+TEST(Premerge, EveryKindWithAMergedFormAgreesOnEitherSide) {
   const at::NoGradGuard no_grad;
-  for (const char* kind : {R"("low_rank", "rank": 4)", R"("block_dense", "rank": 4, "blocks": 2)",
-                           R"("block_shuffle", "blocks": 2)"}) {
-    const std::string rules = fmt::format(R"([{{"match": ".*mlp.*", "kind": {}}}])", kind);
+  for (const KindEntry& entry : registered_kinds()) {
+    if (!entry.make()->transforms_linear()) continue;
+    const std::string rules = fmt::format(R"([{{"match": ".*mlp.*", "kind": "{}"}}])", entry.name);
     for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
       Models models(rules, with_default(4), testing::small_llama(), dtype);
+      const bool mergeable = models.factory.groups().front().layer->mergeable();
+      EXPECT_TRUE(mergeable || !entry.make()->takes_guide()) << entry.name;
+      if (!mergeable) continue;
       for (int64_t tokens : {1, 4, 5, 12}) {
         const at::Tensor input = testing::tokens_for(models.plain->config(), 1, tokens);
-        expect_close(models.premerged->hidden({}, input), models.plain->hidden({}, input), kind,
-                     20);
+        expect_close(models.premerged->hidden({}, input), models.plain->hidden({}, input),
+                     entry.name, 20);
       }
     }
   }

@@ -1,22 +1,32 @@
 // What every kind of the registry must do, built in or added later.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "support/gradcheck.h"
 #include "support/training.h"
+#include "transforms/guided.h"
+#include "transforms/kind.h"
 #include "transforms/model_builder.h"
+#include "transforms/one_layer.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+using testing::normal;
+using testing::OneLayer;
 
 // Rules that give the kind every layer it can stand for.
 std::string rules_for(const KindEntry& entry, json parameters = json::object()) {
@@ -33,31 +43,7 @@ std::string rules_for(const KindEntry& entry, json parameters = json::object()) 
   return rules.dump();
 }
 
-// One linear layer of a kind, allocated in float64 and drawn.
-struct OneLayer {
-  explicit OneLayer(const KindEntry& entry, int64_t in = 12, int64_t out = 16)
-      : kind(make_kind(json(entry.name).dump(), "the test")) {
-    layer = kind->linear({arena, buffers, transformed}, {"layer", in, out});
-    arena.allocate(at::kCPU, at::kDouble, at::kDouble);
-    arena.initialize(1);
-    layer->initialize(1);
-  }
-  at::Tensor forward(const at::Tensor& x, bool training = false) const {
-    ForwardContext context;
-    context.training = training;
-    context.clock = at::zeros({2}, at::kLong);
-    return layer->forward(context, x);
-  }
-  ParameterArena arena;
-  BufferStore buffers;
-  std::vector<TransformedLayer> transformed;
-  std::unique_ptr<Kind> kind;
-  std::unique_ptr<LinearLayer> layer;
-};
-
-at::Tensor normal(at::IntArrayRef sizes) {
-  return at::randn(sizes, at::TensorOptions().dtype(at::kDouble));
-}
+OneLayer layer_of(const KindEntry& entry) { return OneLayer(json(entry.name).dump()); }
 
 template <class F>
 void for_each_kind(const F& test) {
@@ -83,6 +69,74 @@ TEST(RegistryTest, EveryKindStandsForSomethingAndSaysWhatItIs) {
   });
 }
 
+// A file in kinds/ is all that the registry needs, and every file there is in it.
+TEST(RegistryTest, TheBuiltInKindsAreTheFilesOfTheirFolderByName) {
+  std::vector<std::string> files, kinds;
+  for (const auto& entry : std::filesystem::directory_iterator("src/transforms/kinds"))
+    files.push_back(entry.path().filename().string());
+  std::sort(files.begin(), files.end());
+  for (const KindEntry& entry : registered_kinds()) kinds.push_back(entry.name + ".cpp");
+  EXPECT_EQ(files, kinds);
+}
+
+// The second file of a kind; tests/cli/test_kinds.py compares its tables of parameters.
+TEST(RegistryTest, EveryKindHasItsSectionInTheDocumentation) {
+  std::ifstream stream("docs/transforms.md");
+  std::stringstream page;
+  page << stream.rdbuf();
+  for_each_kind([&](const KindEntry& entry) {
+    EXPECT_NE(page.str().find(fmt::format("### `{}`\n{}", entry.name, entry.summary)),
+              std::string::npos);
+  });
+}
+
+TEST(RegistryTest, ANameIsTakenOnce) {
+  const KindEntry known = registered_kinds().front();
+  EXPECT_THROW(register_kind(known), Error);
+  EXPECT_THROW(register_kind({"none", "", known.make}), Error);
+  EXPECT_THROW(register_kind({"", "", known.make}), Error);
+  EXPECT_EQ(make_kind(json(known.name).dump(), "the test")->name(), known.name);
+}
+
+// Of both layers of a feed-forward together; block_dense's ranks come within 4 points.
+TEST(RegistryTest, EverySizedKindLeavesAboutTheShare) {
+  for_each_linear_kind([](const KindEntry& entry) {
+    for (const int64_t width : {768, 2048}) {
+      for (const double share : {0.63, 0.32}) {
+        json table = json::parse(entry.make()->parameters_for_share(width, share));
+        if (table.empty()) continue;
+        table["kind"] = entry.name;
+        const auto kind = make_kind(table.dump(), "the test");
+        ParameterArena arena;
+        BufferStore buffers;
+        std::vector<TransformedLayer> transformed;
+        const auto up = kind->linear({arena, buffers, transformed}, {"up", width, 4 * width});
+        const auto down = kind->linear({arena, buffers, transformed}, {"down", 4 * width, width});
+        const auto dense = static_cast<double>(2 * width * 4 * width);
+        EXPECT_NEAR(static_cast<double>(arena.count()) / dense, share, 0.045) << table.dump();
+      }
+    }
+  });
+}
+
+TEST(RegistryTest, SelfGuidedTrainingNamesTheKindsThatTakeAGuide) {
+  std::vector<std::string> expected;
+  for_each_kind([&](const KindEntry& entry) {
+    if (entry.make()->takes_guide()) expected.push_back(entry.name);
+  });
+  EXPECT_FALSE(expected.empty());
+  EXPECT_EQ(guided_kinds(), expected);
+  ModelConfig model = tiny_config("refused").model;
+  resolve(model, 16, 8);
+  std::string message;
+  try {
+    build_model(model, "", "the test", true);
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  for (const std::string& name : expected) EXPECT_NE(message.find(name), std::string::npos) << name;
+}
+
 TEST(RegistryTest, EveryKindBuildsOnEveryPresetsShapes) {
   for_each_kind([](const KindEntry& entry) {
     for (const std::string& name : preset_names()) {
@@ -100,7 +154,7 @@ TEST(RegistryTest, EveryKindBuildsOnEveryPresetsShapes) {
 
 TEST(RegistryTest, GradientsAreThoseOfFiniteDifferencesOrOfTheStatedSurrogate) {
   for_each_linear_kind([](const KindEntry& entry) {
-    OneLayer one(entry);
+    OneLayer one = layer_of(entry);
     if (!one.kind->straight_through()) {
       testing::expect_gradients(
           [&](const std::vector<at::Tensor>& in) {
@@ -118,7 +172,7 @@ TEST(RegistryTest, GradientsAreThoseOfFiniteDifferencesOrOfTheStatedSurrogate) {
 
 TEST(RegistryTest, ParametersGradientsAreFiniteDifferencesToo) {
   for_each_linear_kind([](const KindEntry& entry) {
-    OneLayer one(entry);
+    OneLayer one = layer_of(entry);
     if (one.kind->straight_through()) return;
     const at::Tensor x = normal({3, 12}), g = normal({3, 16});
     one.arena.grads().zero_();
@@ -144,7 +198,7 @@ TEST(RegistryTest, ParametersGradientsAreFiniteDifferencesToo) {
 
 TEST(RegistryTest, EveryKindTakesOverADenseWeightAndSaysHowWell) {
   for_each_linear_kind([](const KindEntry& entry) {
-    OneLayer one(entry);
+    OneLayer one = layer_of(entry);
     const at::Tensor weight = normal({16, 12});
     const double error = one.layer->take_over(weight);
     EXPECT_GE(error, 0);

@@ -56,7 +56,7 @@ TEST(RulesTest, EveryMistakeIsOneLineThatSaysWhere) {
   EXPECT_TRUE(has(message_of(R"([{"match": ".*_proj", "kind": "lora", "r": 0}])"),
                   "r = 0 is out of range"));
   EXPECT_TRUE(has(message_of(R"([{"match": ".*", "kind": "lora"}])"), "can't stand for attention"));
-  EXPECT_TRUE(has(message_of(R"([{"match": "(", "kind": "lora"}])"), "no regular expression"));
+  EXPECT_TRUE(has(message_of(R"([{"match": "(", "kind": "lora"}])"), "not a regular expression"));
   EXPECT_TRUE(has(message_of(R"([{"kind": "lora"}])"), "lacks 'match'"));
   EXPECT_TRUE(has(message_of(R"([{"match": ".*"}])"), "lacks 'kind'"));
   EXPECT_TRUE(

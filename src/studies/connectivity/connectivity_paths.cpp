@@ -10,7 +10,12 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "formats/checkpoint.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/loaded_model.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
+#include "runs/run_cost.h"
 #include "studies/alignment.h"
 #include "studies/path_measure.h"
 

@@ -1,5 +1,5 @@
-#include "transforms/kinds/block_dense.h"
-
+// BlockDense: y = U (V_b x) with V_b block diagonal [B, R/B, N/B] and U [M, R] dense; R (M + N/B)
+// parameters.
 #include <algorithm>
 #include <numeric>
 
@@ -12,7 +12,7 @@ namespace {
 
 class BlockDense : public StructuredKind {
  public:
-  BlockDense() : StructuredKind("block_dense", "ortho") {}
+  BlockDense() : StructuredKind("ortho") {}
 
   void describe(Fields& fields) override {
     fields.add("rank", rank_,
@@ -58,6 +58,15 @@ class BlockDense : public StructuredKind {
     return form;
   }
 
+  // The published sizes: two blocks and 2/3 of the width where that is a multiple of 64 (768,
+  // 1536), else four and 3/4, or half of that rank.
+  std::string parameters_for_share(int64_t width, double share) const override {
+    const bool thirds = width % 192 == 0 && width < 3072;
+    const int64_t rank = thirds ? width * 2 / 3 : width * 3 / 4;
+    return fmt::format(R"({{"blocks": {}, "rank": {}}})", thirds ? 2 : 4,
+                       nearer_to_smaller_size(share) ? rank / 2 : rank);
+  }
+
  private:
   int64_t rank_of(const LinearSpec& spec) const {
     if (rank_ > 0) return rank_;
@@ -70,6 +79,6 @@ class BlockDense : public StructuredKind {
 
 }  // namespace
 
-std::unique_ptr<Kind> make_block_dense() { return std::make_unique<BlockDense>(); }
+REFRACT_KIND(block_dense, BlockDense, "a block diagonal factor and a dense one: U (V_b x)");
 
 }  // namespace refract

@@ -1,5 +1,9 @@
-#include "transforms/kinds/block_shuffle.h"
-
+// BlockShuffle, the Monarch matrices of Dao et al. (arXiv 2204.00595): y = f^-1(U_b f(V_b x)), both
+// factors block diagonal with B blocks. With H = min(N, M) inner features, V_b is [B, H/B, N/B] for
+// N < M and [B, M/B, N/B] otherwise, U_b [B, M/B, H/B] with H = N or M; min(N, M) (N + M) / B
+// parameters. f reads the first product as a grid [H/B, B] and hands its column b to block b: inner
+// feature i B + b is input i of block b. The output is written the same way: block b's output j is
+// feature j B + b.
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -39,7 +43,7 @@ std::pair<at::Tensor, at::Tensor> project(const at::Tensor& weight, const Factor
 
 class BlockShuffle : public StructuredKind {
  public:
-  BlockShuffle() : StructuredKind("block_shuffle", "ortho") {}
+  BlockShuffle() : StructuredKind("ortho") {}
 
   void describe(Fields& fields) override {
     fields.add("blocks", blocks_, "blocks B of both factors", {.min = 1});
@@ -66,12 +70,18 @@ class BlockShuffle : public StructuredKind {
     return form;
   }
 
+  // The published sizes.
+  std::string parameters_for_share(int64_t /*width*/, double share) const override {
+    return fmt::format(R"({{"blocks": {}}})", nearer_to_smaller_size(share) ? 4 : 2);
+  }
+
  private:
   int64_t blocks_ = 2;
 };
 
 }  // namespace
 
-std::unique_ptr<Kind> make_block_shuffle() { return std::make_unique<BlockShuffle>(); }
+REFRACT_KIND(block_shuffle, BlockShuffle,
+             "two block diagonal factors with a shuffle between them (Monarch)");
 
 }  // namespace refract

@@ -1,5 +1,4 @@
-#include "transforms/kinds/low_rank.h"
-
+// LowRank: y = U (V x) with V [R, N], U [M, R]; (N + M) R parameters.
 #include <algorithm>
 
 #include "core/error.h"
@@ -11,7 +10,7 @@ namespace {
 
 class LowRank : public StructuredKind {
  public:
-  LowRank() : StructuredKind("low_rank", "svd") {}
+  LowRank() : StructuredKind("svd") {}
 
   void describe(Fields& fields) override {
     fields.add("rank", rank_, "inner width R; 0: a quarter of the layer's smaller width",
@@ -38,6 +37,11 @@ class LowRank : public StructuredKind {
     return form;
   }
 
+  // The published sizes: half of the width, or a quarter.
+  std::string parameters_for_share(int64_t width, double share) const override {
+    return fmt::format(R"({{"rank": {}}})", width / (nearer_to_smaller_size(share) ? 4 : 2));
+  }
+
  private:
   int64_t rank_of(const LinearSpec& spec) const {
     if (rank_ > 0) return rank_;
@@ -49,6 +53,6 @@ class LowRank : public StructuredKind {
 
 }  // namespace
 
-std::unique_ptr<Kind> make_low_rank() { return std::make_unique<LowRank>(); }
+REFRACT_KIND(low_rank, LowRank, "two factors with a small inner width: U (V x)");
 
 }  // namespace refract

@@ -1,164 +1,13 @@
-#include "transforms/kinds/optical.h"
-
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/tensor.h>
-
-#include <limits>
-
+// Simulated optical compute (Anderson et al., "Optical Transformers", arXiv 2302.10360), for linear
+// layers and for attention; its layers are in transforms/optical/, its mathematics in ops/optical/.
 #include "core/error.h"
-#include "core/random.h"
-#include "model/dense.h"
-#include "ops/optical/linear/linear.h"
-#include "ops/optical/quantize/quantization_math.h"
+#include "transforms/kind.h"
 #include "transforms/optical/optical_attention.h"
+#include "transforms/optical/optical_linear.h"
+#include "transforms/optical/optical_parameters.h"
 
 namespace refract {
 namespace {
-
-using Buffer = BufferStore::Buffer;
-
-// Optical layers that share their input: the input is quantized once, and one GEMM multiplies it by
-// their adjacent weights.
-class OpticalProduct {
- public:
-  OpticalProduct(Build build, const OpticalParameters& parameters,
-                 const std::vector<LinearSpec>& members)
-      : parameters_(parameters), arena_(build.arena) {
-    std::vector<ParameterSpec> specs;
-    for (const LinearSpec& member : members) specs.push_back(weight_spec(member));
-    weights_ = build.arena.declare_group(specs);
-    x_range_ = declare_range(build, members.front().name + ".x_range");
-    for (const LinearSpec& member : members) {
-      w_ranges_.push_back(declare_range(build, member.name + ".w_range"));
-      out_ranges_.push_back(declare_range(build, member.name + ".out_range"));
-      splits_.push_back(member.out_features);
-      names_.push_back(member.name);
-    }
-  }
-
-  // x [..., in] -> [..., sum of out], with the members' biases side by side or undefined.
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x, const at::Tensor& bias) {
-    const at::Tensor weight = arena_.joint_leaf(weights_);
-    const std::optional<at::Tensor> maybe = bias.defined() ? std::optional(bias) : std::nullopt;
-    if (parameters_.q_bypass) return at::linear(x, weight, maybe);
-    OpticalSettings settings = optical_settings(parameters_, context, names_);
-    settings.ranges_set = ranges_set_;
-    const bool fresh = refresh(context, weight, settings);
-    const at::Tensor y =
-        optical_linear(x, weight, maybe, x_range_->tensor, tensors(w_ranges_), tensors(out_ranges_),
-                       splits_, encoded_.list(), fresh, settings);
-    ranges_set_ |= context.training;
-    return y;
-  }
-
-  Parameter* weight(size_t member) const { return weights_[member]; }
-
- private:
-  static std::vector<at::Tensor> tensors(const std::vector<Buffer*>& buffers) {
-    std::vector<at::Tensor> all;
-    for (const Buffer* buffer : buffers) all.push_back(buffer->tensor);
-    return all;
-  }
-
-  // Quantizes the weight where it changed: once per optimizer step, not per micro-batch. What an
-  // evaluation quantized is not good for training, whose first call of a step moves the range.
-  bool refresh(const ForwardContext& context, const at::Tensor& weight,
-               const OpticalSettings& settings) {
-    const bool stale = context.weights_changed || !encoded_.used.defined() ||
-                       (context.training && !encoded_in_training_);
-    if (!stale) return false;
-    const at::NoGradGuard no_grad;
-    encoded_ = optical_encode(weight.detach(), tensors(w_ranges_), splits_, settings);
-    encoded_in_training_ = context.training;
-    return true;
-  }
-
-  OpticalParameters parameters_;
-  ParameterArena& arena_;
-  std::vector<Parameter*> weights_;
-  Buffer* x_range_;
-  std::vector<Buffer*> w_ranges_, out_ranges_;
-  std::vector<int64_t> splits_;
-  std::vector<std::string> names_;
-  OpticalOperand encoded_;  // the weight
-  bool encoded_in_training_ = false;
-  bool ranges_set_ = false;  // by a training call of ours, so known without asking the device
-};
-
-class OpticalLinear : public LinearLayer {
- public:
-  OpticalLinear(Build build, const OpticalParameters& parameters, const LinearSpec& spec)
-      : product_(build, parameters, {spec}), arena_(build.arena) {}
-
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    return product_.forward(context, x, {});
-  }
-  double take_over(const at::Tensor& weight) override {
-    arena_.value(product_.weight(0)).copy_(weight);
-    return 0;
-  }
-  at::Tensor merged() const override { return arena_.value(product_.weight(0)); }
-
- private:
-  OpticalProduct product_;
-  ParameterArena& arena_;
-};
-
-// A member of a group, seen alone.
-class OpticalMember : public LinearLayer {
- public:
-  OpticalMember(OpticalProduct& product, ParameterArena& arena, size_t member, int64_t first,
-                int64_t count)
-      : product_(product), arena_(arena), member_(member), first_(first), count_(count) {}
-
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    return product_.forward(context, x, {}).narrow(-1, first_, count_);
-  }
-  double take_over(const at::Tensor& weight) override {
-    arena_.value(product_.weight(member_)).copy_(weight);
-    return 0;
-  }
-  at::Tensor merged() const override { return arena_.value(product_.weight(member_)); }
-
- private:
-  OpticalProduct& product_;
-  ParameterArena& arena_;
-  size_t member_;
-  int64_t first_, count_;  // of the product's columns
-};
-
-class OpticalProjections : public Projections {
- public:
-  OpticalProjections(Build build, const OpticalParameters& parameters, const ProjectionSpec& spec)
-      : product_(build, parameters, spec.members),
-        activation_(spec.activation),
-        arena_(build.arena) {
-    std::vector<ParameterSpec> biases;
-    int64_t first = 0;
-    for (size_t i = 0; i < spec.members.size(); ++i) {
-      const LinearSpec& member = spec.members[i];
-      if (member.bias) biases.push_back(bias_spec(member));
-      members_.push_back(
-          std::make_unique<OpticalMember>(product_, arena_, i, first, member.out_features));
-      enter(build, member, "optical", members_.back().get());
-      first += member.out_features;
-    }
-    biases_ = arena_.declare_group(biases);
-  }
-
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor bias = biases_.empty() ? at::Tensor() : arena_.joint_leaf(biases_);
-    return apply_epilogue(product_.forward(context, x, bias), {}, activation_);
-  }
-
- private:
-  OpticalProduct product_;
-  Activation activation_;
-  ParameterArena& arena_;
-  std::vector<Parameter*> biases_;
-  std::vector<std::unique_ptr<OpticalMember>> members_;
-};
 
 class Optical : public Kind {
  public:
@@ -201,20 +50,14 @@ class Optical : public Kind {
   bool transforms_attention() const override { return true; }
   bool straight_through() const override { return true; }
 
+  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
+    return make_optical_linear(build, spec, parameters_);
+  }
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    return make_optical_projections(build, spec, parameters_, name());
+  }
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
     return make_optical_attention(build, spec, parameters_);
-  }
-
-  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
-    return std::make_unique<OpticalLinear>(build, parameters_, spec);
-  }
-
-  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
-    size_t biases = 0;
-    for (const LinearSpec& member : spec.members) biases += member.bias ? 1 : 0;
-    const bool even = biases == 0 || biases == spec.members.size();
-    if (!even || spec.members.size() > optical_op::kMaxMembers) return nullptr;
-    return std::make_unique<OpticalProjections>(build, parameters_, spec);
   }
 
  private:
@@ -223,33 +66,7 @@ class Optical : public Kind {
 
 }  // namespace
 
-OpticalSettings optical_settings(const OpticalParameters& parameters, const ForwardContext& context,
-                                 const std::vector<std::string>& names) {
-  OpticalSettings s;
-  s.levels = parameters.q_levels;
-  s.lut_min = parameters.q_lut_min;
-  s.smooth = parameters.q_smooth_factor;
-  s.quantiles = parameters.q_quantiles;
-  s.train = context.training;
-  s.clipped_ranges = parameters.clipped_range();
-  s.noise = parameters.noise;
-  if (parameters.shared_noise()) {
-    s.shared_noise = optical::mase_shared_noise(static_cast<uint64_t>(parameters.q_init_seed));
-  }
-  if (context.clock.defined()) s.clock = context.clock;
-  s.seed = static_cast<int64_t>(context.seed);
-  for (const std::string& name : names) {
-    s.streams.push_back(static_cast<int64_t>(
-        stream_id(fmt::format("optical:{}:{}", parameters.q_init_seed, name))));
-  }
-  return s;
-}
-
-BufferStore::Buffer* declare_range(Build build, const std::string& name) {
-  const float inf = std::numeric_limits<float>::infinity();
-  return build.buffers.declare(name, at::tensor({inf, -inf}, at::kFloat));
-}
-
-std::unique_ptr<Kind> make_optical() { return std::make_unique<Optical>(); }
+REFRACT_KIND(optical, Optical,
+             "simulated optical compute: quantized operands, noisy quantized outputs");
 
 }  // namespace refract

@@ -1,4 +1,4 @@
-// The attention part of the kind "optical": both products of every head are optical, see
+// Optical attention: both products of every head are optical, see
 // ops/optical/attention/attention.h and docs/optical.md.
 //
 // Its ranges are the buffer "<name>.ranges", float [5, 2] of q, k, scores, v and output, (+inf,
@@ -7,7 +7,8 @@
 #pragma once
 #include <memory>
 
-#include "transforms/kinds/optical.h"
+#include "model/slots.h"
+#include "transforms/optical/optical_parameters.h"
 
 namespace refract {
 

@@ -11,7 +11,7 @@
 
 namespace refract {
 
-Factor::Factor(Build build, const LinearSpec& spec, FactorShape shape, const Kind* over)
+BlockFactor::BlockFactor(Build build, const LinearSpec& spec, FactorShape shape, const Kind* over)
     : shape_(shape), arena_(build.arena) {
   if (!over) {
     std::vector<int64_t> sizes = {shape.out, shape.in};
@@ -29,7 +29,8 @@ Factor::Factor(Build build, const LinearSpec& spec, FactorShape shape, const Kin
   }
 }
 
-at::Tensor Factor::forward(const ForwardContext& context, const at::Tensor& x, BlockLayout layout) {
+at::Tensor BlockFactor::forward(const ForwardContext& context, const at::Tensor& x,
+                                BlockLayout layout) {
   if (plain()) {
     return shape_.blocks == 1 ? fused_linear(x, leaf()) : block_linear(x, leaf(), layout);
   }
@@ -44,7 +45,7 @@ at::Tensor Factor::forward(const ForwardContext& context, const at::Tensor& x, B
   return layout.interleaved_out ? at::stack(outputs, -1).flatten(-2) : at::cat(outputs, -1);
 }
 
-at::Tensor Factor::value() const {
+at::Tensor BlockFactor::value() const {
   if (plain()) {
     const at::Tensor value = arena_.value(weight_);
     return shape_.blocks == 1 ? value.unsqueeze(0) : value;
@@ -57,19 +58,19 @@ at::Tensor Factor::value() const {
   return at::stack(blocks);
 }
 
-bool Factor::computes_value() const {
+bool BlockFactor::computes_value() const {
   return std::all_of(layers_.begin(), layers_.end(),
                      [](const auto& layer) { return layer->computes_merged(); });
 }
 
-int64_t Factor::multiplications() const {
+int64_t BlockFactor::multiplications() const {
   if (plain()) return shape_.blocks * shape_.out * shape_.in;
   int64_t sum = 0;
   for (const auto& layer : layers_) sum += multiplications_of(*layer, shape_.in, shape_.out);
   return sum;
 }
 
-void Factor::set(const at::Tensor& blocks) {
+void BlockFactor::set(const at::Tensor& blocks) {
   if (plain()) {
     const at::Tensor value = arena_.value(weight_);
     value.copy_(blocks.reshape(value.sizes()));
@@ -80,7 +81,7 @@ void Factor::set(const at::Tensor& blocks) {
   }
 }
 
-void Factor::initialize(uint64_t seed) {
+void BlockFactor::initialize(uint64_t seed) {
   for (const auto& layer : layers_) layer->initialize(seed);
 }
 

@@ -1,5 +1,5 @@
-// One factor of a structured layer: a block diagonal weight [B, m, k], B = 1 being an ordinary
-// matrix, whose blocks are multiplied by some kind of linear layer.
+// One factor of a structured layer: a block diagonal weight [B, m, k] (B = 1: an ordinary matrix),
+// whose blocks are plain matrices or layers of another kind.
 #pragma once
 #include <memory>
 #include <string>
@@ -11,15 +11,16 @@
 
 namespace refract {
 
+// B blocks [m, k].
 struct FactorShape {
-  int64_t blocks = 1, out = 0, in = 0;  // m and k of one block
+  int64_t blocks = 1, out = 0, in = 0;  // out and in are m and k of one block
 };
 
-class Factor {
+class BlockFactor {
  public:
   // Without `over` one parameter "<name>.weight", [m, k] or [B, m, k]. With it one layer of that
   // kind per block, "<name>" or "<name>.<block>".
-  Factor(Build build, const LinearSpec& spec, FactorShape shape, const Kind* over);
+  BlockFactor(Build build, const LinearSpec& spec, FactorShape shape, const Kind* over);
 
   // x [..., B k] -> [..., B m]. The layout chooses which features each block reads and writes.
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x, BlockLayout layout);
@@ -35,9 +36,9 @@ class Factor {
   bool computes_value() const;
   // Of all blocks, per token.
   int64_t multiplications() const;
-  // Sets them from [B, m, k].
+  // Sets the blocks from [B, m, k]; layers of another kind take them over.
   void set(const at::Tensor& blocks);
-  // Lets the layers of another kind start.
+  // LinearLayer::initialize() of the layers of another kind; plain blocks are the arena's.
   void initialize(uint64_t seed);
 
  private:

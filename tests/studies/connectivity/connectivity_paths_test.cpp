@@ -5,9 +5,15 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
-#include "runs/session.h"
+#include "runs/device.h"
+#include "runs/loaded_model.h"
+#include "runs/model_folder.h"
+#include "runs/plan.h"
+#include "runs/recipe.h"
+#include "runs/run_cost.h"
 #include "studies/connectivity/tiny_plan.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
@@ -17,7 +23,7 @@ using nlohmann::json;
 using testing::error_of;
 
 TEST(ConnectivityPaths, LeadFromEachMemberToTheOthers) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const InstabilityPlan plan = tiny_plan(scratch / "all");
   InstabilityRuns runs(plan);
   ASSERT_TRUE(runs.train());
@@ -42,7 +48,7 @@ TEST(ConnectivityPaths, LeadFromEachMemberToTheOthers) {
 }
 
 TEST(ConnectivityPaths, AreMeasuredOnceUnderTheSameSettings) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   InstabilityPlan plan = tiny_plan(scratch / "all");
   plan.connectivity.spawn = {0};
   InstabilityRuns runs(plan);
@@ -65,7 +71,7 @@ TEST(ConnectivityPaths, AreMeasuredOnceUnderTheSameSettings) {
 }
 
 TEST(ConnectivityPaths, OfCopiesThatDifferInNothingAreFlat) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   InstabilityPlan plan = tiny_plan(scratch / "all");
   plan.connectivity.differ = "nothing";
   plan.connectivity.spawn = {3};
@@ -77,7 +83,7 @@ TEST(ConnectivityPaths, OfCopiesThatDifferInNothingAreFlat) {
 }
 
 TEST(ConnectivityPaths, RefuseSettingsBeforeAnythingIsTrained) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const auto refused = [&](auto change) {
     InstabilityPlan plan = tiny_plan(scratch / "all");
     change(plan);

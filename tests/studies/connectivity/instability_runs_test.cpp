@@ -4,7 +4,8 @@
 
 #include "core/files.h"
 #include "studies/connectivity/tiny_plan.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 #include "train/checkpoints.h"
 
 namespace refract {
@@ -14,7 +15,7 @@ namespace fs = std::filesystem;
 using testing::error_of;
 
 TEST(InstabilityRuns, PlansCopiesThatDifferInOrderAndNoise) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   InstabilityPlan plan = tiny_plan(scratch / "all");
   plan.connectivity.seeds = {7};
   const InstabilityRuns runs(plan);
@@ -34,7 +35,7 @@ TEST(InstabilityRuns, PlansCopiesThatDifferInOrderAndNoise) {
 }
 
 TEST(InstabilityRuns, RefusesPlansThatCanNotBe) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const auto refused = [&](auto change) {
     InstabilityPlan plan = tiny_plan(scratch / "all");
     change(plan);
@@ -61,7 +62,7 @@ std::string checked(const fs::path& folder, Change change) {
 void nothing(InstabilityPlan& plan) { plan.config.log.every = 5; }  // decides over no run
 
 TEST(InstabilityRuns, TrainsAndThenKnowsItsFolders) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const fs::path folder = scratch / "all";
   EXPECT_EQ(checked(folder, nothing), "");  // there is nothing yet
   InstabilityRuns runs(tiny_plan(folder));
@@ -81,7 +82,7 @@ TEST(InstabilityRuns, TrainsAndThenKnowsItsFolders) {
 }
 
 TEST(InstabilityRuns, NamesADamagedRun) {
-  const testing::Scratch scratch;
+  const testing::TemporaryFolder scratch;
   const fs::path folder = scratch / "all";
   InstabilityRuns runs(tiny_plan(folder));
   ASSERT_TRUE(runs.train());

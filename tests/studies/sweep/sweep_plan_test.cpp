@@ -7,7 +7,8 @@
 
 #include "core/files.h"
 #include "studies/sweep/sweep.h"
-#include "support/scratch.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
 
 namespace refract {
 namespace {
@@ -42,7 +43,7 @@ class SweepPlan : public ::testing::Test {
     return keys;
   }
   std::string recipe() const { return (scratch_ / "recipe.toml").string(); }
-  const testing::Scratch scratch_;
+  const testing::TemporaryFolder scratch_;
 };
 
 TEST(SweptKey, IsCutAtTheCommasBetweenValues) {

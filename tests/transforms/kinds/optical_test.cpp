@@ -1,6 +1,4 @@
 // The optical kind: groups, ranges as buffers, when weights are quantized, bypass, noise, settings.
-#include "transforms/kinds/optical.h"
-
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
@@ -14,7 +12,7 @@
 #include "core/error.h"
 #include "model/dense.h"
 #include "support/training.h"
-#include "transforms/model_builder.h"
+#include "transforms/kind.h"
 
 namespace refract {
 namespace {

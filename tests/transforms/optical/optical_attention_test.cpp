@@ -12,7 +12,7 @@
 
 #include "core/error.h"
 #include "model/dense.h"
-#include "transforms/model_builder.h"
+#include "transforms/kind.h"
 
 namespace refract {
 namespace {

@@ -1,23 +1,16 @@
-// Simulated optical compute (Anderson et al., "Optical Transformers", arXiv 2302.10360): linear
-// layers y = Q_noisy(Q(x) . Q_lut(W)^T) + b with the dense layer's gradient, see
-// ops/optical/matmul/product.h and docs/optical.md.
-//
-// A layer's ranges are buffers of the model: "<name>.x_range", "<name>.w_range" and
-// "<name>.out_range", float [2], (+inf, -inf) until they are set. They move in training only. The
-// members of a group share the x_range of the first one.
+// What the optical linear layers and the optical attention share: the parameters of a rule, the
+// settings that they come to in one call of an op, and ranges as buffers of the model.
 #pragma once
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/slots.h"
 #include "ops/optical/matmul/product.h"
-#include "transforms/kind.h"
 
 namespace refract {
 
-// A rule's parameters. The attention part of the kind reads them too.
+// A rule's parameters; kinds/optical.cpp describes and checks them.
 struct OpticalParameters {
   int64_t q_levels = 256;
   double q_lut_min = 0.020040;
@@ -44,7 +37,5 @@ OpticalSettings optical_settings(const OpticalParameters& parameters, const Forw
 
 // A buffer for a range that is not set.
 BufferStore::Buffer* declare_range(Build build, const std::string& name);
-
-std::unique_ptr<Kind> make_optical();
 
 }  // namespace refract
