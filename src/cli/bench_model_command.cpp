@@ -2,7 +2,7 @@
 #include "bench/decoding_bench.h"
 #include "bench/training_bench.h"
 #include "cli/bench_options.h"
-#include "cli/commands.h"
+#include "cli/command_line.h"
 
 namespace refract {
 namespace {

@@ -1,4 +1,4 @@
-#include "cli/commands.h"
+#include "cli/command_line.h"
 #include "data/source.h"
 #include "data/stories/write_stories.h"
 

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
+#include "cli/command_line.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "core/toml.h"

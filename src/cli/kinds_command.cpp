@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
+#include "cli/command_line.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "report/table.h"

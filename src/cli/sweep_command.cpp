@@ -1,7 +1,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
+#include "cli/command_line.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "studies/sweep/sweep.h"

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
+#include "cli/command_line.h"
 #include "core/log.h"
 #include "data/tokenize.h"
 #include "data/train_tokenizer.h"
