@@ -203,7 +203,8 @@ bool PointEvaluator::agrees(const TokenStream& stream, const at::Tensor& tokens,
     const std::string text = error.what();
     reason = text.substr(0, text.find('\n'));
   }
-  log_warning("points are evaluated one by one, since the engine '{}' failed: {}", engine_, reason);
+  log_warning("points are evaluated one by one, because the engine '{}' failed: {}", engine_,
+              reason);
   engine_ = "single";
   return false;
 }

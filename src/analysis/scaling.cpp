@@ -104,8 +104,7 @@ int64_t least_points(bool with_offset) { return with_offset ? 4 : 3; }
 void check(std::span<const ScalingPoint> points, bool with_offset) {
   for (const ScalingPoint& p : points) {
     if (p.x > 0 && p.loss > 0 && std::isfinite(p.x) && std::isfinite(p.loss)) continue;
-    fail("a power law goes through positive numbers; a run has x = {} and a loss of {}", p.x,
-         p.loss);
+    fail("a power law needs positive numbers; a run has x = {} and a loss of {}", p.x, p.loss);
   }
   const int64_t different = count_different(points), least = least_points(with_offset);
   if (different < least) {

@@ -71,7 +71,7 @@ Batches parse_batches(std::string text, at::Device device) {
   const bool largest = text == "max" || text.ends_with(",max");
   if (largest) text.resize(text.size() - std::min<size_t>(text.size(), 4));
   if (largest && !(cuda && cuda_runtime()))
-    fail_usage("--batches max asks for a GPU's memory; name sizes on a CPU");
+    fail_usage("--batches max is for GPUs; on a CPU, give sizes");
   return {text, largest};
 }
 

@@ -30,7 +30,8 @@ std::vector<int64_t> parse_sizes(std::string text, const std::string& option,
     int64_t value = 0;
     const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, value);
     if (error != std::errc() || rest != text.data() + end || value < 1)
-      fail_usage("{} {} is no list of sizes; write for example {} 16,512", option, text, option);
+      fail_usage("{} {} is not a list of sizes; write, for example, {} 16,512", option, text,
+                 option);
     sizes.push_back(value);
     begin = end + 1;
   }

@@ -47,7 +47,9 @@ std::vector<double> time_steps(BenchModel& bench, const RunConfig& config, int64
     seconds.push_back(seconds_of(bench.device.device, [&] { step.run(i, i * batch); }));
   std::optional<int64_t> bad;
   step.take_records(bad);
-  if (bad) fail("step {} of the benchmark has no finite loss; no time would mean anything", *bad);
+  if (bad)
+    fail("the loss of step {} of the benchmark is not finite, so no time would mean anything",
+         *bad);
   return seconds;
 }
 

@@ -11,12 +11,11 @@ class AlignCommand : public Command {
  public:
   std::string name() const override { return "align"; }
   std::string summary() const override {
-    return "Bring a model's units, heads and channels into another's order; its function stays";
+    return "Bring a model's units, heads and channels into another model's order, without changing "
+           "what it computes";
   }
   std::string example() const override {
-    return "refract align runs/demo/checkpoints/step-00001500 runs/demo --out runs/aligned   "
-           "(after "
-           "make demo)";
+    return "refract align runs/demo/checkpoints/step-00001500 runs/demo --out runs/aligned";
   }
   void declare(CommandLine& line) override {
     line.positional("A", study_.a, "the model that sets the order");
@@ -48,7 +47,7 @@ int AlignCommand::run() {
                                 {"distance_after", report.distance_after}};
     fmt::print("{}\n", out.dump());
   } else {
-    log_info("written: {}; see what it brought: refract interpolate {} {}", study_.out, study_.a,
+    log_info("wrote {}; compare the two with: refract interpolate {} {}", study_.out, study_.a,
              study_.out);
   }
   return 0;

@@ -10,19 +10,21 @@ class BenchMlpCommand : public Command {
  public:
   std::string name() const override { return "bench mlp"; }
   std::string summary() const override {
-    return "Time a feed-forward (two layers and GELU) of every kind against the dense one";
+    return "Time a feed-forward (two layers and GELU) of every kind and compare it with the dense "
+           "one";
   }
   std::string example() const override {
     return "refract bench mlp --widths 768 --tokens 16,512 --kinds lora";
   }
   void declare(CommandLine& line) override {
-    line.option("--widths", options_.widths, "C, with F = 4 C; default 768, on CUDA 768 to 6144");
+    line.option("--widths", options_.widths,
+                "widths C, with F = 4 C; default: 768, on CUDA 768 to 6144");
     line.option("--tokens", options_.tokens,
-                "tokens in a call; default 16,512, on CUDA 16 to 32768");
+                "tokens in a call; default: 16,512, on CUDA 16 to 32768");
     line.option("--shares", options_.shares,
                 "percent of the dense parameters to size kinds to: 63, 32");
     line.option("--kinds", options_.kinds,
-                "a kind to time; may be given several times; default all");
+                "a kind to time; may be given several times; default: all");
     refract::declare(line, options_.settings);
   }
   int run() override {
@@ -42,11 +44,10 @@ class BenchKernelCommand : public Command {
   }
   std::string example() const override { return "refract bench kernel --shapes 1 --tokens 256"; }
   void declare(CommandLine& line) override {
-    line.option("--shapes", options_.shapes,
-                "of each kind, the first this many; 0: 1, on CUDA all 5");
+    line.option("--shapes", options_.shapes, "how many shapes of each kind; 0: 1, on CUDA all 5");
     line.option("--tokens", options_.tokens, "tokens in a call; 0: the shape's own, on a CPU 256");
     line.option("--kinds", options_.kinds,
-                "a kind to time; may be given several times; default all");
+                "a kind to time; may be given several times; default: all");
     refract::declare(line, options_.settings);
   }
   int run() override {

@@ -18,8 +18,8 @@ class BenchTrainCommand : public Command {
   }
   void declare(CommandLine& line) override {
     line.positional("source", options_.source, "a recipe (.toml), or a run");
-    line.option("--batches", options_.batches, "sequences of a step; default the recipe's");
-    line.option("--contexts", options_.contexts, "tokens of a sequence; default the recipe's");
+    line.option("--batches", options_.batches, "sequences per step; default: the recipe's");
+    line.option("--contexts", options_.contexts, "tokens per sequence; default: the recipe's");
     line.option("--steps", options_.steps, "steps to time after the warm-up");
     refract::declare(line, options_.settings);
   }
@@ -44,10 +44,10 @@ class BenchDecodeCommand : public Command {
   void declare(CommandLine& line) override {
     line.positional("source", options_.source, "a recipe (.toml), or a run");
     line.option("--batches", options_.batches,
-                "sequences together, or \"max\": as many as fit on the GPU; default 1,16, on "
+                "sequences per batch, or \"max\": as many as fit on the GPU; default: 1,16, on "
                 "CUDA 1,64,max");
-    line.option("--prompt", options_.prompt, "tokens of a prompt");
-    line.option("--generate", options_.generate, "tokens to make");
+    line.option("--prompt", options_.prompt, "tokens per prompt");
+    line.option("--generate", options_.generate, "number of tokens to generate");
     line.option("--repeats", options_.repeats, "runs to time; the median counts");
     refract::declare(line, options_.settings);
   }

@@ -14,14 +14,15 @@ class BenchPremergeCommand : public Command {
  public:
   std::string name() const override { return "bench premerge"; }
   std::string summary() const override {
-    return "Measure up to how many tokens in a call a merged matrix beats its factors, and keep "
-           "the answer in the run";
+    return "Measure up to how many tokens in a call a merged matrix is faster than its factors, "
+           "and keep the result in the run";
   }
   std::string example() const override {
     return "refract bench premerge recipes/structured/s-low-rank-32.toml --most 64";
   }
   void declare(CommandLine& line) override {
-    line.positional("source", options_.source, "a recipe (.toml; nothing is kept), or a run");
+    line.positional("source", options_.source,
+                    "a recipe (.toml; the result is not kept), or a run");
     line.option("--most", options_.most, "the largest number of tokens to try");
     refract::declare(line, options_.settings);
   }

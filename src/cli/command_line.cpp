@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <map>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/progress.h"
@@ -32,6 +33,17 @@ CLI::App* app_for(CLI::App& root, const Command& command,
     group->require_subcommand(1);
   }
   return group->add_subcommand(name.substr(space + 1), command.summary());
+}
+
+// An example with the program as it was called, so that it can be pasted: "./refract train ...".
+std::string as_typed(std::string example, const std::string& program) {
+  constexpr std::string_view kName = "refract ";
+  for (size_t at = 0; (at = example.find(kName, at)) != std::string::npos;) {
+    const bool begins = at == 0 || example[at - 1] == ' ';
+    if (begins) example.replace(at, kName.size() - 1, program);
+    at += begins ? program.size() + 1 : kName.size();
+  }
+  return example;
 }
 
 int run_command(Command& command, const std::vector<std::string>& plugins) {
@@ -81,18 +93,18 @@ void CommandLine::flag(const std::string& name, bool& value, const std::string& 
 
 int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands) {
   CLI::App root(
-      "Train, fine-tune and study transformer language models whose compute is transformed.\n"
-      "Start with: refract train recipes/demo.toml",
+      "Train, fine-tune and study transformer language models whose compute is transformed.\nStart "
+      "with: refract train recipes/demo.toml run.dir=runs/first",
       "refract");
   root.set_version_flag("--version", kVersion);
   root.require_subcommand(1);
-  root.footer("Each command has --help with a working example.");
+  root.footer("Each command has --help with an example that works in a checkout after make demo.");
   std::map<std::string, CLI::App*> groups;
   std::vector<std::pair<CLI::App*, Command*>> apps;
   std::vector<std::string> plugins;
   for (const auto& command : commands) {
     CLI::App* app = app_for(root, *command, groups);
-    app->footer("Example:\n  " + command->example());
+    app->footer("Example:\n  " + as_typed(command->example(), argv[0]));
     CommandLine line(*app);
     command->declare(line);
     if (command->uses_models()) {

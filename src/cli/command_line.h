@@ -36,8 +36,7 @@ struct Command {
   virtual ~Command() = default;
   virtual std::string name() const = 0;  // "train", or "tokenizer train" for a command of a group
   virtual std::string summary() const = 0;  // one line
-  virtual std::string example()
-      const = 0;  // works as it stands in a fresh checkout, or says what it needs
+  virtual std::string example() const = 0;  // works as it is in a checkout after make demo
   virtual void declare(CommandLine& line) = 0;
   // Whether it loads or builds models, and so takes --plugin.
   virtual bool uses_models() const { return true; }

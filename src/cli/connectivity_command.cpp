@@ -21,7 +21,7 @@ class ConnectivityCommand : public Command {
   }
   std::string example() const override {
     return "refract connectivity recipes/lmc/tinygpt.toml train.steps=400 schedule.warmup=40 "
-           "connectivity.spawn=[0,100] run.dir=runs/lmc";
+           "'connectivity.spawn=[0,100]' run.dir=runs/lmc";
   }
   void declare(CommandLine& line) override {
     line.positional("recipe", recipe_, "TOML file with the settings of the runs and [connectivity]",
@@ -54,11 +54,12 @@ int ConnectivityCommand::run() {
     fail_usage("connectivity needs a recipe, e.g. refract connectivity recipes/lmc/tinygpt.toml");
   const std::optional<ConnectivityResult> result = run_connectivity(recipe_, overrides_);
   if (!result) {
-    log_info("stopped by a signal; what was trained is saved, the same command goes on with it");
+    log_info(
+        "stopped by a signal; what was trained is saved, and the same command goes on from there");
     return static_cast<int>(ExitCode::kFailed);
   }
   fmt::print("{}", json_ ? connectivity_json(*result).dump() + "\n" : connectivity_text(*result));
-  log_info("written: {}", (std::filesystem::path(result->folder) / "report.html").string());
+  log_info("wrote {}", (std::filesystem::path(result->folder) / "report.html").string());
   return 0;
 }
 

@@ -9,7 +9,7 @@ class StoriesCommand : public Command {
  public:
   std::string name() const override { return "data stories"; }
   std::string summary() const override {
-    return "Write generated English stories, one a line of text or JSON";
+    return "Write generated English stories, as text or as one JSON object per line";
   }
   std::string example() const override {
     return "refract data stories --size 20MB --out stories.jsonl";

@@ -14,9 +14,7 @@ class EvalCommand : public Command {
   std::string summary() const override {
     return "Loss, perplexity and accuracy of a model on a corpus";
   }
-  std::string example() const override {
-    return "refract eval runs/demo --data stories:1MB   (after make demo)";
-  }
+  std::string example() const override { return "refract eval runs/demo --data stories:1MB"; }
   void declare(CommandLine& line) override {
     line.positional("model", model_,
                     "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");

@@ -24,17 +24,17 @@ class ExportCommand : public Command {
   std::string summary() const override {
     return "Write a model as a Hugging Face folder that transformers opens";
   }
-  std::string example() const override {
-    return "refract export runs/demo --out demo-hf   (after make demo)";
-  }
+  std::string example() const override { return "refract export runs/demo --out runs/demo-hf"; }
   void declare(CommandLine& line) override {
     line.positional("model", model_,
                     "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
     line.option("--out", out_, "the folder to write", true);
     line.option("--dtype", dtype_, "float32, bfloat16 or float16");
-    line.option("--max-shard-size", shard_size_, "larger models are cut into several files");
-    line.flag("--adapter", options_.adapter,
-              "write the run's LoRA adapters alone, in the format of peft, not the merged model");
+    line.option("--max-shard-size", shard_size_,
+                "a model larger than this is written as several files");
+    line.flag(
+        "--adapter", options_.adapter,
+        "write only the run's LoRA adapters, in the format of peft, instead of the merged model");
     line.flag("--json", json_, "print one JSON object");
   }
   int run() override;

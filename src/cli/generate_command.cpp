@@ -17,7 +17,7 @@ class GenerateCommand : public Command {
   std::string name() const override { return "generate"; }
   std::string summary() const override { return "Sample text from a model"; }
   std::string example() const override {
-    return "refract generate runs/demo --prompt \"Once\" --max-tokens 200   (after make demo)";
+    return "refract generate runs/demo --prompt \"Once\" --max-tokens 200";
   }
   void declare(CommandLine& line) override {
     line.positional("model", model_,
@@ -25,11 +25,12 @@ class GenerateCommand : public Command {
     line.positional("overrides", overrides_, "key=value settings");
     line.option("--prompt", prompts_,
                 "text to continue; may be given several times, all are continued together");
-    line.option("--max-tokens", options_.max_tokens, "tokens to make");
-    line.option("--temperature", options_.temperature, "0: always the likeliest token");
-    line.option("--top-k", options_.top_k, "draw from the k likeliest tokens; 0: all");
-    line.option("--top-p", options_.top_p,
-                "draw from the likeliest tokens that hold this probability; 1: all");
+    line.option("--max-tokens", options_.max_tokens, "number of tokens to generate");
+    line.option("--temperature", options_.temperature, "0: always the most likely token");
+    line.option("--top-k", options_.top_k, "draw from the k most likely tokens; 0: from all");
+    line.option(
+        "--top-p", options_.top_p,
+        "draw from the most likely tokens that together have this probability; 1: from all");
     line.option("--seed", seed_, "the same seed gives the same text");
     line.flag("--json", json_, "print one JSON object");
   }

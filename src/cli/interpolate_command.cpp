@@ -15,9 +15,7 @@ class InterpolateCommand : public Command {
     return "Loss along the straight path between two models, and the barrier on it";
   }
   std::string example() const override {
-    return "refract interpolate runs/demo/checkpoints/step-00001500 runs/demo --batches 20   "
-           "(after "
-           "make demo)";
+    return "refract interpolate runs/demo/checkpoints/step-00001500 runs/demo --batches 20";
   }
   void declare(CommandLine& line) override;
   int run() override;
@@ -31,28 +29,28 @@ class InterpolateCommand : public Command {
 
 void InterpolateCommand::declare(CommandLine& line) {
   line.positional("A", a_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
-  line.positional("B", b_, "another of the same architecture");
-  line.positional("overrides", overrides_, "a third model with --plane; key=value settings");
+  line.positional("B", b_, "another model of the same architecture");
+  line.positional("overrides", overrides_,
+                  "key=value settings; with --plane the third model comes first");
   line.option("--alphas", study_.alphas, "points on the path, both ends included");
   line.option("--batches", study_.batches,
-              "\"all\" of a split, or so many batches of train.batch sequences from its start");
+              "\"all\" of a split, or a number of batches of train.batch sequences from its start");
   line.option("--splits", study_.splits, "which splits to evaluate: train, val, or both");
   line.option("--align", study_.align,
               "align B with A first: none, or by weights or activations (see refract align)");
   line.option("--plane", study_.plane,
               "evaluate a grid of N x N points in the plane through A, B and C");
-  line.option("--data", study_.data, "another corpus instead; may be given several times");
+  line.option("--data", study_.data, "evaluate on another corpus; may be given several times");
+  line.option("--buffers", study_.buffers,
+              "running ranges of the points between the models: interpolate, or re-estimate from "
+              "training batches");
   line.option(
-      "--buffers", study_.buffers,
-      "running ranges between the models: interpolate, or re-estimate from training batches");
-  line.option("--engine", study_.engine,
-              "batched (all alphas in one pass), prefixes (each distinct prefix of a window once, "
-              "on a CPU), "
-              "single, or auto: batched on a GPU, prefixes on a CPU where enough of them repeat");
-  line.option(
-      "--products", study_.products,
-      "of the batched engine in fp32: fp32, split (on tensor cores, within 3 * 2^-16), half (in "
-      "fp16), or auto: split on a GPU, else fp32");
+      "--engine", study_.engine,
+      "batched (all alphas in one pass), prefixes (each distinct prefix of a window once, on a "
+      "CPU), single, or auto: batched on a GPU, prefixes on a CPU if enough of them repeat");
+  line.option("--products", study_.products,
+              "products of the batched engine in fp32: fp32, split (on tensor cores, within 3 * "
+              "2^-16), half (in fp16), or auto: split on a GPU, fp32 on a CPU");
   line.option("--out", study_.out, "folder for path.json, path.csv and report.html");
   line.flag("--json", json_, "print one JSON object");
 }
@@ -71,7 +69,7 @@ int InterpolateCommand::run() {
     return 0;
   }
   fmt::print("{}", result.plane ? plane_text(*result.plane) : path_text(result.path));
-  log_info("written: {}", (std::filesystem::path(study_.out) / "report.html").string());
+  log_info("wrote {}", (std::filesystem::path(study_.out) / "report.html").string());
   return 0;
 }
 

@@ -16,13 +16,12 @@ class ReportCommand : public Command {
   std::string summary() const override {
     return "Write one HTML file about a run, a sweep or several runs";
   }
-  std::string example() const override {
-    return "refract report runs/demo      (after make demo; then open runs/demo/report.html)";
-  }
+  std::string example() const override { return "refract report runs/demo"; }
   void declare(CommandLine& line) override {
     line.positional("paths", paths_, "runs, sweeps, or folders of runs", true);
     line.option("--out", out_,
-                "the file to write; default: report.html in the folder, or here for several");
+                "the file to write; default: report.html in the folder, or in the current folder "
+                "for several runs");
     line.flag("--json", json_, "print the outcome as one JSON object");
   }
   bool uses_models() const override { return false; }

@@ -15,15 +15,17 @@ class ScaleCommand : public Command {
     return "Fit power laws of the loss of finished runs in FLOPs, parameters and tokens";
   }
   std::string example() const override {
-    return "refract scale runs/s runs/m runs/l runs/s_low_rank runs/m_low_rank runs/l_low_rank";
+    return "refract sweep recipes/demo.toml --over model.hidden_size=32,64,96 train.steps=200 "
+           "--out runs/sizes\n  refract scale runs/sizes/hidden_size=32 runs/sizes/hidden_size=64 "
+           "runs/sizes/hidden_size=96";
   }
   void declare(CommandLine& line) override {
     line.positional("runs", study_.runs, "folders of finished runs", true);
-    line.option("--metric", study_.metric, "validation_loss or mean_loss: the last value of it");
+    line.option("--metric", study_.metric, "validation_loss or mean_loss; its last value counts");
     line.option("--law", study_.law,
-                "plain (A x^-alpha), offset (E + A x^-alpha), or auto: with an "
-                "offset where five or more runs allow it");
-    line.option("--confidence", study_.confidence, "of the intervals");
+                "plain (A x^-alpha), offset (E + A x^-alpha), or auto: with an offset if a group "
+                "has five or more runs");
+    line.option("--confidence", study_.confidence, "confidence of the intervals");
     line.option("--out", out_, "folder for report.html");
     line.flag("--json", json_, "print one JSON object");
   }

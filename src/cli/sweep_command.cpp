@@ -22,7 +22,8 @@ class SweepCommand : public Command {
     line.positional("recipe", study_.recipe, "TOML file with the settings");
     line.positional("overrides", study_.overrides, "key=value settings of all runs");
     line.option("--over", study_.over,
-                "key=value,value,... to sweep; given several times: all pairs", true);
+                "key=value,value,... to sweep; if given several times, every combination is run",
+                true);
     line.option("--out", study_.out,
                 "the sweep's folder; default: run.dir of the recipe and '-sweep'");
     line.option("--jobs", study_.jobs,
@@ -49,7 +50,7 @@ int SweepCommand::run() {
     std::fputs(outcome_table(result.outcome).c_str(), stdout);
   }
   if (!result.all_ended) {
-    log_info("not complete; the same command goes on");
+    log_info("not complete; the same command goes on from here");
     return static_cast<int>(ExitCode::kFailed);
   }
   log_info("done: table.csv, table.json and report.html are in {}", folder);

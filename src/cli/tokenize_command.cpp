@@ -24,8 +24,9 @@ class TokenizeCommand : public Command {
     line.option("--out", out_, "folder for the shards and the tokenizer", true);
     line.option("--text-field", config_.text_field, "field of .jsonl documents");
     line.option("--split", config_.split, "documents or characters");
-    line.option("--validation-fraction", config_.validation_fraction, "share held out; 0: none");
-    line.option("--seed", config_.seed, "of the split and of generated stories");
+    line.option("--validation-fraction", config_.validation_fraction,
+                "part kept for validation; 0: none");
+    line.option("--seed", config_.seed, "seed of the split and of generated stories");
     line.flag("--json", json_, "print one JSON object");
   }
   int run() override {
@@ -63,7 +64,7 @@ class TokenizerTrainCommand : public Command {
   void declare(CommandLine& line) override {
     line.positional("corpus", corpus_, "files, folders, globs, or stories:SIZE", true);
     line.option("--vocab-size", options_.vocab_size,
-                "ids of the result: special tokens, 256 bytes, merges");
+                "number of ids: special tokens, 256 bytes and merges");
     line.option("--min-frequency", options_.min_frequency,
                 "pairs that occur less often are not merged");
     line.option("--pre-tokenizer", options_.pre_tokenizer, "gpt2, digits or llama3");

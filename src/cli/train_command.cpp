@@ -72,7 +72,7 @@ int TrainCommand::run() {
     return static_cast<int>(ExitCode::kOk);
   }
   log_info(
-      "stopped by a signal at step {}; the run is saved, go on with: refract train {} --resume",
+      "stopped by a signal at step {}; the run is saved; go on with: refract train {} --resume",
       run.result.step, recipe_);
   return static_cast<int>(ExitCode::kFailed);
 }

@@ -24,9 +24,9 @@ void describe(Fields& fields, DataConfig& c) {
   fields.add({"data.context", kOutcome}, c.context, "tokens predicted per sequence",
              {.min = 1, .max = 1 << 24});
   fields.add({"data.seed", kOutcome}, c.seed,
-             "of the split by documents and of the story generator", {.min = 0});
+             "seed of the split by documents and of the story generator", {.min = 0});
   fields.add({"data.order_seed", kOutcome}, c.order_seed,
-             "of the order in which training windows are visited; -1: run.seed", {.min = -1});
+             "seed of the order in which training windows are visited; -1: run.seed", {.min = -1});
   fields.add({"data.cache", kNothing}, c.cache,
              "folder for token shards; empty: $XDG_CACHE_HOME/refract/tokens, or "
              "~/.cache/refract/tokens");

@@ -102,8 +102,8 @@ void add_path(const std::string& path, SourcePaths& out) {
     if (kind == Kind::kParquet) refuse_parquet(path);
     if (kind == Kind::kOther) {
       fail_usage(
-          "'{}' is not a kind of corpus that can be read: take .txt (one document a file), "
-          ".jsonl (one a line) or .bin (token shards)",
+          "'{}' is not a kind of corpus that can be read: use .txt (one document per file), .jsonl "
+          "(one per line) or .bin (token shards)",
           path);
     }
     add_file(path, out);
@@ -127,7 +127,8 @@ void add_path(const std::string& path, SourcePaths& out) {
 }  // namespace
 
 SourcePaths expand_paths(const std::vector<std::string>& paths) {
-  if (paths.empty()) fail_usage("data.path names no corpus: give files, folders or stories:20MB");
+  if (paths.empty())
+    fail_usage("data.path does not name a corpus: give files, folders or stories:20MB");
   SourcePaths out;
   try {
     for (const std::string& path : paths) add_path(path, out);

@@ -190,7 +190,8 @@ fs::path cache_folder(const DataConfig& config) {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   if (cache && *cache) return fs::path(cache) / "refract" / "tokens";
   const char* home = std::getenv("HOME");
-  if (!home || !*home) fail("no HOME to keep token shards in: set data.cache to a folder");
+  if (!home || !*home)
+    fail("HOME is not set, so there is no place for token shards: set data.cache to a folder");
   return fs::path(home) / ".cache" / "refract" / "tokens";
 }
 

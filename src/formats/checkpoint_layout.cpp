@@ -78,7 +78,8 @@ std::vector<StoredTensor> llama_layout(const ModelPlan& plan) {
 std::vector<StoredTensor> hf_layout(const Decoder& decoder, const std::string& format) {
   if (format == "gpt2") return gpt2_layout(decoder.plan());
   if (format == "llama") return llama_layout(decoder.plan());
-  fail_usage("a model can't be saved as \"{}\"; there are: auto, gpt2, llama, refract", format);
+  fail_usage("a model can't be saved as \"{}\"; the formats are auto, gpt2, llama, refract",
+             format);
 }
 
 // "h.12.attn.c_proj.weight" -> {12, "attn.c_proj.weight"}; nothing where the name does not start

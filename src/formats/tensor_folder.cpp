@@ -52,7 +52,7 @@ void TensorFolder::open_index(const fs::path& path) {
       files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
     }
     if (!files_[opened[name]]->find(tensor)) {
-      fail("'{}' says that tensor '{}' is in '{}', and it is not", path.string(), tensor, name);
+      fail("'{}' says that tensor '{}' is in '{}', but it is not", path.string(), tensor, name);
     }
     where_[tensor] = opened[name];
   }

@@ -11,8 +11,7 @@ struct Size {
   int64_t hidden, context, layers, heads, kv_heads, intermediate, vocab;
 };
 
-// SCIENCE: section 3 (the connectivity study), OpenAI's GPT-2, section 2 (structured layers) and
-// section 1 (CLM).
+// Of the connectivity study and OpenAI's GPT-2, of the structured layers' paper, and of CLM.
 constexpr Size kGpt2Sizes[] = {
     {"tinygpt", 64, 8, 4, 4, 0, 0, 0},
     {"toygpt", 32, 8, 4, 4, 0, 0, 50257},
@@ -91,7 +90,7 @@ ModelConfig preset(const std::string& name) {
   for (const Size& size : kClmSizes) {
     if (name == size.name) return llama(size);
   }
-  fail_usage("model.preset = \"{}\" is not known; did you mean \"{}\"? There are: {}", name,
+  fail_usage("model.preset = \"{}\" is not known; did you mean \"{}\"? The presets are: {}", name,
              nearest_name(name, preset_names()), fmt::join(preset_names(), ", "));
 }
 
@@ -103,7 +102,7 @@ void describe(Fields& fields, ModelConfig& c) {
   // count as different runs.
   fields.add({"model.preset", kOutcome}, c.preset, "a named size; the keys below override it");
   fields.add({"model.vocab_size", kFunction}, c.vocab_size,
-             "tokens the model knows; 0: the tokenizer's", or_zero);
+             "size of the vocabulary; 0: the tokenizer's", or_zero);
   fields.add({"model.hidden_size", kFunction}, c.hidden_size, "width of the residual stream",
              count);
   fields.add({"model.intermediate_size", kFunction}, c.intermediate_size,
@@ -119,8 +118,7 @@ void describe(Fields& fields, ModelConfig& c) {
   fields.add({"model.norm", kFunction}, c.norm, "normalization before each block",
              {"layernorm", "rmsnorm"});
   fields.add({"model.norm_eps", kFunction}, c.norm_eps, "added to the variance", positive);
-  fields.add({"model.position", kFunction}, c.position, "how positions are told",
-             {"learned", "rope"});
+  fields.add({"model.position", kFunction}, c.position, "position encoding", {"learned", "rope"});
   fields.add({"model.hidden_act", kFunction}, c.hidden_act, "feed-forward activation",
              {"gelu", "gelu_tanh", "swiglu"});
   fields.add({"model.attention_bias", kFunction}, c.attention_bias, "biases of q, k and v");
@@ -128,18 +126,18 @@ void describe(Fields& fields, ModelConfig& c) {
              "bias of the attention's output layer");
   fields.add({"model.mlp_bias", kFunction}, c.mlp_bias, "biases of the feed-forward");
   fields.add({"model.tie_word_embeddings", kFunction}, c.tie_word_embeddings,
-             "lm_head shares the token embedding");
-  fields.add({"model.dropout", kOutcome}, c.dropout, "on embeddings and residual branches",
+             "lm_head and the token embedding share their weight");
+  fields.add({"model.dropout", kOutcome}, c.dropout, "dropout on embeddings and residual branches",
              probability);
   fields.add({"model.attention_dropout", kOutcome}, c.attention_dropout,
-             "on attention probabilities", probability);
+             "dropout on attention probabilities", probability);
   fields.add({"model.scale_attn_by_inverse_layer_idx", kFunction},
              c.scale_attn_by_inverse_layer_idx, "divide layer i's attention scores by i + 1");
   fields.add({"model.rope_theta", kFunction}, c.rope_theta, "base of the rotary frequencies",
              positive);
-  fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "stretching of rotary positions",
+  fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "scaling of rotary positions",
              {"none", "linear", "llama3"});
-  fields.add({"model.rope_factor", kFunction}, c.rope_factor, "stretch (linear, llama3)",
+  fields.add({"model.rope_factor", kFunction}, c.rope_factor, "scaling factor (linear, llama3)",
              {.min = 1});
   fields.add({"model.rope_low_freq_factor", kFunction}, c.rope_low_freq_factor, "llama3 scaling",
              positive);
@@ -149,11 +147,11 @@ void describe(Fields& fields, ModelConfig& c) {
              c.rope_original_max_position_embeddings,
              "llama3 scaling: the context it was pretrained with", count);
   fields.add({"model.initializer_range", kOutcome}, c.initializer_range,
-             "std of linear layers and embeddings at the start", positive);
+             "standard deviation of the initial linear layers and embeddings", positive);
   fields.add({"model.position_initializer_range", kOutcome}, c.position_initializer_range,
-             "std of learned positions at the start", positive);
+             "standard deviation of the initial learned positions", positive);
   fields.add({"model.scaled_residual_init", kOutcome}, c.scaled_residual_init,
-             "divide o_proj's and down_proj's start by sqrt(2 L)");
+             "divide the initial o_proj and down_proj by sqrt(2 L)");
 }
 
 void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {

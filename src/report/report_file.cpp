@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 // The runs that a path stands for: itself, or those in its folders.
 std::vector<fs::path> runs_in(const fs::path& path) {
-  if (!fs::is_directory(path)) fail_usage("'{}' is no folder of a run", path.string());
+  if (!fs::is_directory(path)) fail_usage("'{}' is not a folder of a run", path.string());
   if (is_run(path)) return {path};
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(path)) {

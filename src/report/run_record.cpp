@@ -126,7 +126,7 @@ std::map<std::string, Curve> read_metrics(const fs::path& folder) {
 
 RunRecord read_run(const fs::path& folder) {
   if (!is_run(folder)) {
-    fail_usage("'{}' is no run: it has neither metrics.jsonl nor config.toml", folder.string());
+    fail_usage("'{}' is not a run: it has neither metrics.jsonl nor config.toml", folder.string());
   }
   RunRecord run;
   run.folder = folder;

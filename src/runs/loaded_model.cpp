@@ -41,7 +41,8 @@ Evaluation evaluate_model(const std::string& specification,
   std::shared_ptr<TokenStream> stream;
   if (corpus.empty()) {
     stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
-    if (!stream) fail_usage("'{}' names no corpus to evaluate on; give --data", specification);
+    if (!stream)
+      fail_usage("'{}' has no corpus to evaluate on; give one with --data", specification);
   } else {
     loaded.config.data.path = corpus;
     stream = open_corpus(loaded.config.data, loaded.tokenizer);

@@ -38,15 +38,19 @@ using nlohmann::json;
 
 void check_options(const InterpolateStudy& s) {
   constexpr int64_t kMostSide = 1000;
-  if (s.alphas < 2) fail_usage("--alphas {}: a path has at least its two ends", s.alphas);
-  if (s.alphas > kMostAlphas) fail_usage("--alphas {}: at most {}", s.alphas, kMostAlphas);
+  if (s.alphas < 2)
+    fail_usage("--alphas {} is too few: a path has at least its two ends", s.alphas);
+  if (s.alphas > kMostAlphas)
+    fail_usage("--alphas {} is too many: at most {} are possible", s.alphas, kMostAlphas);
   require_choice("--buffers", s.buffers, {"interpolate", "re-estimate"});
   require_choice("--engine", s.engine, {"auto", "batched", "prefixes", "single"});
   require_choice("--products", s.products, {"auto", "fp32", "split", "half"});
   require_choice("--align", s.align, {"none", "weights", "activations"});
   if (s.plane != 0 && s.plane < 2)
-    fail_usage("--plane {}: a grid has at least 2 points a side", s.plane);
-  if (s.plane > kMostSide) fail_usage("--plane {}: at most {} points a side", s.plane, kMostSide);
+    fail_usage("--plane {} is too small: a grid has at least 2 points on each side", s.plane);
+  if (s.plane > kMostSide)
+    fail_usage("--plane {} is too large: at most {} points on each side are possible", s.plane,
+               kMostSide);
 }
 
 // Before anything is computed, so that no result is lost for want of a place.
@@ -94,7 +98,8 @@ class Interpolation {
 void Interpolation::open_models() {
   const std::vector<std::string>& names = study_.models;
   if ((names.size() == 3) != (study_.plane > 0))
-    fail_usage("three models are compared with --plane N, two without; {} are given", names.size());
+    fail_usage("--plane N takes three models; without it two are compared; {} are given",
+               names.size());
   for (const std::string& name : names) {
     models_.push_back(load_model(name, study_.overrides));
     if (const std::string difference = first_difference(models_[0], models_.back());
@@ -111,10 +116,10 @@ void Interpolation::warn_of_other_settings(const LoadedModel& model,
   const RunConfig &ours = first().config, &theirs = model.config;
   const std::string& a = study_.models[0];
   if (ours.data.context != theirs.data.context)
-    log_warning("'{}' has data.context = {}; it is evaluated with {}, as '{}' is", name,
+    log_warning("'{}' has data.context = {}; it is evaluated with {}, like '{}'", name,
                 theirs.data.context, ours.data.context, a);
   if (ours.train.precision != theirs.train.precision)
-    log_warning("'{}' has train.precision = {}; it is evaluated in {}, as '{}' is", name,
+    log_warning("'{}' has train.precision = {}; it is evaluated in {}, like '{}'", name,
                 theirs.train.precision, ours.train.precision, a);
 }
 
@@ -157,7 +162,7 @@ void Interpolation::open_streams() {
   for (const NamedStream& split : streams_)
     check_tokens(*split.stream, first().config.model.vocab_size, "the corpus");
   if (study_.buffers == "re-estimate" && calibration_->size() <= first().config.data.context)
-    fail_usage("--buffers re-estimate needs a window of {} tokens to see; the corpus has {}",
+    fail_usage("--buffers re-estimate needs a window of {} tokens; the corpus has {}",
                first().config.data.context + 1, calibration_->size());
 }
 

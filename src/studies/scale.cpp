@@ -80,7 +80,8 @@ std::vector<SlopeDifference> against_dense(const std::vector<ScalingFit>& fits, 
 
 ScaledRun read_scaled_run(const fs::path& folder, const std::string& metric) {
   const fs::path settings = folder / "config.toml";
-  if (!fs::exists(settings)) fail_usage("'{}' is no run: it has no config.toml", folder.string());
+  if (!fs::exists(settings))
+    fail_usage("'{}' is not a run: it has no config.toml", folder.string());
   RunConfig config = open_resolved_recipe(settings.string(), {}).config;
   const TransformedModel model = plan_model(config, settings.string());
   const int64_t steps = resolve_steps(config, model.decoder->arena().count());

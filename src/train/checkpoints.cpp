@@ -39,7 +39,7 @@ int64_t number(const std::map<std::string, std::string>& metadata, const std::st
     if (std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc())
       return value;
   }
-  fail("'{}' lacks '{}'; it is not a train state of this program", file.string(), key);
+  fail("'{}' has no '{}'; it is not a train state of this program", file.string(), key);
 }
 
 at::Tensor guides(const ParameterArena& arena) {

@@ -95,8 +95,8 @@ json& child(json& node, const std::string& part, const std::string& key) {
   size_t index = 0;
   const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
   if (error != std::errc() || end != part.data() + part.size() || index >= node.size()) {
-    fail_usage("can't set '{}': '{}' is no index of its {} entries, which count from 0", key, part,
-               node.size());
+    fail_usage("can't set '{}': '{}' is not an index of its {} entries, which are counted from 0",
+               key, part, node.size());
   }
   return node[index];
 }

@@ -40,7 +40,7 @@ void describe_optimizer(Fields& fields, RunConfig& c) {
   fields.add({"schedule.kind", kOutcome}, c.schedule.kind, "the learning rate after the warm-up",
              {"constant", "linear", "cosine"});
   fields.add({"schedule.warmup", kOutcome}, c.schedule.warmup,
-             "steps of linear warm-up, or below 1 a fraction of all steps", not_negative);
+             "steps of linear warm-up; a number below 1 is a fraction of all steps", not_negative);
   fields.add({"schedule.start", kOutcome}, c.schedule.start,
              "fraction of the peak at which the warm-up starts", {.min = 0, .max = 1});
   fields.add({"schedule.final", kOutcome}, c.schedule.final,
@@ -61,7 +61,7 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,
              "sequences per forward pass; 0: the whole batch", or_zero);
   fields.add({"train.precision", kOutcome}, c.train.precision,
-             "of the compute; weights are kept in fp32", {"fp32", "bf16"});
+             "number format of the computation; weights are kept in fp32", {"fp32", "bf16"});
   fields.add({"train.device", kOutcome}, c.train.device, "where to run", {"auto", "cpu", "cuda"});
   fields.add({"train.cuda_graph", kOutcome}, c.train.cuda_graph,
              "capture the step as one CUDA graph", {"auto", "on", "off"});
@@ -75,11 +75,12 @@ void describe_train(Fields& fields, RunConfig& c) {
       "end",
       {"none", "fixedstep", "fixedflop"});
   fields.add({"self_guided.ratio", kOutcome}, c.self_guided.ratio,
-             "guided part of the steps on fresh data", {.min = 0, .max = 1, .open_min = true});
+             "part of the steps on fresh data that is guided",
+             {.min = 0, .max = 1, .open_min = true});
   fields.add({"self_guided.schedule", kOutcome}, c.self_guided.schedule,
              "how the guide's share falls to 0", {"cosine", "linear"});
   fields.add({"self_guided.reduce_flop", kOutcome}, c.self_guided.reduce_flop,
-             "compute the guides in a step with the probability of their share only");
+             "compute the guides in a step only with the probability of their share");
   fields.add({"eval.every", kNothing}, c.eval.every,
              "steps between evaluations; 0: only at the end", or_zero);
   fields.add({"eval.batches", kNothing}, c.eval.batches,
@@ -89,12 +90,11 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add({"eval.sample_tokens", kNothing}, c.eval.sample_tokens, "length of a sample", count);
   fields.add({"eval.prompt", kNothing}, c.eval.prompt, "what a sample starts with");
   fields.add({"eval.temperature", kNothing}, c.eval.temperature,
-             "of the samples; 0: the likeliest token", or_zero);
-  fields.add(
-      {"decode.premerge", kNothing}, c.decode.premerge,
-      "merged dense matrices beside factors, in inference: by the number of tokens in a call, "
-      "always, never",
-      {"auto", "on", "off"});
+             "temperature of the samples; 0: always the most likely token", or_zero);
+  fields.add({"decode.premerge", kNothing}, c.decode.premerge,
+             "use merged dense matrices instead of factors in inference: auto decides by the "
+             "number of tokens in a call",
+             {"auto", "on", "off"});
   fields.add({"checkpoint.every", kNothing}, c.checkpoint.every,
              "steps between checkpoints; 0: only at the end", or_zero);
   fields.add({"checkpoint.keep", kNothing}, c.checkpoint.keep, "newest checkpoints to keep; 0: all",
@@ -111,22 +111,23 @@ void describe(Fields& fields, RunConfig& c) {
   using enum Decides;
   fields.add({"run.dir", kNothing}, c.run.dir, "folder that holds everything of the run");
   fields.add({"run.seed", kOutcome}, c.run.seed,
-             "of initial weights, and of data order, dropout and noise where these have none of "
-             "their own",
+             "seed of the initial weights, and of data order, dropout and noise unless they have "
+             "seeds of their own",
              {.min = 0});
-  fields.add({"run.noise_seed", kOutcome}, c.run.noise_seed, "of dropout and noise; -1: run.seed",
-             {.min = -1});
+  fields.add({"run.noise_seed", kOutcome}, c.run.noise_seed,
+             "seed of dropout and noise; -1: run.seed", {.min = -1});
   describe(fields, c.data);
   describe(fields, c.model);
-  fields.add({"init.from", kOutcome}, c.init.from,
-             "\"random\", a Hugging Face folder, a Hub id in the cache, or a run");
+  fields.add(
+      {"init.from", kOutcome}, c.init.from,
+      "starting weights: \"random\", a Hugging Face folder, a Hub id in the cache, or a run");
   fields.add({"init.adapter", kOutcome}, c.init.adapter,
              "a folder with LoRA adapters as peft writes them, for the rules of the kind lora");
   describe_optimizer(fields, c);
   describe_train(fields, c);
   fields.add_raw({"transform", kFunction}, c.transform,
-                 "ordered rules, see refract kinds and the page on transforms; or "
-                 "transform.legacy = \"FILE\": a rule file of the published optical experiments");
+                 "ordered rules, see refract kinds and docs/transforms.md; or transform.legacy = "
+                 "\"FILE\": a rule file of the published optical experiments");
 }
 
 RunConfig make_run_config(const json& tree, const std::string& where,

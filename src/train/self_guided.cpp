@@ -18,7 +18,7 @@ SelfGuidedPlan::SelfGuidedPlan(const RunConfig& config, int64_t fresh_steps)
   if (settings.mode == "none") return;
   guided_ = std::llround(settings.ratio * static_cast<double>(fresh_steps));
   if (guided_ < 1) {
-    fail_usage("self_guided.ratio = {} of {} steps guides none; raise it or train longer",
+    fail_usage("self_guided.ratio = {} guides none of the {} steps; raise it or train longer",
                settings.ratio, fresh_steps);
   }
   if (settings.mode == "fixedflop") total_ += guided_;

@@ -62,7 +62,7 @@ const KindEntry& find_kind(std::string_view name) {
   std::vector<std::string> known = names();
   known.emplace_back("none");
   fail_usage(
-      "there is no kind \"{}\"; did you mean \"{}\"? There are {}; a kind of a plug-in needs "
+      "there is no kind \"{}\"; did you mean \"{}\"? The kinds are {}; a kind from a plug-in needs "
       "--plugin FILE.so",
       name, nearest_name(name, known), fmt::join(known, ", "));
 }

@@ -28,7 +28,7 @@ json optical(const char* match, json parameters) {
 
 const json& table(const json& tree, const char* name, const fs::path& path) {
   if (!tree.contains(name) || !tree[name].is_object())
-    fail_usage("{}: it lacks the table [{}]", path.string(), name);
+    fail_usage("{}: the table [{}] is missing", path.string(), name);
   return tree[name];
 }
 
@@ -40,7 +40,7 @@ json lora_over(json rule, const json& tree, const fs::path& path) {
   for (const auto& [key, value] : given.items()) {
     const auto known = names.find(key);
     if (known == names.end()) {
-      fail_usage("{}: [lora] has no parameter '{}'; there are r, lora_alpha, lora_dropout",
+      fail_usage("{}: [lora] has no parameter '{}'; its parameters are r, lora_alpha, lora_dropout",
                  path.string(), key);
     }
     lora[known->second] = value;

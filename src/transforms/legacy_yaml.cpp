@@ -163,7 +163,7 @@ LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
                      nearest_name(name, {"use_regex", "layer_name_to_config"}));
       }
     }
-    if (!has_entries) fail_usage("{}: it lacks layer_name_to_config", path.string());
+    if (!has_entries) fail_usage("{}: layer_name_to_config is missing", path.string());
   } catch (const YAML::Exception& error) {
     fail_usage("{}, line {}, column {}: {}", path.string(), error.mark.line + 1,
                error.mark.column + 1, error.msg);

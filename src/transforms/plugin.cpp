@@ -52,8 +52,9 @@ void load_plugin(const std::string& path) {
   const size_t before = registered_kinds().size();
   symbol<void (*)()>(library, "refract_register", path)();
   if (registered_kinds().size() == before) {
-    fail_usage("--plugin {}: it registered no kind; call register_kind() in its REFRACT_PLUGIN",
-               path);
+    fail_usage(
+        "--plugin {}: it did not register a kind; call register_kind() in its REFRACT_PLUGIN",
+        path);
   }
   opened().push_back(place);
 }

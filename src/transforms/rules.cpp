@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 
 std::string text_of(const json& table, const char* key, const std::string& where) {
-  if (!table.contains(key)) fail_usage("{}: it lacks '{}'; write {} = '...'", where, key, key);
+  if (!table.contains(key)) fail_usage("{}: '{}' is missing; write {} = '...'", where, key, key);
   if (!table[key].is_string()) fail_usage("{}: '{}' takes text", where, key);
   return table[key].get<std::string>();
 }

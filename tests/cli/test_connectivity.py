@@ -272,7 +272,7 @@ def test_each_pair_has_a_file_of_its_own(refract, refract_json, recipe, base, tm
         assert saved["distance"] == pair["distance"]
     for name in (".", "..", "a~b"):
         done = refract("connectivity", variants(tmp_path, recipe, **{"a": 0, name: 0}), *TUNED, code=2)
-        assert "is no name for a folder" in done.stderr
+        assert "can't be the name of a folder" in done.stderr
 
 
 def test_bad_settings_of_paths_are_found_before_training(refract, recipe, base, tmp_path):
@@ -307,7 +307,7 @@ def test_damaged_files_of_an_analysis(refract, refract_json, recipe, tmp_path):
     assert "has 3 bytes; remove 'lmc/seed-3/spawn-00000000/copy-2'" in refract(*call, code=1).stderr
     weights.unlink()
     done = refract(*call, code=1)
-    assert "lacks model.safetensors; remove 'lmc/seed-3/spawn-00000000/copy-2'" in done.stderr
+    assert "has no model.safetensors; remove 'lmc/seed-3/spawn-00000000/copy-2'" in done.stderr
     shutil.rmtree(copy)
     assert spawned(refract_json(*call)) == spawned(first)
 

@@ -203,7 +203,7 @@ def test_a_missing_plotly_fails_the_report_but_not_the_run(refract, recipe, tmp_
 
 @pytest.mark.parametrize("arguments, message", [
     (["empty"], "holds no run"),
-    (["nowhere"], "is no folder of a run"),
+    (["nowhere"], "is not a folder of a run"),
 ])
 def test_refuses_what_is_no_run(refract, tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()

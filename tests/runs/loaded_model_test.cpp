@@ -74,7 +74,7 @@ TEST(LoadedModel, WithoutACorpusItNeedsAValidationSplit) {
     FAIL() << "evaluated on nothing";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kUsage);
-    EXPECT_NE(std::string(error.what()).find("names no corpus to evaluate on"), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find("has no corpus to evaluate on"), std::string::npos)
         << error.what();
   }
 }

@@ -117,11 +117,12 @@ TEST_F(Interpolate, RefusesBeforeItComputes) {
     change(study);
     return error_of([&] { interpolate_models(study); });
   };
-  EXPECT_EQ(refused([](auto& s) { s.alphas = 1; }), "--alphas 1: a path has at least its two ends");
+  EXPECT_EQ(refused([](auto& s) { s.alphas = 1; }),
+            "--alphas 1 is too few: a path has at least its two ends");
   EXPECT_EQ(refused([](auto& s) { s.engine = "batch"; }),
             "--engine batch is not one of auto, batched, prefixes, single; did you mean batched?");
   EXPECT_EQ(refused([](auto& s) { s.plane = 2; }),
-            "three models are compared with --plane N, two without; 2 are given");
+            "--plane N takes three models; without it two are compared; 2 are given");
   EXPECT_EQ(refused([](auto& s) { s.out = ""; }), "--out: can't make the folder ''");
   EXPECT_FALSE(std::filesystem::exists(scratch_ / "out/path.json"));
 }

@@ -220,9 +220,9 @@ TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
   EXPECT_TRUE(
       has(message_of("bad.yaml", "use_regex: maybe\nlayer_name_to_config: {}"), "true or false"));
   EXPECT_TRUE(has(message_of("bad.yaml", "a: [\n"), "bad.yaml, line 2"));
-  EXPECT_TRUE(has(message_of("bad.yaml", "use_regex: true\n"), "lacks layer_name_to_config"));
+  EXPECT_TRUE(has(message_of("bad.yaml", "use_regex: true\n"), "layer_name_to_config is missing"));
   EXPECT_TRUE(has(message_of("bad.toml", "[fc]\n[attention]\n[lorra]\n"), "did you mean 'lora'"));
-  EXPECT_TRUE(has(message_of("bad.toml", "[fc]\n"), "lacks the table [attention]"));
+  EXPECT_TRUE(has(message_of("bad.toml", "[fc]\n"), "the table [attention] is missing"));
   EXPECT_TRUE(has(message_of("bad.toml", "use_lora = true\n[fc]\n[attention]\n[lora]\nalpha = 1\n"),
                   "lora_alpha"));
   EXPECT_TRUE(has(message_of("bad.json", "{}"), ".toml, .yaml or .yml"));

@@ -57,8 +57,8 @@ TEST(RulesTest, EveryMistakeIsOneLineThatSaysWhere) {
                   "r = 0 is out of range"));
   EXPECT_TRUE(has(message_of(R"([{"match": ".*", "kind": "lora"}])"), "can't stand for attention"));
   EXPECT_TRUE(has(message_of(R"([{"match": "(", "kind": "lora"}])"), "not a regular expression"));
-  EXPECT_TRUE(has(message_of(R"([{"kind": "lora"}])"), "lacks 'match'"));
-  EXPECT_TRUE(has(message_of(R"([{"match": ".*"}])"), "lacks 'kind'"));
+  EXPECT_TRUE(has(message_of(R"([{"kind": "lora"}])"), "'match' is missing"));
+  EXPECT_TRUE(has(message_of(R"([{"match": ".*"}])"), "'kind' is missing"));
   EXPECT_TRUE(
       has(message_of(R"([{"match": ".*", "kind": "none", "r": 1}])"), "has no parameter 'r'"));
   EXPECT_TRUE(has(message_of(R"({"match": ".*"})"), "array of tables"));

@@ -19,7 +19,7 @@ SweepState state_of(const std::string& name) {
   for (size_t i = 0; i < kStates.size(); ++i) {
     if (kStates.at(i) == name) return static_cast<SweepState>(i);
   }
-  fail("'{}' is no state of a run", name);
+  fail("'{}' is not a state of a run", name);
 }
 
 SweepRun run_of(const json& entry) {

@@ -45,7 +45,8 @@ void claim_folder(const RunConfig& config) {
   const std::string other = fs::exists(file) ? other_setting(file, config) : "";
   if (!other.empty()) {
     fail_usage(
-        "'{}' holds an analysis with other settings (the first is at {}); choose another run.dir",
+        "'{}' holds an analysis with other settings (the first that differs: {}); choose another "
+        "run.dir",
         config.run.dir, other);
   }
   write_file_atomically(file, to_toml(config));

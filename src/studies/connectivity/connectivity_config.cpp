@@ -57,17 +57,17 @@ void describe(Fields& fields, ConnectivityConfig& c) {
   using enum Decides;
   fields.add({"connectivity.spawn", kNothing}, c.spawn,
              "steps of the trunk at which copies are made; 0: its start");
-  fields.add({"connectivity.copies", kNothing}, c.copies, "copies made at each of them",
+  fields.add({"connectivity.copies", kNothing}, c.copies, "copies made at each of these steps",
              {.min = 2});
   fields.add({"connectivity.seeds", kNothing}, c.seeds,
-             "run.seed of each repetition of all of it; empty: run.seed alone");
+             "the analysis is repeated with each of these as run.seed; empty: run.seed only");
   fields.add({"connectivity.pairs", kNothing}, c.pairs,
-             "twins of one start; the same from init.from; or variants of the transform rules "
-             "trained from init.from",
+             "what is compared: twins from one random start, fine-tunes of init.from, or variants "
+             "of the transform rules trained from init.from",
              {"twins", "fine_tune", "transforms"});
   fields.add({"connectivity.differ", kNothing}, c.differ,
-             "what copies of one start differ in: the order of the data, the noise, both; auto: "
-             "both, with pairs = \"transforms\" nothing",
+             "how copies of one start differ: in the order of the data, in the noise, in both or "
+             "in nothing; auto: both, or nothing with pairs = \"transforms\"",
              {"auto", "order", "noise", "both", "nothing"});
   fields.add_raw({"connectivity.variant", kNothing}, c.variant,
                  "with pairs = \"transforms\": tables of name and transform (rules as in "
@@ -75,17 +75,17 @@ void describe(Fields& fields, ConnectivityConfig& c) {
   fields.add({"connectivity.alphas", kNothing}, c.alphas, "points on a path, both ends included",
              {.min = 2, .max = kMostAlphas});
   fields.add({"connectivity.batches", kNothing}, c.batches,
-             "\"all\" of a split, or so many batches of train.batch sequences from its start");
+             "\"all\" of a split, or a number of batches of train.batch sequences from its start");
   fields.add({"connectivity.splits", kNothing}, c.splits, "which splits to evaluate: train, val");
   fields.add({"connectivity.align", kNothing}, c.align, "align B with A before the path",
              {"none", "weights", "activations"});
   fields.add({"connectivity.engine", kNothing}, c.engine,
              "how points between two runs are evaluated",
              {"auto", "batched", "prefixes", "single"});
-  fields.add({"connectivity.threshold", kNothing}, c.threshold,
-             "a pair is connected where its loss barrier is below this part of the end points' "
-             "mean loss",
-             {.min = 0});
+  fields.add(
+      {"connectivity.threshold", kNothing}, c.threshold,
+      "a pair is connected if its loss barrier is below this fraction of the end points' mean loss",
+      {.min = 0});
   fields.add({"connectivity.side_by_side", kNothing}, c.side_by_side,
              "copies that are trained at the same time; 0: as many as CPU cores, 4 on a GPU",
              {.min = 0});
@@ -113,17 +113,17 @@ std::vector<ConnectivityVariant> variants_of(const ConnectivityConfig& config) {
   for (const json& table : tables) {
     const auto name = table.is_object() ? table.find("name") : table.end();
     if (!table.is_object() || name == table.end() || !name->is_string())
-      fail_usage("[[connectivity.variant]]: each table has a name");
+      fail_usage("[[connectivity.variant]]: each table needs a name");
     for (const auto& [key, value] : table.items()) {
       if (key != "name" && key != "transform")
-        fail_usage("[[connectivity.variant]]: unknown key '{}'; there are name and transform", key);
+        fail_usage("[[connectivity.variant]]: unknown key '{}'; the keys are name and transform",
+                   key);
     }
     ConnectivityVariant variant{name->get<std::string>(), ""};
     // ~ stands between two names in that of a path's file.
     if (!names.insert(variant.name).second || variant.name.empty() || variant.name == "." ||
         variant.name == ".." || variant.name.find_first_of("/\\~") != std::string::npos) {
-      fail_usage("[[connectivity.variant]]: \"{}\" is no name for a folder of its own",
-                 variant.name);
+      fail_usage("[[connectivity.variant]]: \"{}\" can't be the name of a folder", variant.name);
     }
     if (table.contains("transform")) variant.transform = table.at("transform").dump();
     variants.push_back(variant);

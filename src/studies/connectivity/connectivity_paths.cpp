@@ -68,7 +68,7 @@ void ConnectivityPaths::check_settings() const {
   for (const std::string& name : c.splits) {
     const auto& stream = stream_of(name);
     if (stream && stream->size() >= 2) continue;
-    if (name == "train") fail_usage("{}: the train split has no two tokens", plan_.where);
+    if (name == "train") fail_usage("{}: the train split has fewer than two tokens", plan_.where);
     fail_usage("{}: there is no validation split; set connectivity.splits = [\"train\"]",
                plan_.where);
   }

@@ -65,20 +65,20 @@ void check_checkpoint(const fs::path& checkpoint, const RunConfig& config) {
   for (const char* name : {"config.toml", "config.json", "model.safetensors"}) {
     if (fs::exists(checkpoint / name)) continue;
     if (fs::exists(checkpoint / fmt::format("{}.index.json", name))) continue;
-    fail("'{}' lacks {}; remove '{}' to have that run trained again", checkpoint.string(), name,
-         run);
+    fail("'{}' has no {}; remove '{}' to train that run again", checkpoint.string(), name, run);
   }
   if (const fs::path weights = checkpoint / "model.safetensors"; fs::exists(weights)) {
     try {
       const SafetensorsFile opens(weights);
     } catch (const Error& error) {
-      fail("{}; remove '{}' to have that run trained again", error.what(), run);
+      fail("{}; remove '{}' to train that run again", error.what(), run);
     }
   }
   const std::string other = other_setting(checkpoint / "config.toml", config);
   if (!other.empty()) {
-    fail_usage("'{}' holds a run with other settings (the first is at {}); choose another run.dir",
-               run, other);
+    fail_usage(
+        "'{}' holds a run with other settings (the first that differs: {}); choose another run.dir",
+        run, other);
   }
 }
 

@@ -92,7 +92,8 @@ void check_keys(const std::vector<SweptKey>& keys) {
   std::set<std::string> seen;
   for (const SweptKey& key : keys) {
     if (!seen.insert(key.key).second) fail_usage("--over {} is given twice", key.key);
-    if (key.key == "run.dir") fail_usage("--over run.dir: the sweep names its runs' folders");
+    if (key.key == "run.dir")
+      fail_usage("--over run.dir is not possible: the sweep names its runs' folders");
     std::set<std::string> values;
     for (const std::string& value : key.values) {
       if (!values.insert(value).second) fail_usage("--over {}: {} is given twice", key.key, value);

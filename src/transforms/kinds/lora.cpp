@@ -76,7 +76,7 @@ class Lora : public Kind {
     fields.add("r", settings_.r, "rank of the adapter", {.min = 1});
     fields.add("alpha", settings_.alpha, "the adapter's product is scaled by alpha / r",
                {.min = 0, .open_min = true});
-    fields.add("dropout", settings_.dropout, "of the adapter's input, in training",
+    fields.add("dropout", settings_.dropout, "dropout on the adapter's input, in training",
                {.min = 0, .max = 0.99});
     base_.describe(fields, "the kind of the frozen layer: a name, or a table with its parameters");
   }

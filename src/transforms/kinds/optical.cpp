@@ -21,7 +21,7 @@ class Optical : public Kind {
                "[low, high]: ranges are these quantiles; [] : minimum and maximum");
     fields.add("q_smooth_factor", p.q_smooth_factor,
                "s of r <- s r + (1 - s) new, by which ranges move", {.min = 0, .max = 1});
-    fields.add("q_init_seed", p.q_init_seed, "another one draws other noise");
+    fields.add("q_init_seed", p.q_init_seed, "another seed draws other noise");
     fields.add("q_bypass", p.q_bypass, "compute densely");
     fields.add("noise", p.noise, "noise of half a level each way on every output");
     fields.add("compat", p.compat, "mase: reproduce the reference's defects, all three",
