@@ -133,6 +133,8 @@ void describe(Fields& fields, ModelConfig& c) {
              "dropout on attention probabilities", probability);
   fields.add({"model.scale_attn_by_inverse_layer_idx", kFunction},
              c.scale_attn_by_inverse_layer_idx, "divide layer i's attention scores by i + 1");
+  fields.add({"model.qk_norm", kFunction}, c.qk_norm,
+             "RMSNorm of each head of q and k, before rotary positions");
   fields.add({"model.rope_theta", kFunction}, c.rope_theta, "base of the rotary frequencies",
              positive);
   fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "scaling of rotary positions",

@@ -30,6 +30,7 @@ struct ModelConfig {
   double dropout = 0;            // embeddings and both residual branches
   double attention_dropout = 0;  // attention probabilities
   bool scale_attn_by_inverse_layer_idx = false;
+  bool qk_norm = false;  // RMSNorm of each head of q and k before rotary positions, as Qwen3 has it
   double rope_theta = 10000;
   std::string rope_scaling = "none";  // none | linear | llama3
   double rope_factor = 1;

@@ -1,6 +1,7 @@
 #include "model/decoder.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
@@ -8,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -104,7 +106,10 @@ class DecoderLayer {
   Norm input_norm, post_attention_norm;
 
  private:
+  at::Tensor with_normalized_heads(const at::Tensor& qkv) const;
+
   std::unique_ptr<Projections> qkv_, output_, up_, down_;
+  std::optional<Norm> q_norm_, k_norm_;
   std::unique_ptr<AttentionCore> core_;
 };
 
@@ -112,6 +117,8 @@ class DecoderLayer {
 DecoderLayer::DecoderLayer(const LayerPlan& p, const LayerFactory& factory, Build build) : plan(p) {
   input_norm = declare_norm(build.arena, plan.input_norm);
   qkv_ = factory.projections(build, plan.qkv);
+  if (plan.q_norm) q_norm_ = declare_norm(build.arena, *plan.q_norm);
+  if (plan.k_norm) k_norm_ = declare_norm(build.arena, *plan.k_norm);
   core_ = factory.attention(build, plan.attention);
   output_ = factory.projections(build, plan.output);
   post_attention_norm = declare_norm(build.arena, plan.post_attention_norm);
@@ -122,11 +129,26 @@ DecoderLayer::DecoderLayer(const LayerPlan& p, const LayerFactory& factory, Buil
 void DecoderLayer::take_leaves(ParameterArena& arena) {
   refract::take_leaves(arena, input_norm);
   refract::take_leaves(arena, post_attention_norm);
+  if (q_norm_) refract::take_leaves(arena, *q_norm_);
+  if (k_norm_) refract::take_leaves(arena, *k_norm_);
+}
+
+// qkv [B, T, (H + 2 K) D]: every head of q and of k is normalized over its D channels.
+at::Tensor DecoderLayer::with_normalized_heads(const at::Tensor& qkv) const {
+  if (!q_norm_ && !k_norm_) return qkv;
+  const auto heads = [&](const at::Tensor& part, const std::optional<Norm>& by) {
+    if (!by) return part;
+    return normalized(part.reshape({-1, plan.attention.head_dim}), *by).view(part.sizes());
+  };
+  std::vector<int64_t> widths;
+  for (const LinearSpec& member : plan.qkv.members) widths.push_back(member.out_features);
+  const std::vector<at::Tensor> parts = qkv.split_with_sizes(widths, -1);
+  return at::cat({heads(parts[0], q_norm_), heads(parts[1], k_norm_), parts[2]}, -1);
 }
 
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
-  at::Tensor qkv = qkv_->forward(context, x);
+  at::Tensor qkv = with_normalized_heads(qkv_->forward(context, x));
   if (plan.rotated_heads > 0) {
     const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
     qkv =

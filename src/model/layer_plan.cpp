@@ -36,6 +36,11 @@ void plan_attention(const ModelConfig& c, int64_t index, LayerPlan& plan) {
   plan.qkv.members = {{name + ".q_proj", C, queries, c.attention_bias, std, index},
                       {name + ".k_proj", C, keys, c.attention_bias, std, index},
                       {name + ".v_proj", C, keys, c.attention_bias, std, index}};
+  if (c.qk_norm) {
+    plan.q_norm = NormPlan{name + ".q_norm", c.head_dim, /*rms=*/true, c.norm_eps};
+    plan.k_norm = NormPlan{name + ".k_norm", c.head_dim, /*rms=*/true, c.norm_eps};
+    plan.extras.emplace_back("qk_norm");
+  }
   if (c.position == "rope") plan.rotated_heads = c.num_attention_heads + c.num_key_value_heads;
   plan.attention = {name,
                     index,

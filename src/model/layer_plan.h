@@ -34,12 +34,13 @@ struct TablePlan {
 };
 
 // One decoder layer. Its parts are in the order in which they are declared and computed:
-//   x = x + output(attention(rotate(qkv(input_norm(x)))))
+//   x = x + output(attention(rotate(head_norms(qkv(input_norm(x))))))
 //   x = x + down(up(post_attention_norm(x)))
 struct LayerPlan {
   std::string name;  // "model.layers.3"
   NormPlan input_norm;
-  ProjectionSpec qkv;         // members q, k, v
+  ProjectionSpec qkv;                      // members q, k, v
+  std::optional<NormPlan> q_norm, k_norm;  // of each head; "qk_norm"
   int64_t rotated_heads = 0;  // the first heads of the joint q, k, v, which rotary positions turn
   AttentionSpec attention;    // its name is that of the whole branch, "model.layers.3.self_attn"
   ProjectionSpec output;      // member o

@@ -177,6 +177,13 @@ TEST(BatchedDecoderTest, HalfPrecisionIsNearOnCuda) {
   expect_half_is_near(at::Device(at::kCUDA, 0));
 }
 
+TEST(BatchedDecoderTest, RefusesAnExtraOfThePlanByItsName) {
+  ModelConfig config = testing::small_llama();
+  config.qk_norm = true;
+  Decoder model(config, DenseFactory());
+  EXPECT_NE(why_not_batched(model).find("qk_norm"), std::string::npos) << why_not_batched(model);
+}
+
 // A layer that keeps a running number or has parameters that no plain layer has.
 class OddFactory : public DenseFactory {
  public:

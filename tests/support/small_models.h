@@ -69,6 +69,8 @@ inline std::vector<std::pair<std::string, ModelConfig>> every_setting() {
   add("llama3 rope", small_llama(), [](ModelConfig& c) {
     c.rope_scaling = "llama3", c.rope_factor = 4, c.rope_original_max_position_embeddings = 16;
   });
+  add("qk norm", small_llama(), [](ModelConfig& c) { c.qk_norm = true; });
+  add("qk norm, learned positions", small_gpt2(), [](ModelConfig& c) { c.qk_norm = true; });
   add("dropout", small_gpt2(), [](ModelConfig& c) { c.dropout = 0.3, c.attention_dropout = 0.2; });
   return all;
 }
