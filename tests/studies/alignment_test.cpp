@@ -59,7 +59,9 @@ TEST_F(AlignAndSave, KeepsTheFunctionAndComesNearer) {
     // Its units stand in another order, so sums are rounded otherwise.
     const double loss = evaluate(*b_, *tokens_, 12).loss;
     EXPECT_NEAR(evaluate(*aligned.model, *tokens_, 12).loss, loss, 1e-4 * loss) << by;
-    if (study_.by == "weights") EXPECT_LT(report.distance_after, report.distance_before);
+    if (study_.by == "weights") {
+      EXPECT_LT(report.distance_after, report.distance_before);
+    }
   }
 }
 
