@@ -74,7 +74,9 @@ TEST(QkNormTest, EveryHeadOfQAndKHasTheLengthOfItsWeightAndVIsAsItWas) {
     const at::Tensor tokens = testing::tokens_for(config, 2, 9);
     without->hidden({}, tokens);
     with->hidden({}, tokens);
-    const auto mean_square = [](const at::Tensor& x) { return x.square().mean({-1}, /*keepdim=*/false); };
+    const auto mean_square = [](const at::Tensor& x) {
+      return x.square().mean({-1}, /*keepdim=*/false);
+    };
     EXPECT_LT(mean_square(normed.q).sub(9).abs().max().item<double>(), 1e-8);
     EXPECT_LT(mean_square(normed.k).sub(0.25).abs().max().item<double>(), 1e-8);
     EXPECT_GT(mean_square(plain.q).sub(9).abs().max().item<double>(), 0.1);
