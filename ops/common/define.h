@@ -131,6 +131,9 @@ Result result_from(Passed&& passed) {
   }
 }
 
+// The handle of "refract::name"; raises where no such op was registered.
+c10::OperatorHandle find_op(const char* name);
+
 // A form as the dispatcher calls it.
 template <class Op, auto form, class Flat>
 struct Kernel;
@@ -156,9 +159,7 @@ ResultType Op<name, ResultType(InputsType)>::call(const InputsType& in) {
       typename op_detail::SignatureOf<typename op_detail::PassedResult<ResultType>::Type,
                                       op_detail::FlatInputs<InputsType>>::Type;
   // Looking it up takes a lock.
-  static const auto handle = c10::Dispatcher::singleton()
-                                 .findSchemaOrThrow((std::string("refract::") + kName).c_str(), "")
-                                 .template typed<Signature>();
+  static const auto handle = op_detail::find_op(kName).template typed<Signature>();
   const auto through = [](const auto&... passed) { return handle.call(passed...); };
   if constexpr (std::is_void_v<ResultType>) {
     std::apply(through, op_detail::flat_fields(in));
