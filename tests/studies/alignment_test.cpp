@@ -3,12 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "analysis/weights.h"
-#include "runs/device.h"
 #include "runs/loaded_model.h"
-#include "runs/model_folder.h"
-#include "runs/plan.h"
-#include "runs/recipe.h"
-#include "runs/run_cost.h"
 #include "studies/saved_models.h"
 #include "support/errors.h"
 #include "support/temporary_folder.h"

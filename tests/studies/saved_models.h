@@ -9,9 +9,8 @@
 #include "core/random.h"
 #include "data/tokens.h"
 #include "formats/checkpoint.h"
-#include "support/errors.h"
 #include "support/small_models.h"
-#include "support/temporary_folder.h"
+#include "support/token_files.h"
 #include "train/evaluate.h"
 
 namespace refract::testing {

@@ -5,12 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
-#include "runs/device.h"
 #include "runs/loaded_model.h"
-#include "runs/model_folder.h"
-#include "runs/plan.h"
-#include "runs/recipe.h"
-#include "runs/run_cost.h"
 #include "studies/connectivity/tiny_plan.h"
 #include "support/errors.h"
 #include "support/temporary_folder.h"

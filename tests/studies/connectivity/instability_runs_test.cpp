@@ -74,7 +74,7 @@ TEST(InstabilityRuns, TrainsAndThenKnowsItsFolders) {
 
   const std::string other = checked(folder, [](auto& p) { p.config.optimizer.lr = 0.5; });
   EXPECT_NE(other.find("'" + (folder / "seed-1" / "trunk").string() +
-                       "' holds a run with other settings (the first is at /optimizer/lr)"),
+                       "' holds a run with other settings (the first that differs: /optimizer/lr)"),
             std::string::npos)
       << other;
   const std::string order = checked(folder, [](auto& p) { p.connectivity.differ = "noise"; });
@@ -88,13 +88,13 @@ TEST(InstabilityRuns, NamesADamagedRun) {
   ASSERT_TRUE(runs.train());
   const fs::path copy = runs.folder(1, 3) / "copy-2";
   const fs::path weights = Checkpoints(copy).path(6) / "model.safetensors";
-  const std::string remedy = "remove '" + copy.string() + "' to have that run trained again";
+  const std::string remedy = "remove '" + copy.string() + "' to train that run again";
   write_file_atomically(weights, "abc");
   const std::string torn = checked(folder, nothing);
   EXPECT_NE(torn.find("has 3 bytes; " + remedy), std::string::npos) << torn;
   fs::remove(weights);
   const std::string missing = checked(folder, nothing);
-  EXPECT_NE(missing.find("lacks model.safetensors; " + remedy), std::string::npos) << missing;
+  EXPECT_NE(missing.find("has no model.safetensors; " + remedy), std::string::npos) << missing;
 }
 
 }  // namespace
