@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "formats/checkpoint.h"
 #include "formats/hf_config.h"
+#include "formats/model_path.h"
 #include "runs/loaded_model.h"
 #include "transforms/peft.h"
 

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-#include "formats/safetensors.h"
+#include "formats/safetensors_write.h"
 
 namespace refract {
 

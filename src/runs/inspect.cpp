@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "analysis/model_flops.h"
-#include "formats/checkpoint.h"
+#include "formats/model_path.h"
 #include "runs/device.h"
 #include "runs/model_folder.h"
 #include "runs/plan.h"

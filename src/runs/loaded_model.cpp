@@ -4,7 +4,8 @@
 
 #include "core/error.h"
 #include "data/dataset.h"
-#include "formats/checkpoint.h"
+#include "formats/load_weights.h"
+#include "formats/model_path.h"
 #include "runs/device.h"
 #include "runs/model_folder.h"
 #include "runs/plan.h"

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/tokenize.h"
-#include "formats/checkpoint.h"
 #include "formats/hf_config.h"
+#include "formats/model_path.h"
 #include "runs/model_folder.h"
 
 namespace refract {
