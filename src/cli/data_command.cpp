@@ -1,5 +1,5 @@
 #include "cli/command_line.h"
-#include "data/source.h"
+#include "data/source_paths.h"
 #include "data/stories/write_stories.h"
 
 namespace refract {

@@ -5,7 +5,7 @@
 #include "cli/command_line.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "data/source.h"
+#include "data/source_paths.h"
 #include "runs/export_model.h"
 
 namespace refract {

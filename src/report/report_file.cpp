@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "report/run_report.h"
-#include "report/sweep/sweep_report.h"
+#include "report/sweep/sweep_page.h"
 
 namespace refract {
 namespace {

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "report/sweep/sweep_page.h"
 #include "studies/sweep/sweep_runner.h"
 #include "train/run_config.h"
 #include "train/signals.h"
