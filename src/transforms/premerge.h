@@ -46,7 +46,7 @@ class PremergeTable {
   std::vector<PremergeThreshold> thresholds_;
 };
 
-// Of as many tokens as there are: the merged matrix always.
+// A threshold above any number of tokens: the merged matrix always.
 inline constexpr int64_t kPremergeAlways = std::numeric_limits<int64_t>::max();
 
 struct PremergeSettings {
@@ -58,9 +58,9 @@ struct PremergeSettings {
   int64_t default_tokens = 0;
 };
 
-// Threshold where nothing was measured: on a GPU a call of few tokens costs launches, and the
-// merged form is one where a structured one is two or more; on a CPU it costs the reading of the
-// weights, of which a structured layer has fewer.
+// The threshold where nothing was measured. On a GPU a call of few tokens costs launches: one for
+// the merged form, two or more for a structured one. On a CPU it costs the reading of the weights,
+// of which a structured layer has fewer.
 int64_t default_premerge_tokens(bool cuda);
 
 // A group of layers with its merged matrix beside it.
@@ -79,7 +79,7 @@ class PremergedProjections : public Projections {
   bool mergeable() const;
   int64_t tokens() const { return tokens_; }
   void set_tokens(int64_t tokens) { tokens_ = tokens; }
-  // Of the merged matrix in compute dtype, 0 where it is not kept.
+  // Bytes of the merged matrix in compute dtype, 0 where it is not kept.
   int64_t bytes() const;
 
  private:
