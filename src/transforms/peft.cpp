@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "formats/hf_config.h"
+#include "formats/safetensors.h"
 #include "formats/safetensors_write.h"
 #include "transforms/model_builder.h"
 
