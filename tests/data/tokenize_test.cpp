@@ -43,7 +43,7 @@ TEST_F(TokenizeTest, CutsKeepTheTokens) {
   const auto source_text = [] {
     std::string text;
     const auto source = open_source({"stories:200KB"});
-    while (const auto story = source->next()) text += std::string(story->text) + "\n\n";
+    while (const auto story = source->next()) text.append(story->text).append("\n\n");
     return text;
   }();
   std::vector<std::string> tokenizers = {"bytes"};

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "ops/optical/attention_inputs.h"
+#include "ops/optical/matmul/matmul.h"
 #include "ops/optical/quantize/quantize.h"
 
 namespace refract {

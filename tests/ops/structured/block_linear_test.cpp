@@ -138,7 +138,8 @@ TEST(BlockLinear, FeatureMajorResultsAreViewsOfTheirStorage) {
   EXPECT_TRUE(is_feature_major(y));
   EXPECT_FALSE(is_feature_major(y.contiguous()));
   EXPECT_TRUE(y.flatten(0, 1).t().is_contiguous());
-  const auto [gx, gw] = block_linear_backward(y, y, in[1], {.interleaved_in = true}, {true, false});
+  const auto [gx, gw] = block_linear_backward(y, y, in[1], /*interleaved_in=*/true,
+                                              /*interleaved_out=*/false, {true, false});
   EXPECT_TRUE(is_feature_major(gx));
   EXPECT_FALSE(gw.defined());
 }
@@ -174,7 +175,7 @@ TEST(BlockLinear, RefusesWhatDoesNotFit) {
   EXPECT_THROW(block_linear(x, normal({6, 6}, at::kFloat), {}), c10::Error);
   EXPECT_THROW(block_linear(x, w.to(at::kDouble), {}), c10::Error);
   EXPECT_THROW(block_linear(x.to(at::kInt), w.to(at::kInt), {}), c10::Error);
-  EXPECT_THROW(block_linear_backward(normal({2, 6}, at::kFloat), x, w, {}, {true, true}),
+  EXPECT_THROW(block_linear_backward(normal({2, 6}, at::kFloat), x, w, false, false, {true, true}),
                c10::Error);
   EXPECT_THROW(transposed_copy(w), c10::Error);
   EXPECT_THROW(transposed_copy(x, normal({6}, at::kFloat)), c10::Error);
