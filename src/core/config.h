@@ -40,7 +40,7 @@ struct Key {
   constexpr Key(std::string_view name, Decides what) : text(name), decides(what) {}
   // NOLINTNEXTLINE(google-explicit-constructor): "rank" alone is a key
   consteval Key(const char* plain) : Key(plain, Decides::kFunction) {
-    if (text.find('.') != std::string_view::npos)
+    if (text.find('.') != std::string_view::npos)  // NOLINTNEXTLINE(bugprone-*): never thrown
       throw "a setting says what it decides: {\"optimizer.lr\", Decides::kOutcome}";
   }
   std::string_view text;
