@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "data/dataset.h"
+#include "data/tokens.h"
 #include "formats/load_weights.h"
 #include "formats/model_path.h"
 #include "runs/device.h"
@@ -42,7 +43,7 @@ Evaluation evaluate_model(const std::string& specification,
   std::shared_ptr<TokenStream> stream;
   if (corpus.empty()) {
     stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
-    if (!stream)
+    if (!stream || stream->size() == 0)
       fail_usage("'{}' has no corpus to evaluate on; give one with --data", specification);
   } else {
     loaded.config.data.path = corpus;
