@@ -15,7 +15,7 @@ RECIPES = pathlib.Path(__file__).resolve().parents[2] / "recipes"
 ALL = sorted(RECIPES.rglob("*.toml"))
 OPTICAL = sorted((RECIPES / "optical").glob("*.toml"))
 
-# SCIENCE: hidden, layers, heads, key/value heads of the CLM family.
+# Of the CLM family: hidden, layers, heads, key/value heads.
 CLM = {"60m": (384, 22, 6, 2), "200m": (768, 24, 12, 4), "400m": (960, 30, 15, 5), "600m": (1152, 32, 18, 6), "1.1b": (1536, 32, 24, 8)}
 VOCABULARY = 49152
 

@@ -34,7 +34,7 @@ int64_t by_formula(const ModelConfig& c, int64_t V) {
 }
 
 TEST(PresetsTest, CountsAreThePublishedOnes) {
-  // OpenAI's four as Hugging Face counts them; SCIENCE.md's sizes, whose names round them.
+  // OpenAI's four as Hugging Face counts them; the study's own sizes, whose names round them.
   const std::map<std::string, int64_t> published = {{"gpt2", 124'439'808},
                                                     {"gpt2-medium", 354'823'168},
                                                     {"gpt2-large", 774'030'080},
