@@ -47,7 +47,8 @@ TEST_F(TokenizeTest, CutsKeepTheTokens) {
     return text;
   }();
   std::vector<std::string> tokenizers = {"bytes"};
-  if (std::filesystem::exists("../shared/data/gpt2")) tokenizers.emplace_back("../shared/data/gpt2");
+  if (std::filesystem::exists("../shared/data/gpt2"))
+    tokenizers.emplace_back("../shared/data/gpt2");
   for (const std::string& name : tokenizers) {
     const auto tokenizer = open_tokenizer(name);
     const auto cuts = find_cuts(*tokenizer, source_text, 5000);
