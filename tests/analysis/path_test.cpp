@@ -5,9 +5,9 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "core/random.h"
 #include "model/batched_decoder.h"
 #include "support/cuda_guard.h"
+#include "support/random_tokens.h"
 #include "support/small_models.h"
 #include "support/tolerances.h"
 
@@ -15,6 +15,7 @@ namespace refract {
 namespace {
 
 using testing::make_decoder;
+using testing::random_tokens;
 
 // The settings whose points can be evaluated together.
 std::vector<std::pair<std::string, ModelConfig>> batched_settings() {
@@ -24,14 +25,6 @@ std::vector<std::pair<std::string, ModelConfig>> batched_settings() {
     return !why_not_batched(model).empty();
   });
   return all;
-}
-
-std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t size) {
-  RandomStream random(5, "tokens");
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < size; ++i)
-    tokens.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size))));
-  return tokens;
 }
 
 std::shared_ptr<TokenStream> stream_for(const ModelConfig& config, int64_t size) {

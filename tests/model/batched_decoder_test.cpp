@@ -6,8 +6,8 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "core/random.h"
 #include "support/cuda_guard.h"
+#include "support/random_tokens.h"
 #include "support/small_models.h"
 #include "support/tolerances.h"
 
@@ -16,16 +16,9 @@ namespace {
 
 using testing::every_setting;
 using testing::make_decoder;
+using testing::random_tokens;
 
 constexpr int64_t kContext = 6;
-
-std::vector<int32_t> random_tokens(const ModelConfig& config, int64_t size) {
-  RandomStream random(5, "tokens");
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < size; ++i)
-    tokens.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size))));
-  return tokens;
-}
 
 // Models between two, [alphas, parameters], all weights times `factor`.
 at::Tensor models_between(const ModelConfig& config, const std::vector<double>& alphas,
