@@ -1,7 +1,7 @@
 #include "transforms/media/product_medium.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "core/random.h"
@@ -9,8 +9,10 @@
 namespace refract {
 namespace {
 
+// (kEvaluationStep, 0), made on the device: a captured graph copies nothing from the host.
 at::Tensor evaluation_clock(const at::Tensor& like) {
-  return at::tensor({kEvaluationStep, int64_t{0}}, at::kLong).to(like.device());
+  static_assert(kEvaluationStep == -1);
+  return at::arange(kEvaluationStep, 1, at::TensorOptions().dtype(at::kLong).device(like.device()));
 }
 
 }  // namespace
