@@ -100,7 +100,7 @@ class _Application:
             base = modules.OpticalLinear(base, place.names, self.settings(optical, place.names), place.transposed)
         if isinstance(kind, Lora):
             shape = place.module.weight.shape if place.transposed else place.module.weight.shape[::-1]
-            base = modules.LoraLinear(base, kind, *shape)
+            base = modules.LoraLinear(base, kind, *shape, place.transposed)
             self.adapters.append(base)
         place.replace(base)
 

@@ -72,7 +72,9 @@ class OpticalLinear(nn.Module):
             self.register_buffer(member + "out_range", unset_range())
 
     def forward(self, x):
-        weight = self.weight.t() if self.transposed else self.weight
+        return self.product(x, self.weight.t() if self.transposed else self.weight)
+
+    def product(self, x, weight):
         if self.settings.parameters.q_bypass:
             return nn.functional.linear(x, weight, self.bias)
         w_ranges = [getattr(self, member + "w_range") for member in self.members]
@@ -82,20 +84,29 @@ class OpticalLinear(nn.Module):
 
 
 class LoraLinear(nn.Module):
-    """y = base(x) + alpha / r * B A drop(x), the base frozen; parameters are named as in the program's runs."""
+    """y = base(x) + alpha / r * B A drop(x), or the base with W + alpha / r * B A in place of W; the base is frozen.
+    Parameters are named as in the program's runs."""
 
-    def __init__(self, base, parameters, in_features, out_features):
+    def __init__(self, base, parameters, in_features, out_features, transposed):
         super().__init__()
         self.base, self.scale = base, parameters.alpha / parameters.r
+        self.merged, self.transposed = parameters.adapter == "merged", transposed
         self.dropout = nn.Dropout(parameters.dropout)
         like = dict(device=base.weight.device, dtype=base.weight.dtype, bias=False)
         self.lora_A = nn.Linear(in_features, parameters.r, **like)
         self.lora_B = nn.Linear(parameters.r, out_features, **like)
-        nn.init.normal_(self.lora_A.weight, std=(3 * in_features) ** -0.5)
+        bound = in_features**-0.5  # PEFT's start: kaiming uniform with a = sqrt(5)
+        nn.init.uniform_(self.lora_A.weight, -bound, bound)
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x):
-        return self.base(x) + self.lora_B(self.lora_A(self.dropout(x))) * self.scale
+        if not self.merged:
+            return self.base(x) + self.lora_B(self.lora_A(self.dropout(x))) * self.scale
+        weight = self.base.weight.t() if self.transposed else self.base.weight
+        weight = weight + self.lora_B.weight @ self.lora_A.weight * self.scale
+        if isinstance(self.base, OpticalLinear):
+            return self.base.product(x, weight)
+        return nn.functional.linear(x, weight, self.base.bias)
 
 
 class OpticalAttention(nn.Module):

@@ -37,6 +37,7 @@ class Lora:
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
+    adapter: str = "beside"  # or "merged": the layer multiplies by W + s B A
     over: object = None  # None: dense; else an Optical
 
 
@@ -61,7 +62,12 @@ def _kind(table, where):
         table["over"] = _kind(table["over"], where + ", over")
         if not isinstance(table["over"], (Optical, type(None))):
             raise RuleError(f"{where}: lora goes over dense and optical layers here")
-    return KINDS[name](**table)
+    kind = KINDS[name](**table)
+    if isinstance(kind, Lora) and kind.adapter not in ("beside", "merged"):
+        raise RuleError(f'{where}: adapter is "beside" or "merged", not {kind.adapter!r}')
+    if isinstance(kind, Lora) and kind.adapter == "merged" and kind.dropout > 0:
+        raise RuleError(f"{where}: dropout has no place in a merged adapter, which has no input of its own; set it to 0")
+    return kind
 
 
 def _tables(recipe):

@@ -33,7 +33,8 @@ const json& table(const json& tree, const char* name, const fs::path& path) {
 }
 
 json lora_over(json rule, const json& tree, const fs::path& path) {
-  json lora = {{"match", rule["match"]}, {"kind", "lora"}, {"r", 32}, {"alpha", 32}};
+  json lora = {
+      {"match", rule["match"]}, {"kind", "lora"}, {"r", 32}, {"alpha", 32}, {"adapter", "merged"}};
   const std::map<std::string, std::string> names = {
       {"r", "r"}, {"lora_alpha", "alpha"}, {"lora_dropout", "dropout"}};
   const json given = tree.value("lora", json::object());

@@ -19,9 +19,9 @@
 namespace refract {
 
 // The rules of such a file as the JSON of a recipe's [[transform]] array: the kind "optical" with
-// the file's parameters, "lora" over it for use_lora, "none" for null. `modules`: the names of the
-// model's linear layers and attentions, in its order (module_names()). Fails (usage) with file and
-// entry for what can't be translated.
+// the file's parameters, "lora" over it, merged into its weight, for use_lora, "none" for null.
+// `modules`: the names of the model's linear layers and attentions, in its order (module_names()).
+// Fails (usage) with file and entry for what can't be translated.
 std::string legacy_rules(const std::filesystem::path& path,
                          const std::vector<std::string>& modules);
 

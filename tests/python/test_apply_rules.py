@@ -1,4 +1,5 @@
 """refract.apply_rules on Hugging Face models: what Python computes with the ops is what the program computes."""
+import copy
 import json
 import re
 
@@ -178,8 +179,10 @@ def test_noise_follows_the_clock(model):
         assert not torch.allclose(model(tokens, use_cache=False).logits, first, rtol=1e-2, atol=1e-2)
 
 
-def test_lora_trains_its_factors_alone(model):
-    rules = [{"match": r".*\.(o|down)_proj", "kind": "lora", "r": 3, "over": {"kind": "optical", "noise": False}}]
+@pytest.mark.parametrize("adapter", ["beside", "merged"])
+def test_lora_trains_its_factors_alone(model, adapter):
+    rules = [{"match": r".*\.(o|down)_proj", "kind": "lora", "r": 3, "adapter": adapter,
+              "over": {"kind": "optical", "noise": False}}]
     package.apply_rules(model, rules)
     trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * 2 * 2 and all(".lora_" in name for name in trained)
@@ -190,7 +193,31 @@ def test_lora_trains_its_factors_alone(model):
         assert torch.equal(before, model.get_parameter(name)), name
 
 
+@pytest.mark.parametrize("over", [None, {"kind": "optical", "noise": False}])
+def test_a_merged_adapter_is_in_the_weight(model, over):
+    """The model whose weights are W + s B A, under the same rules without adapters."""
+    match = r".*\.(o|down)_proj"
+    plain = copy.deepcopy(model)
+    package.apply_rules(model, [{"match": match, "kind": "lora", "r": 3, "alpha": 6, "adapter": "merged", "over": over}])
+    adapters = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    assert len(adapters) == 4
+    for name, adapter in adapters.items():
+        bound = adapter.lora_A.in_features**-0.5
+        assert adapter.lora_A.weight.abs().max() <= bound and adapter.lora_A.weight.std() > 0.4 * bound
+        torch.nn.init.normal_(adapter.lora_B.weight, std=0.1)
+        added = adapter.lora_B.weight @ adapter.lora_A.weight * 2
+        plain.get_submodule(name).weight.data += added.detach().t() if adapter.transposed else added.detach()
+    if over:
+        package.apply_rules(plain, [{"match": match, **over}])
+    tokens = torch.arange(24).view(2, 12) % 16
+    with torch.no_grad():
+        ours, expected = (m(tokens, use_cache=False).logits for m in (model, plain))
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max() + 1e-5
+
+
 @pytest.mark.parametrize("rules, words", [
+    ([{"match": ".*_proj", "kind": "lora", "adapter": "besides"}], '"beside" or "merged"'),
+    ([{"match": ".*_proj", "kind": "lora", "adapter": "merged", "dropout": 0.1}], "dropout has no place"),
     ([{"match": ".*", "kind": "lora"}], "can't stand for attention"),
     ([{"match": "x", "kind": "optical"}], "matches no module"),
     ([{"match": ".*_proj", "kind": "optical", "q_level": 1}], "did you mean 'q_levels'"),

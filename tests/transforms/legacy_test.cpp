@@ -100,6 +100,7 @@ TEST(LegacyTest, TomlWithLoraPutsItOverTheLinearLayers) {
   EXPECT_EQ(rules[1]["kind"], "lora");
   EXPECT_EQ(rules[1]["r"], 32);
   EXPECT_EQ(rules[1]["alpha"], 64);
+  EXPECT_EQ(rules[1]["adapter"], "merged");
   EXPECT_EQ(rules[1]["over"],
             json({{"kind", "optical"}, {"q_levels", 128}, {"q_quantiles", {0.001, 0.999}}}));
   const json defaults = toml("use_lora = true\n[attention]\n[fc]\n");

@@ -2,6 +2,7 @@
 // layers and for attention; its layers are in transforms/optical/, its mathematics in ops/optical/.
 #include "core/error.h"
 #include "transforms/kind.h"
+#include "transforms/lora/lora_projections.h"
 #include "transforms/optical/optical_attention.h"
 #include "transforms/optical/optical_linear.h"
 #include "transforms/optical/optical_parameters.h"
@@ -9,7 +10,7 @@
 namespace refract {
 namespace {
 
-class Optical : public Kind {
+class Optical : public Kind, public MergesAdapters {
  public:
   void describe(Fields& fields) override {
     OpticalParameters& p = parameters_;
@@ -55,6 +56,11 @@ class Optical : public Kind {
   }
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
     return make_optical_projections(build, spec, parameters_, name());
+  }
+  std::unique_ptr<Projections> merged_projections(Build build, const ProjectionSpec& spec,
+                                                  const LoraSettings& settings,
+                                                  const std::string& kind) const override {
+    return make_optical_projections(build, spec, parameters_, kind, &settings);
   }
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
     return make_optical_attention(build, spec, parameters_);

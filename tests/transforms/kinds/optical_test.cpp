@@ -11,7 +11,6 @@
 
 #include "core/error.h"
 #include "model/dense.h"
-#include "support/training.h"
 #include "transforms/kind.h"
 
 namespace refract {
@@ -170,21 +169,6 @@ TEST(OpticalKindTest, RefusesParametersThatContradictThemselves) {
   EXPECT_THROW(optical({{"compat", "maze"}}), Error);
   EXPECT_THROW(optical({{"compat", "mase"}, {"noise", false}}), Error);
   EXPECT_NO_THROW(optical({{"q_quantiles", {0.001, 0.999}}}));
-}
-
-TEST(OpticalKindTest, LoraOverItTrainsItsAdaptersOnly) {
-  RunConfig config = tiny_config("lora_over_optical");
-  config.transform =
-      json::array({{{"match", ".*_proj"}, {"kind", "lora"}, {"r", 4}, {"over", "optical"}}}).dump();
-  TinyRun run(config);
-  const auto& arena = run.model->arena();
-  std::vector<at::Tensor> before;
-  for (const Parameter& p : arena.parameters()) before.push_back(arena.value(&p).clone());
-  run.trainer->run();
-  size_t i = 0;
-  for (const Parameter& p : arena.parameters()) {
-    EXPECT_EQ(at::equal(arena.value(&p), before[i++]), !p.adapter) << p.name;
-  }
 }
 
 }  // namespace
