@@ -115,16 +115,12 @@ class _Application:
             if where is not None and place.holds_more:
                 raise RuleError(f"{where} matches {place.names[0]!r}, which an earlier call gave an adapter or factors; applying another "
                                 "rule would lose them, so let the rules pass it by")
-            if len(place.names) > 1 and isinstance(kind, (Lora, *STRUCTURED)):
-                raise RuleError(f"{where}: q, k and v are one matrix in this model, which takes no adapter each, nor factors")
-            self.check_shape(kind, tuple(place.shape), place.names[0])
-
-    def check_shape(self, kind, shape, name):
-        if isinstance(kind, STRUCTURED):
-            for _, outs, ins in factor_shapes(kind, shape, name):
-                self.check_shape(kind.over, (outs, ins), name)
-        elif isinstance(kind, Lora):
-            self.check_shape(kind.over, shape, name)
+            if isinstance(kind, (Lora, *STRUCTURED)):
+                if len(place.names) > 1:
+                    raise RuleError(f"{where}: q, k and v are one matrix in this model, which takes no adapter each, nor factors")
+                # Builds the layer to see whether it can be built, and drops it.
+                self.layer(kind, place.module, place.names, place.transposed)
+        self.adapters = []
 
     def layer(self, kind, base, names, transposed=False):
         """A layer of the kind that starts as `base`, an nn.Linear or a Conv1D."""

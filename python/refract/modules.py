@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from refract import masked_attention
+from refract import masked_attention
 from refract.library import ops
 
 
