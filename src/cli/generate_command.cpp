@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "decode/generate.h"
 #include "decode/text_stream.h"
+#include "formats/carried.h"
 #include "runs/loaded_model.h"
 
 namespace refract {
@@ -59,14 +60,17 @@ void GenerateCommand::check() const {
 
 // One prompt, printed while it grows.
 void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
-  TextStream text(tokenizer);
+  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompts_[0]);
+  TextStream text(tokenizer, prompt);
   fmt::print("{}", prompts_[0]);
   decode_.on_token = [&](int64_t, TokenId token) {
     const std::string more = text.add(token);
     std::fwrite(more.data(), 1, more.size(), stdout);
     std::fflush(stdout);
   };
-  generate_batch(model, {prompt_tokens(tokenizer, prompts_[0])}, options_, decode_);
+  generate_batch(model, {prompt}, options_, decode_);
+  const std::string rest = text.rest();
+  std::fwrite(rest.data(), 1, rest.size(), stdout);
   fmt::print("\n");
 }
 
@@ -77,7 +81,7 @@ void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
   const auto made = generate_batch(model, tokens, options_, decode_);
   nlohmann::json samples = nlohmann::json::array();
   for (size_t i = 0; i < made.size(); ++i) {
-    const std::string text = tokenizer.decode(made[i]);
+    const std::string text = continuation(tokenizer, tokens[i], made[i]);
     samples.push_back({{"prompt", prompts_[i]}, {"text", text}, {"tokens", made[i]}});
     if (!json_) fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], text);
   }
@@ -95,7 +99,7 @@ int GenerateCommand::run() {
     fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
                loaded.folder.string());
   options_.seed = static_cast<uint64_t>(seed_);
-  options_.stop = loaded.tokenizer->end_of_text();
+  options_.stop = stop_tokens(loaded.carried, *loaded.tokenizer);
   decode_.cuda_graph = loaded.config.train.cuda_graph != "off";
   if (prompts_.size() == 1 && !json_) {
     stream(*loaded.model, *loaded.tokenizer);

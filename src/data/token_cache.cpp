@@ -22,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kCacheVersion = 1;  // changes when the same settings give other tokens
+constexpr int kCacheVersion = 2;  // changes when the same settings give other tokens
 
 std::string hash_text(std::string_view bytes) {
   // Two FNV-1a hashes, of the text and of the text behind a salt: 128 bits.

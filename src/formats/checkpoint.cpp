@@ -11,6 +11,7 @@ namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 std::string dtype_name(at::ScalarType dtype) {
   if (dtype == at::kFloat) return "float32";
@@ -34,6 +35,17 @@ void check_mergeable(const Decoder& decoder) {
       fail("'{}' can't be merged: the kind \"{}\" has no dense weight that computes the same",
            entry.spec.name, entry.kind);
     }
+  }
+}
+
+// As it was where the model came from. If nothing was there, transformers takes the settings from
+// config.json, which has all that the folder's had.
+void write_generation_config(const SaveOptions& options, const fs::path& folder) {
+  const fs::path path = folder / "generation_config.json";
+  if (!options.carried.generation.empty()) {
+    write_file_atomically(path, options.carried.generation);
+  } else if (options.carried.config.empty()) {
+    write_file_atomically(path, generation_config_json(options.ids).dump(2) + "\n");
   }
 }
 
@@ -63,11 +75,11 @@ void save_model(Decoder& decoder, const fs::path& folder, const SaveOptions& opt
     write_safetensors(folder / kBufferFile, buffers);
   }
   save_tensors(folder, tensors, options.max_shard_bytes);
-  write_file_atomically(folder / "generation_config.json",
-                        generation_config_json(options.ids).dump(2) + "\n");
-  write_file_atomically(
-      folder / "config.json",
-      config_to_json(decoder.config(), format, dtype, options.ids).dump(2) + "\n");
+  write_side_files(options.carried, folder);
+  json config = config_to_json(decoder.config(), format, dtype, options.ids);
+  carry_config(config, options.carried, format);
+  write_generation_config(options, folder);
+  write_file_atomically(folder / "config.json", config.dump(2) + "\n");
 }
 
 CheckpointReader::CheckpointReader(const fs::path& folder)

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/carried.h"
 #include "formats/checkpoint_layout.h"
 #include "formats/hf_config.h"
 #include "formats/safetensors_write.h"
@@ -27,15 +28,16 @@ struct SaveOptions {
   // "auto": the Hugging Face family where there is one and every parameter has its place in it,
   // otherwise "refract". "gpt2" or "llama": that, or an Error with the reason.
   std::string format = "auto";
-  TokenIds ids = {};  // written to config.json and generation_config.json
+  TokenIds ids = {};     // written to config.json and generation_config.json
+  Carried carried = {};  // of the folder that the model came from; its ids come before `ids`
   // Transformed layers are written as the dense weight they multiply by. Fails for one that has
   // none.
   bool merge = false;
 };
 
-// Writes config.json, generation_config.json, model.safetensors (or shards and their index) and,
-// for a Hugging Face format with persistent buffers, buffers.safetensors. Each file appears whole
-// or not at all, config.json last. Creates the folder.
+// Writes what is carried, config.json, generation_config.json, model.safetensors (or shards and
+// their index) and, for a Hugging Face format with persistent buffers, buffers.safetensors. Each
+// file appears whole or not at all, config.json last. Creates the folder.
 void save_model(Decoder& decoder, const std::filesystem::path& folder,
                 const SaveOptions& options = {});
 

@@ -93,6 +93,19 @@ std::optional<std::pair<std::string, std::string>> split_layer(std::string_view 
   return std::pair(std::string(name.substr(0, digits)), std::string(name.substr(digits + 1)));
 }
 
+// Buffers that old versions of transformers saved and that it computes today: causal masks, and
+// rotary frequencies and tables, wherever they stood.
+bool is_old_buffer(std::string_view name) {
+  const auto is = [&](std::string_view buffer) {
+    if (!name.ends_with(buffer)) return false;
+    const size_t before = name.size() - buffer.size();
+    return before == 0 || name[before - 1] == '.';
+  };
+  return is("attn.masked_bias") || is("rotary_emb.inv_freq") ||
+         is("rotary_emb.original_inv_freq") || is("rotary_emb.cos_cached") ||
+         is("rotary_emb.sin_cached");
+}
+
 std::vector<StoredName> gpt2_names(std::string name) {
   if (name.starts_with("transformer.")) name.erase(0, std::string("transformer.").size());
   if (name == "wte.weight") return {{"model.embed_tokens.weight"}};
@@ -101,7 +114,7 @@ std::vector<StoredName> gpt2_names(std::string name) {
   const auto layer = split_layer(name, "h.");
   if (!layer) return {{name}};
   const auto& [index, rest] = *layer;
-  if (rest == "attn.bias" || rest == "attn.masked_bias") return {};  // causal masks of old files
+  if (rest == "attn.bias") return {};  // the causal mask of old files
   const size_t dot = rest.rfind('.');
   const std::string module = rest.substr(0, dot),
                     kind = dot == std::string::npos ? "" : rest.substr(dot + 1);
@@ -123,8 +136,6 @@ std::vector<StoredName> gpt2_names(std::string name) {
 }
 
 std::vector<StoredName> llama_names(const std::string& name) {
-  if (name.ends_with(".rotary_emb.inv_freq"))
-    return {};  // of old files; computed from the configuration
   const bool bare =
       name.starts_with("layers.") || name == "embed_tokens.weight" || name == "norm.weight";
   return {{bare ? "model." + name : name}};  // a LlamaModel without its head has no prefix
@@ -158,9 +169,9 @@ Contents contents_of(const Decoder& decoder, bool merge) {
 }  // namespace
 
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored) {
-  if (format == "gpt2") return gpt2_names(stored);
-  if (format == "llama") return llama_names(stored);
-  return {{stored}};
+  if (format == "refract") return {{stored}};
+  if (is_old_buffer(stored)) return {};
+  return format == "gpt2" ? gpt2_names(stored) : llama_names(stored);
 }
 
 std::string why_not(const Decoder& decoder, const std::string& format, bool merge) {

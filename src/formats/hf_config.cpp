@@ -160,7 +160,7 @@ ModelConfig from_refract(const json& tree, const std::string& where) {
   for (const auto& [key, value] : tree.items()) {
     const bool about_the_file = key == "model_type" || key == "architectures" || key == "dtype" ||
                                 key == "torch_dtype" || key == "bos_token_id" ||
-                                key == "eos_token_id";
+                                key == "eos_token_id" || key == "pad_token_id";
     if (!about_the_file) fields.set("model." + key, value, where);
   }
   return c;
@@ -247,6 +247,12 @@ std::vector<std::string> against_llama(const ModelConfig& c) {
   return reasons;
 }
 
+// A number where there is one, as most programs expect.
+json eos_json(const TokenIds& ids) {
+  if (ids.eos.empty()) return nullptr;
+  return ids.eos.size() == 1 ? json(ids.eos.front()) : json(ids.eos);
+}
+
 }  // namespace
 
 HfFamily hf_family(const ModelConfig& config) {
@@ -306,14 +312,14 @@ json config_to_json(const ModelConfig& config, const std::string& format, const 
   // Written even when unknown: left out, both families would assume the ids of their first
   // tokenizer.
   tree["bos_token_id"] = ids.bos ? json(*ids.bos) : json();
-  tree["eos_token_id"] = ids.eos ? json(*ids.eos) : json();
+  tree["eos_token_id"] = eos_json(ids);
   return tree;
 }
 
 json generation_config_json(const TokenIds& ids) {
   json tree = {{"_from_model_config", true}, {"use_cache", true}};
   if (ids.bos) tree["bos_token_id"] = *ids.bos;
-  if (ids.eos) tree["eos_token_id"] = *ids.eos;
+  if (!ids.eos.empty()) tree["eos_token_id"] = eos_json(ids);
   return tree;
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "model/config.h"
 
@@ -25,7 +26,8 @@ ModelConfig config_from_json(const nlohmann::json& tree, const std::string& wher
 std::string model_type_of(const nlohmann::json& tree, const std::string& where);
 
 struct TokenIds {
-  std::optional<int64_t> bos = {}, eos = {};
+  std::optional<int64_t> bos = {};
+  std::vector<int64_t> eos = {};  // any of them ends a text
 };
 // The tree of config.json. `format`: "gpt2", "llama" (the configuration must be of that family) or
 // "refract"; `dtype`: "float32", "bfloat16" or "float16". Both transformers 4 and 5 open it.

@@ -25,7 +25,8 @@ void write_model(const LoadedModel& loaded, const std::string& family, const fs:
   save.format = family;
   save.merge = true;
   save.max_shard_bytes = options.max_shard_bytes;
-  if (loaded.tokenizer) save.ids.bos = save.ids.eos = loaded.tokenizer->end_of_text();
+  if (loaded.tokenizer) save.ids = ids_of(*loaded.tokenizer);
+  save.carried = loaded.carried;
   save_model(*loaded.model, out, save);
   if (loaded.tokenizer) loaded.tokenizer->save(out);
 }

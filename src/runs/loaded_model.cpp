@@ -19,8 +19,10 @@ LoadedModel load_model(const std::string& specification,
   loaded.folder = resolve_model_path(specification);
   loaded.config = folder_config(loaded.folder, overrides, specification);
   loaded.started_from = folder_origin(loaded.folder);
+  loaded.carried = read_carried(loaded.folder);
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
+    loaded.carried.drop_tokenizer();
   } else {
     loaded.tokenizer = folder_tokenizer(loaded.folder);
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/carried.h"
 #include "model/decoder.h"
 #include "text/tokenizer.h"
 #include "train/evaluate.h"
@@ -18,6 +19,7 @@ struct LoadedModel {
   std::filesystem::path folder;
   RunConfig config;  // model settings from the folder, the rest from the overrides
   std::shared_ptr<const Tokenizer> tokenizer;
+  Carried carried;  // what the folder holds beside; without ids where another tokenizer is given
   std::unique_ptr<Decoder> model;
   Rules rules;
   std::string started_from = "random";  // init.from of the run it is of

@@ -53,7 +53,8 @@ void prepare_folder(const fs::path& folder, bool resume) {
 RunSession open_run(Recipe recipe, at::Device device, const std::string& where) {
   const Dataset data = open_run_data(recipe.config, recipe.source, recipe.names_tokenizer);
   log_info("data: {}", data.description);
-  RunSession session = open_session(recipe.config, data, recipe.source, device, where);
+  RunSession session =
+      open_session(recipe.config, data, recipe.source, device, where, recipe.names_tokenizer);
   if (!session.plan.empty()) log_info("transforms:\n{}", session.plan);
   report_taken_over(session.taken_over);
   return session;
@@ -74,6 +75,7 @@ TrainedRun train_recipe(const std::string& path, const std::vector<std::string>&
   if (resume) options.resumed_from = Checkpoints(folder).newest();
   RunReporter reporter(options);
   Trainer trainer(config, *session.model, session.data, session.steps, reporter);
+  trainer.carry(session.carried);
   // Only now is it a run: a start that failed above may be tried again with other settings.
   write_run_settings(session);
   if (options.resumed_from) trainer.resume();

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "text/bpe/byte_level.h"
+#include "text/hf_settings.h"
 
 namespace refract {
 namespace {
@@ -33,17 +34,17 @@ SplitBehavior read_behavior(const std::string& name, const std::string& where) {
 
 // `done` is set by ByteLevel, after which the text consists of byte characters and nothing may
 // follow.
-void append_pre_tokenizer(const json& part, const std::string& where, PreTokenizer& out,
-                          bool& done) {
+void append_pre_tokenizer(const json& part, const std::string& where,
+                          std::optional<bool> add_prefix_space, PreTokenizer& out, bool& done) {
   const std::string type = type_of(part, "pre-tokenizer", where);
   if (type == "Sequence") {
     for (const json& member : part.at("pretokenizers"))
-      append_pre_tokenizer(member, where, out, done);
+      append_pre_tokenizer(member, where, add_prefix_space, out, done);
     return;
   }
   if (done) fail("{}: the pre-tokenizer {} after ByteLevel is not supported", where, type);
   if (type == "ByteLevel") {
-    if (part.value("add_prefix_space", true)) out.add_prefix_space();
+    if (add_prefix_space.value_or(part.value("add_prefix_space", true))) out.add_prefix_space();
     if (part.value("use_regex", true)) out.add_split(Regex(kGpt2Pattern), SplitBehavior::kIsolated);
     done = true;
   } else if (type == "Split") {
@@ -109,10 +110,12 @@ bool read_normalizer(const json& normalizer, const std::string& where) {
   return nfc;
 }
 
-PreTokenizer read_pre_tokenizer(const json& pre_tokenizer, const std::string& where) {
+PreTokenizer read_pre_tokenizer(const json& pre_tokenizer, const std::string& where,
+                                std::optional<bool> add_prefix_space) {
   PreTokenizer out;
   bool done = false;
-  if (!pre_tokenizer.is_null()) append_pre_tokenizer(pre_tokenizer, where, out, done);
+  if (!pre_tokenizer.is_null())
+    append_pre_tokenizer(pre_tokenizer, where, add_prefix_space, out, done);
   if (!done) fail("{}: only byte-level BPE is supported, and no pre-tokenizer is ByteLevel", where);
   return out;
 }
@@ -156,28 +159,15 @@ BpeParts read_bpe(const json& model, const std::string& where) {
   return parts;
 }
 
-std::vector<AddedToken> read_added_tokens(
-    const json& added_tokens, const std::unordered_map<std::string, TokenId>& vocabulary,
-    const std::string& where) {
+std::vector<AddedToken> read_added_tokens(const json& added_tokens, const std::string& where) {
   std::vector<AddedToken> tokens;
-  const auto size = static_cast<TokenId>(vocabulary.size());
-  TokenId next = size;
   for (const json& entry : added_tokens) {
-    AddedToken token;
-    token.content = entry.at("content").get<std::string>();
+    AddedToken token = read_added_token(entry, where);
     if (token.content.empty()) continue;
-    token.single_word = entry.value("single_word", false);
-    token.lstrip = entry.value("lstrip", false);
-    token.rstrip = entry.value("rstrip", false);
-    token.special = entry.value("special", false);
-    token.normalized = entry.value("normalized", !token.special);
     const auto same = [&](const AddedToken& other) { return other.content == token.content; };
     if (std::any_of(tokens.begin(), tokens.end(), same)) {
       fail("{}: the added token '{}' is listed twice", where, token.content);
     }
-    const auto known = vocabulary.find(token.content);
-    token.id = known != vocabulary.end() ? known->second : next;
-    next = std::max(next, token.id >= size ? token.id + 1 : next);
     tokens.push_back(std::move(token));
   }
   return tokens;

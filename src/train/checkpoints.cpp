@@ -8,7 +8,6 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "formats/checkpoint.h"
 #include "formats/load_weights.h"
 #include "formats/safetensors.h"
 #include "formats/safetensors_write.h"
@@ -54,14 +53,15 @@ fs::path Checkpoints::path(int64_t step) const { return folder_ / fmt::format("s
 
 fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
                            const TrainPosition& position,
-                           const std::function<void(const fs::path&)>& extra) {
+                           const std::function<void(const fs::path&)>& extra,
+                           const SaveOptions& options) {
   const fs::path final_path = path(position.step);
   fs::path partial = final_path;
   partial += kUnfinished;
   try {
     fs::remove_all(partial);
     fs::create_directories(partial);
-    save_model(model, partial);
+    save_model(model, partial, options);
     extra(partial);
     // Last, because a checkpoint without it is never taken for a complete one.
     std::vector<TensorSource> tensors = {source_of("exp_avg", state.exp_avg),

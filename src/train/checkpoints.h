@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/checkpoint.h"
 #include "model/decoder.h"
 #include "train/step.h"
 
@@ -26,11 +27,12 @@ class Checkpoints {
   explicit Checkpoints(const std::filesystem::path& run_folder);
 
   // Writes a checkpoint beside its name, syncs and renames it. `extra` adds files (tokenizer,
-  // settings) to the folder. On failure (disk full) nothing with the final name exists and the
-  // error says so; older checkpoints stay.
+  // settings) to the folder; `options` are save_model()'s. On failure (disk full) nothing with the
+  // final name exists and the error says so; older checkpoints stay.
   std::filesystem::path save(Decoder& model, const OptimizerState& state,
                              const TrainPosition& position,
-                             const std::function<void(const std::filesystem::path&)>& extra);
+                             const std::function<void(const std::filesystem::path&)>& extra,
+                             const SaveOptions& options = {});
 
   // Complete checkpoints, oldest first.
   std::vector<int64_t> steps() const;

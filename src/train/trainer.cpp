@@ -9,6 +9,8 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "decode/generate.h"
+#include "decode/text_stream.h"
+#include "formats/checkpoint.h"
 #include "train/batch_count.h"
 #include "train/memory.h"
 #include "train/schedule.h"
@@ -183,19 +185,25 @@ std::string Trainer::sample(int64_t index) {
   options.max_tokens = config_.eval.sample_tokens;
   options.temperature = config_.eval.temperature;
   options.seed = static_cast<uint64_t>(config_.run.seed + index);
-  options.stop = data_.tokenizer->end_of_text();
+  options.stop = stop_tokens(carried_, *data_.tokenizer);
   const std::vector<TokenId> prompt = prompt_tokens(*data_.tokenizer, config_.eval.prompt);
-  return config_.eval.prompt + data_.tokenizer->decode(generate(model_, prompt, options));
+  return config_.eval.prompt +
+         continuation(*data_.tokenizer, prompt, generate(model_, prompt, options));
 }
 
 void Trainer::save() {
   if (saved_at_ == position_.step) return;
   saved_at_ = position_.step;
+  SaveOptions options;
+  if (data_.tokenizer) options.ids = ids_of(*data_.tokenizer);
+  options.carried = carried_;
   const std::filesystem::path path = checkpoints_.save(
-      model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
+      model_, step_.state(), position_,
+      [this](const std::filesystem::path& folder) {
         if (data_.tokenizer) data_.tokenizer->save(folder);
         write_file_atomically(folder / "config.toml", to_toml(config_));
-      });
+      },
+      options);
   checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
   observer_.on_checkpoint(position_.step, path);
 }

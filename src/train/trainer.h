@@ -5,8 +5,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "data/dataset.h"
+#include "formats/carried.h"
 #include "model/decoder.h"
 #include "train/checkpoints.h"
 #include "train/evaluate.h"
@@ -57,6 +59,9 @@ class Trainer {
   // self_guided.mode = "fixedflop" its steps on fresh data.
   Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer);
 
+  // Takes what checkpoints keep of the folder that the model came from.
+  void carry(Carried carried) { carried_ = std::move(carried); }
+
   // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where
   // there is none.
   std::optional<int64_t> resume();
@@ -90,6 +95,7 @@ class Trainer {
   Decoder& model_;
   Dataset data_;
   Observer& observer_;
+  Carried carried_;
   Checkpoints checkpoints_;
   TrainStep step_;
   int64_t steps_;  // in all

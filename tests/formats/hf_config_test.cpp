@@ -90,7 +90,7 @@ TEST(HfConfigTest, OurFormatKeepsEverySetting) {
   c.rope_scaling = "llama3";
   c.rope_factor = 3;
   c.scale_attn_by_inverse_layer_idx = c.scaled_residual_init = true;
-  EXPECT_EQ(fields_of(config_from_json(config_to_json(c, "refract", "bfloat16", {1, 2}), "x")),
+  EXPECT_EQ(fields_of(config_from_json(config_to_json(c, "refract", "bfloat16", {1, {2}}), "x")),
             fields_of(c));
 }
 
@@ -105,8 +105,10 @@ TEST(HfConfigTest, AnUnknownKeyOfOurFormatNamesTheNearest) {
 TEST(HfConfigTest, TokenIdsAreWrittenEvenWhenUnknown) {
   const json without = config_to_json(resolved("gpt2"), "gpt2", "float32");
   EXPECT_TRUE(without.contains("eos_token_id") && without["eos_token_id"].is_null());
-  EXPECT_EQ(config_to_json(resolved("gpt2"), "gpt2", "float32", {{}, 7})["eos_token_id"], 7);
-  EXPECT_EQ(generation_config_json({3, 7})["bos_token_id"], 3);
+  EXPECT_EQ(config_to_json(resolved("gpt2"), "gpt2", "float32", {{}, {7}})["eos_token_id"], 7);
+  EXPECT_EQ(config_to_json(resolved("gpt2"), "gpt2", "float32", {{}, {7, 9}})["eos_token_id"],
+            json({7, 9}));
+  EXPECT_EQ(generation_config_json({3, {7}})["bos_token_id"], 3);
   EXPECT_FALSE(generation_config_json({}).contains("eos_token_id"));
 }
 

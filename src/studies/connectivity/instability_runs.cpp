@@ -263,13 +263,14 @@ bool InstabilityRuns::run_task(const Task& task, const Progressed& progressed) c
                                                       [&](int64_t stop) { return has(own, stop); });
   if (ready) return true;
   make_run_folder(task.config.run.dir);
-  const RunSession session =
-      open_session(task.config, plan_.data, plan_.source, plan_.device, plan_.where);
+  const RunSession session = open_session(task.config, plan_.data, plan_.source, plan_.device,
+                                          plan_.where, plan_.names_tokenizer);
   RunReporter::Options options = reporter_options(session, plan_.device);
   options.silent = [&](int64_t) { progressed(); };
   options.resumed_from = task.stops.empty() ? newest : trunk_start(own, task.stops);
   RunReporter reporter(options);
   Trainer trainer(session.config, *session.model, session.data, session.steps, reporter);
+  trainer.carry(session.carried);
   write_run_settings(session);
   if (!task.stops.empty()) return run_trunk(trainer, task);
   if (newest) {
