@@ -38,7 +38,8 @@ class TokenizeCommand : public Command {
                                   {"documents", corpus.documents},
                                   {"train_tokens", corpus.train_tokens},
                                   {"validation_tokens", corpus.validation_tokens}};
-      fmt::print("{}\n", out.dump());
+      // The folder's name may have bytes that are not UTF-8.
+      fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     } else {
       log_info("{} documents, {} + {} tokens ({}) in {}", corpus.documents, corpus.train_tokens,
                corpus.validation_tokens, tokenizer->description(), out_);

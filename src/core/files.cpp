@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
 
 namespace refract {
 namespace {
@@ -53,6 +54,9 @@ std::string read_file(const fs::path& path, std::string_view what) {
     done += static_cast<size_t>(n);
   }
   bytes.resize(done);
+  if (const std::string kind = stand_in(bytes); !kind.empty()) {
+    fail("can't read {} '{}': it is {}", what, path.string(), kind);
+  }
   return bytes;
 }
 

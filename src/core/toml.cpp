@@ -8,8 +8,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <vector>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
 
 namespace refract {
 namespace {
@@ -38,7 +40,9 @@ json to_json(const toml::node& node) {
 // JSON's escapes are TOML's, but TOML wants one for DEL as well.
 std::string escaped(const std::string& text) {
   std::string out;
-  for (const char c : json(text).dump()) out += c == '\x7f' ? "\\u007f" : std::string(1, c);
+  // Settings are UTF-8 long before they are written.
+  for (const char c : json(text).dump(-1, ' ', false, json::error_handler_t::replace))
+    out += c == '\x7f' ? "\\u007f" : std::string(1, c);
   return out;
 }
 
@@ -89,18 +93,52 @@ json parse_toml(std::string_view text, std::string_view where) {
   try {
     return to_json(toml::parse(text, where));
   } catch (const toml::parse_error& error) {
-    fail_usage("{}, line {}, column {}: {}", where, error.source().begin.line,
-               error.source().begin.column, error.description());
+    // "Error while parsing key-value pair: expected '=', saw 'a'": what follows the colon.
+    std::string what(error.description());
+    if (const size_t colon = what.find(": "); colon != std::string::npos) what.erase(0, colon + 2);
+    fail_usage("{}, line {}, column {}: this is not TOML: {}", where, error.source().begin.line,
+               error.source().begin.column, what);
   }
 }
 
+namespace {
+
+// "; it holds a.toml, b.toml" for a folder in which there are some.
+std::string recipes_in(const std::filesystem::path& folder) {
+  constexpr size_t kNamed = 3;
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".toml") names.push_back(entry.path().string());
+  }
+  if (names.empty()) return "";
+  std::sort(names.begin(), names.end());
+  std::string text = "; it holds ";
+  for (size_t i = 0; i < std::min(kNamed, names.size()); ++i)
+    text += (i > 0 ? ", " : "") + names[i];
+  return text + (names.size() > kNamed ? ", ..." : "");
+}
+
+}  // namespace
+
 json read_toml(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    fail_usage("'{}' is a folder, and a recipe is a TOML file{}", path.string(), recipes_in(path));
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file)
     fail_usage("can't read the recipe '{}': no such file, or no permission", path.string());
   std::stringstream text;
   text << file.rdbuf();
-  return parse_toml(text.str(), path.string());
+  const std::string bytes = text.str();
+  if (bytes.starts_with("\xff\xfe") || bytes.starts_with("\xfe\xff")) {
+    fail_usage("the recipe '{}' is UTF-16 text; save it as UTF-8", path.string());
+  }
+  if (const std::string kind = foreign_bytes(bytes); !kind.empty()) {
+    fail_usage("'{}' is not a recipe: it is {}", path.string(), kind);
+  }
+  return parse_toml(bytes, path.string());
 }
 
 std::string to_toml_value(const json& value) {

@@ -2,12 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <limits>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
 
 namespace refract {
 namespace {
@@ -39,6 +41,9 @@ ShardLayout raw_layout(uint64_t file_bytes, const std::filesystem::path& path) {
 ShardLayout read_shard_layout(std::span<const std::byte> head, uint64_t file_bytes,
                               const std::filesystem::path& path) {
   if (file_bytes == 0) fail("the token shard '{}' is empty", path.string());
+  const char* begin = reinterpret_cast<const char*>(head.data());
+  refuse_foreign_bytes(path, {begin, std::min<size_t>(head.size(), kShardHeaderBytes)},
+                       "a token shard");
   if (head.size() < sizeof(int32_t)) return raw_layout(file_bytes, path);
   const int32_t magic = header_word(head, 0);
   if (magic != kMagic16 && magic != kMagic32) return raw_layout(file_bytes, path);

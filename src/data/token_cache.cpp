@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/paths.h"
 #include "core/random.h"
 #include "data/source.h"
 #include "data/tokens.h"
@@ -35,7 +35,10 @@ std::string hash_text(std::string_view bytes) {
 class ScratchFolder {
  public:
   ScratchFolder() {
-    std::string pattern = (fs::temp_directory_path() / "refract-XXXXXX").string();
+    std::error_code error;
+    const fs::path place = fs::temp_directory_path(error);
+    if (error) fail("there is no folder for temporary files: set TMPDIR to one that exists");
+    std::string pattern = (place / "refract-XXXXXX").string();
     if (!::mkdtemp(pattern.data())) {
       fail("can't make a temporary folder '{}': {}", pattern, std::strerror(errno));
     }
@@ -119,7 +122,10 @@ void write_manifest(const fs::path& folder, const TokenizedCorpus& corpus,
                                    {"train", names_of(corpus.train)},
                                    {"validation", names_of(corpus.validation)},
                                    {"made_of", identity}};
-  write_file_atomically(folder / "manifest.json", manifest.dump(2) + "\n");
+  // File names are bytes; those that are not UTF-8 are only for a reader here.
+  write_file_atomically(
+      folder / "manifest.json",
+      manifest.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 std::vector<fs::path> files_of(const nlohmann::json& names, const fs::path& folder) {
@@ -186,13 +192,8 @@ void make_cached(const DataConfig& config, std::shared_ptr<const Tokenizer> toke
 }
 
 fs::path cache_folder(const DataConfig& config) {
-  if (!config.cache.empty()) return config.cache;
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache && *cache) return fs::path(cache) / "refract" / "tokens";
-  const char* home = std::getenv("HOME");
-  if (!home || !*home)
-    fail("HOME is not set, so there is no place for token shards: set data.cache to a folder");
-  return fs::path(home) / ".cache" / "refract" / "tokens";
+  if (!config.cache.empty()) return expand_path(config.cache);
+  return user_cache() / "refract" / "tokens";
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
 
 namespace refract {
 namespace {
@@ -150,6 +151,10 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
 void SafetensorsFile::parse_header() {
   const std::string file = path_.string();
   const std::span<const std::byte> bytes = map_->bytes();
+  constexpr size_t kHead = 256;  // more than an LFS pointer has
+  refuse_foreign_bytes(path_,
+                       {reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kHead)},
+                       "a safetensors file");
   if (bytes.size() < 8) fail("'{}' is not a safetensors file: it has {} bytes", file, bytes.size());
   const uint64_t length = read_length(bytes);
   if (length > kMaxHeader) {

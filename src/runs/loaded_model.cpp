@@ -1,6 +1,7 @@
 #include "runs/loaded_model.h"
 
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "core/error.h"
 #include "data/dataset.h"
@@ -10,8 +11,29 @@
 #include "runs/device.h"
 #include "runs/model_folder.h"
 #include "runs/plan.h"
+#include "runs/resume/run_corpus.h"
 
 namespace refract {
+namespace {
+
+// The validation split of the run that a model is of, which is none on another corpus.
+std::shared_ptr<TokenStream> own_validation(const LoadedModel& loaded, const std::string& name,
+                                            const nlohmann::json& overrides) {
+  const Dataset data = open_dataset(loaded.config.data, loaded.tokenizer);
+  if (!data.validation || data.validation->size() == 0)
+    fail_usage("'{}' has no corpus to evaluate on; give one with --data", name);
+  bool named = false;  // another corpus, or another cut of it
+  for (const char* key :
+       {"path", "validation", "tokenizer", "text_field", "split", "validation_fraction", "seed"}) {
+    named = named || sets_key(overrides, std::string("data.") + key);
+  }
+  const std::filesystem::path run = loaded.folder.parent_path().parent_path();
+  if (!named && loaded.folder.parent_path().filename() == "checkpoints")
+    check_corpus(run, corpus_record(loaded.config.data, data, false));
+  return data.validation;
+}
+
+}  // namespace
 
 LoadedModel load_model(const std::string& specification,
                        const std::vector<std::string>& overrides) {
@@ -44,9 +66,7 @@ Evaluation evaluate_model(const std::string& specification,
   LoadedModel loaded = load_model(specification, overrides);
   std::shared_ptr<TokenStream> stream;
   if (corpus.empty()) {
-    stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
-    if (!stream || stream->size() == 0)
-      fail_usage("'{}' has no corpus to evaluate on; give one with --data", specification);
+    stream = own_validation(loaded, specification, overrides_tree(overrides));
   } else {
     loaded.config.data.path = corpus;
     stream = open_corpus(loaded.config.data, loaded.tokenizer);

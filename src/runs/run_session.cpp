@@ -8,8 +8,8 @@
 #include "core/files.h"
 #include "formats/load_weights.h"
 #include "runs/device.h"
-#include "runs/model_folder.h"
 #include "runs/plan.h"
+#include "runs/resume/run_corpus.h"
 #include "runs/run_cost.h"
 #include "transforms/peft.h"
 
@@ -21,9 +21,7 @@ namespace fs = std::filesystem;
 }  // namespace
 
 Dataset open_run_data(RunConfig& config, const fs::path& source, bool names_tokenizer) {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  if (!source.empty() && !names_tokenizer) tokenizer = folder_tokenizer(source);
-  Dataset data = open_dataset(config.data, tokenizer);
+  Dataset data = open_run_corpus(config, source, names_tokenizer);
   int64_t vocabulary = data.tokenizer ? data.tokenizer->vocab_size() : 0;
   // A tokenizer may have more tokens than a finished model has embeddings. It is the tokens of the
   // text that count, which are looked at below.

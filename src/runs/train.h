@@ -13,8 +13,10 @@ struct TrainedRun {
 };
 
 // Opens the recipe's data and model, trains, and writes the run's folder with its report. With
-// `resume` it goes on from the newest checkpoint in the folder; without it a folder that holds a
-// run is an error (usage).
+// `resume` it goes on from the newest checkpoint in the folder, and says so where there is none;
+// `recipe` may then be the folder of a run, whose own settings are used. Without it a folder that
+// holds a run is an error (usage). Everything is checked before anything is written to the folder:
+// the settings and the corpus against those of the run, and that no other process trains it.
 TrainedRun train_recipe(const std::string& recipe, const std::vector<std::string>& overrides,
                         bool resume);
 

@@ -1,9 +1,11 @@
 #include "train/trainer.h"
 
+#include <ATen/ops/aminmax.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -19,8 +21,31 @@
 namespace refract {
 namespace {
 
+// No copy is made of them, and a NaN or an infinity anywhere shows in one of the two.
+bool weights_are_finite(const ParameterArena& arena) {
+  if (arena.master().numel() == 0) return true;
+  const auto [least, most] = at::aminmax(arena.master());
+  return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
+}
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string last_good(const Checkpoints& checkpoints) {
+  const std::optional<int64_t> good = checkpoints.newest();
+  return good ? fmt::format("The last good checkpoint is '{}'.", checkpoints.path(*good).string())
+              : "There is no checkpoint yet.";
+}
+
+// A step with a finite loss and gradient may still make weights that are not, and nothing tells
+// before the next one. Such weights are never saved, so every checkpoint is a good one.
+void check_weights(const Decoder& model, const Checkpoints& checkpoints, int64_t step) {
+  if (weights_are_finite(model.arena())) return;
+  fail(
+      "the weights are not finite after step {}; they are not saved. {} A smaller optimizer.lr or "
+      "optimizer.clip may help",
+      step, last_good(checkpoints));
 }
 
 }  // namespace
@@ -98,6 +123,7 @@ RunResult Trainer::run(std::optional<int64_t> until) {
       log_point();  // waits for the device; a bad step is found before anything is evaluated or
                     // saved
     }
+    if (evaluating || saving) check_weights(model_, checkpoints_, position_.step);
     if (evaluating) evaluate_now();
     if (saving) save();
     if (evaluating || saving) restart_clock();
@@ -156,15 +182,13 @@ int64_t Trainer::first_sequence(int64_t step) const {
 
 void Trainer::stop_at_bad_step(int64_t bad_step) {
   const int64_t first = first_sequence(bad_step);
-  const std::optional<int64_t> good = checkpoints_.newest();
   fail(
       "the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, "
       "the first window at token {}); "
       "the weights were left as they were before it. {} A smaller optimizer.lr or optimizer.clip "
       "may help",
       bad_step + 1, first, first + config_.train.batch - 1, step_.order().start(first),
-      good ? fmt::format("The last good checkpoint is '{}'.", checkpoints_.path(*good).string())
-           : "There is no checkpoint yet.");
+      last_good(checkpoints_));
 }
 
 void Trainer::evaluate_now() {
