@@ -69,8 +69,9 @@ at::Tensor exponents(const at::Tensor& x) { return std::get<1>(at::frexp(x)).sub
 
 at::Tensor rounded_whole(const at::Tensor& a, Rounding rounding, const at::Tensor& u) {
   if (rounding == Rounding::kEven) return a.round();
-  const at::Tensor below = a.floor(), rest = a - below;
+  at::Tensor below = a.floor();
   if (rounding == Rounding::kZero) return below;
+  const at::Tensor rest = a - below;
   if (rounding == Rounding::kAway) return below + rest.ge(0.5);
   return below + u.lt(rest);
 }

@@ -323,7 +323,8 @@ std::optional<json> toml_value(const std::string& text) {
     const json tree = parse_toml("value = [" + text + "]", "the value");
     if (tree.size() == 1 && tree.at("value").is_array() && tree["value"].size() == 1)
       return tree["value"][0];
-  } catch (const Error&) {  // not TOML
+  } catch (const Error&) {
+    return std::nullopt;  // not TOML
   }
   return std::nullopt;
 }

@@ -88,7 +88,7 @@ fs::path cached_model(const std::string& spec) {
 }  // namespace
 
 fs::path resolve_model_path(const std::string& spec) {
-  const fs::path path(expand_path(spec));
+  fs::path path(expand_path(spec));
   if (!spec.empty() && fs::is_directory(path)) {
     if (fs::exists(path / "config.json")) return path;
     if (fs::is_directory(path / "checkpoints")) return newest_checkpoint(path);

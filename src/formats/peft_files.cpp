@@ -1,6 +1,7 @@
 #include "formats/peft_files.h"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <fstream>
 #include <map>
@@ -40,42 +41,47 @@ std::vector<std::string> target_modules(const std::vector<PeftAdapter>& adapters
 
 // Keys that say how an adapter was made, where it stands, or what is read below. Which modules are
 // adapted is read off the tensors.
-const std::set<std::string> kKnown = {"alpha_pattern",
-                                      "auto_mapping",
-                                      "base_model_name_or_path",
-                                      "bias",
-                                      "corda_config",
-                                      "eva_config",
-                                      "exclude_modules",
-                                      "fan_in_fan_out",
-                                      "inference_mode",
-                                      "layers_pattern",
-                                      "layers_to_transform",
-                                      "init_lora_weights",
-                                      "loftq_config",
-                                      "lora_alpha",
-                                      "lora_dropout",
-                                      "lora_ga_config",
-                                      "megatron_core",
-                                      "peft_type",
-                                      "peft_version",
-                                      "qalora_group_size",
-                                      "r",
-                                      "rank_pattern",
-                                      "revision",
-                                      "runtime_config",
-                                      "target_modules",
-                                      "task_type"};
+constexpr std::array<std::string_view, 26> kKnown = {"alpha_pattern",
+                                                     "auto_mapping",
+                                                     "base_model_name_or_path",
+                                                     "bias",
+                                                     "corda_config",
+                                                     "eva_config",
+                                                     "exclude_modules",
+                                                     "fan_in_fan_out",
+                                                     "inference_mode",
+                                                     "layers_pattern",
+                                                     "layers_to_transform",
+                                                     "init_lora_weights",
+                                                     "loftq_config",
+                                                     "lora_alpha",
+                                                     "lora_dropout",
+                                                     "lora_ga_config",
+                                                     "megatron_core",
+                                                     "peft_type",
+                                                     "peft_version",
+                                                     "qalora_group_size",
+                                                     "r",
+                                                     "rank_pattern",
+                                                     "revision",
+                                                     "runtime_config",
+                                                     "target_modules",
+                                                     "task_type"};
 
 // What peft can merge into the model below, after which there is no adapter left to understand.
-const std::set<std::string> kMergeable = {
+constexpr std::array<std::string_view, 6> kMergeable = {
     "bias",     "init_lora_weights", "modules_to_save", "trainable_token_indices",
     "use_dora", "use_rslora"};
+
+template <class Names>
+bool is_among(const Names& names, std::string_view key) {
+  return std::find(names.begin(), names.end(), key) != names.end();
+}
 
 [[noreturn]] void refuse(const fs::path& path, const std::string& key, const json& value,
                          const std::string& reason) {
   std::string advice;
-  if (kMergeable.contains(key)) {
+  if (is_among(kMergeable, key)) {
     advice =
         "; merge it into its model with peft (merge_and_unload, then save_pretrained) and start "
         "from that";
@@ -119,7 +125,7 @@ void check_supported(const json& config, const fs::path& path) {
   only("peft_type", "LORA");
   only("bias", "none");
   for (const auto& [key, value] : config.items()) {
-    if (!kKnown.contains(key) && !is_off(value))
+    if (!is_among(kKnown, key) && !is_off(value))
       refuse(path, key, value, "refract's adapters are plain LoRA without it");
   }
   check_initialization(config, path);
@@ -146,7 +152,7 @@ std::string peft_module(const std::string& module, const std::string& family) {
 }
 
 std::string peft_holder(const std::string& module, const std::string& family) {
-  const std::string name = peft_module(module, family);
+  std::string name = peft_module(module, family);
   if (!name.empty()) return name;
   const size_t layer = std::string_view("model.layers.").size(), dot = module.find('.', layer);
   return "transformer.h." + module.substr(layer, dot - layer) + ".attn.c_attn";

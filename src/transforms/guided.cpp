@@ -17,7 +17,7 @@ class GuidedLinear : public LinearLayer {
   }
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor y = inner_->forward(context, x);
+    at::Tensor y = inner_->forward(context, x);
     if (!context.guide.defined() || !arena_.has_guides()) return y;
     return blend(y, fused_linear(x, arena_.leaf(guide_)), context.guide);
   }

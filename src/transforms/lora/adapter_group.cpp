@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <utility>
 
 #include "core/random.h"
 #include "ops/dense/activation/dropout.h"
@@ -138,7 +139,7 @@ void AdapterGroup::refresh_spread(const ForwardContext& context) {
     at::mul_out(block, b.narrow(0, begin, splits_[m]), at::Scalar(scale));
     begin += splits_[m];
   }
-  spread_ = spread;
+  spread_ = std::move(spread);
 }
 
 at::Tensor AdapterGroup::add(const ForwardContext& context, const at::Tensor& y,

@@ -28,7 +28,7 @@ std::string gzip(const std::string& text) {
 }
 
 // "hello\n" as `zstd` writes it without a checksum: one raw block in a frame.
-const std::string kZstdHello("\x28\xb5\x2f\xfd\x20\x06\x31\x00\x00hello\n", 15);
+std::string zstd_hello() { return {"\x28\xb5\x2f\xfd\x20\x06\x31\x00\x00hello\n", 15}; }
 
 class CompressedTest : public ::testing::Test {
  protected:
@@ -52,8 +52,8 @@ TEST_F(CompressedTest, GzipOfSeveralMembers) {
 }
 
 TEST_F(CompressedTest, ZstdOfSeveralFrames) {
-  EXPECT_EQ(read("a.zst", kZstdHello), "hello\n");
-  EXPECT_EQ(read("a.Zst", kZstdHello + kZstdHello), "hello\nhello\n");
+  EXPECT_EQ(read("a.zst", zstd_hello()), "hello\n");
+  EXPECT_EQ(read("a.Zst", zstd_hello() + zstd_hello()), "hello\nhello\n");
 }
 
 TEST_F(CompressedTest, WhatIsCutOffOrDamagedIsNamed) {
@@ -70,7 +70,7 @@ TEST_F(CompressedTest, WhatIsCutOffOrDamagedIsNamed) {
   testing::expect_error([&] { read("d.gz", "plain text"); }, {"d.gz", "not gzip data"});
   testing::expect_error([&] { read("e.gz", ""); }, {"e.gz", "cut off"});
   testing::expect_error([&] { read("f.gz", gzip("x") + "more"); }, {"f.gz", "damaged"});
-  testing::expect_error([&] { read("g.zst", kZstdHello.substr(0, 12)); }, {"g.zst", "cut off"});
+  testing::expect_error([&] { read("g.zst", zstd_hello().substr(0, 12)); }, {"g.zst", "cut off"});
   testing::expect_error([&] { read("h.zst", "PK\x03\x04 archive"); },
                         {"h.zst", "not zstd data", "zip"});
 }

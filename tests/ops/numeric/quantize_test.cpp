@@ -115,11 +115,11 @@ void for_all(F f) {
 }
 
 // Of both shapes of lines: rows that a block divides and rows that it doesn't, matrices in a batch.
-const std::vector<int64_t> kShapes[] = {{3, 64}, {2, 21, 8}};
+std::vector<std::vector<int64_t>> shapes() { return {{3, 64}, {2, 21, 8}}; }
 
 TEST(NumberQuantize, CpuIsTheComposite) {
   for_all([](const NumberFormat& f, const std::string& what) {
-    for (const auto& shape : kShapes) {
+    for (const auto& shape : shapes()) {
       for (const auto dtype : {at::kFloat, at::kBFloat16}) {
         const at::Tensor x = normal(shape, dtype);
         for (const bool columns : {false, true}) {
@@ -136,7 +136,7 @@ TEST(NumberQuantize, CpuIsTheComposite) {
 TEST(NumberQuantize, CudaIsTheCpu) {
   REFRACT_CUDA_OR_SKIP();
   for_all([](const NumberFormat& f, const std::string& what) {
-    for (const auto& shape : kShapes) {
+    for (const auto& shape : shapes()) {
       for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
         const at::Tensor x = normal(shape, dtype), on_gpu = x.to(at::kCUDA);
         for (const bool columns : {false, true}) {

@@ -1,6 +1,7 @@
 // LoRA beside a frozen layer and merged into its weight: values, gradients, starts, groups,
 // resuming.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>

@@ -24,7 +24,7 @@ namespace {
 
 using nlohmann::json;
 
-std::unique_ptr<Kind> kind_of(json table) { return make_kind(table.dump(), "the test"); }
+std::unique_ptr<Kind> kind_of(const json& table) { return make_kind(table.dump(), "the test"); }
 
 ForwardContext at_step(int64_t step) {
   ForwardContext context;
@@ -256,18 +256,20 @@ TEST(MediumLayers, DecodingWithACacheIsTheWholeSequence) {
 
 // ---- Flipped bits
 
-const json kFlips = {{"kind", "bit_flip"}, {"x_p_exp", 0},     {"x_p_frac", 0},
-                     {"x_zero_out_t", 0},  {"w_p_exp", 0.001}, {"w_p_frac", 0.1}};
+json flips() {
+  return {{"kind", "bit_flip"}, {"x_p_exp", 0},     {"x_p_frac", 0},
+          {"x_zero_out_t", 0},  {"w_p_exp", 0.001}, {"w_p_frac", 0.1}};
+}
 
 TEST(MediumLayers, FlipsDifferBetweenLayersAndStepsUnlessTheyPersist) {
   const at::Tensor x = at::randn({1, 2, 48});
-  FloatLayer one(kFlips, 48, 24), other(kFlips, 48, 24, "another");
+  FloatLayer one(flips(), 48, 24), other(flips(), 48, 24, "another");
   other.weight().copy_(one.weight());
   const at::Tensor y = one.forward(x, 1);
   EXPECT_TRUE(y.equal(one.forward(x, 1)));
   EXPECT_FALSE(y.equal(other.forward(x, 1)));
   EXPECT_FALSE(y.equal(one.forward(x, 2)));
-  json stuck = kFlips;
+  json stuck = flips();
   stuck["persistent"] = true;
   FloatLayer same(stuck, 48, 24);
   EXPECT_TRUE(same.forward(x, 1).equal(same.forward(x, 2)));
@@ -275,7 +277,7 @@ TEST(MediumLayers, FlipsDifferBetweenLayersAndStepsUnlessTheyPersist) {
 }
 
 TEST(MediumLayers, WeightsBeyondTheLimitMultiplyNothing) {
-  json table = kFlips;
+  json table = flips();
   table["w_p_exp"] = table["w_p_frac"] = 0;
   FloatLayer one(table, 4, 2);
   one.weight().copy_(at::tensor({1.0f, 2.0f, -1.0f, -1.3f, 0.5f, 1.24f, 0.0f, 9.0f}).view({2, 4}));

@@ -39,9 +39,11 @@ json rule_of(json table, const std::string& match = R"(model\.layers\.1\.mlp\.(g
   return table;
 }
 
-const std::vector<json> kKinds = {{{"kind", "low_rank"}, {"rank", 8}},
-                                  {{"kind", "block_dense"}, {"rank", 8}, {"blocks", 2}},
-                                  {{"kind", "block_shuffle"}, {"blocks", 2}}};
+std::vector<json> kinds() {
+  return {{{"kind", "low_rank"}, {"rank", 8}},
+          {{"kind", "block_dense"}, {"rank", 8}, {"blocks", 2}},
+          {{"kind", "block_shuffle"}, {"blocks", 2}}};
+}
 
 TransformedModel joint_model(const json& rule, bool self_guided = false) {
   TransformedModel model =
@@ -53,7 +55,7 @@ TransformedModel joint_model(const json& rule, bool self_guided = false) {
 
 // The pair has one first factor, and the model computes with the halves of its product.
 TEST(JointSwiglu, IsTheDenseLayerOfItsHalves) {
-  for (const json& table : kKinds) {
+  for (const json& table : kinds()) {
     SCOPED_TRACE(table.dump());
     const TransformedModel joint = joint_model(rule_of(table));
     ParameterArena& arena = joint.decoder->arena();
@@ -79,7 +81,7 @@ TEST(JointSwiglu, IsTheDenseLayerOfItsHalves) {
 
 // One group by its formula, with biases, and each member alone.
 TEST(JointSwiglu, ComputesGateAndUpFromOneProduct) {
-  for (const json& table : kKinds) {
+  for (const json& table : kinds()) {
     SCOPED_TRACE(table.dump());
     const ProjectionSpec spec{{{"gate_proj", 12, 8, true}, {"up_proj", 12, 8, true}},
                               Activation::kSwiglu};
@@ -108,7 +110,7 @@ TEST(JointSwiglu, ComputesGateAndUpFromOneProduct) {
 }
 
 TEST(JointSwiglu, TakesOverTheBestFactorsOfBothWeights) {
-  for (const json& table : kKinds) {
+  for (const json& table : kinds()) {
     SCOPED_TRACE(table.dump());
     const TransformedModel joint = joint_model(rule_of(table));
     const auto& layers = joint.decoder->transformed();
@@ -129,7 +131,7 @@ TEST(JointSwiglu, TakesOverTheBestFactorsOfBothWeights) {
 }
 
 TEST(JointSwiglu, CountsItsFactorsOnce) {
-  const TransformedModel joint = joint_model(rule_of(kKinds[0]));
+  const TransformedModel joint = joint_model(rule_of(kinds().front()));
   // [R, C] and [2 F, R] in place of two [F, C].
   const double saved = 2.0 * 48 * 32 - 8 * (32 + 2 * 48);
   const ModelConfig config = swiglu_model();
@@ -141,7 +143,7 @@ TEST(JointSwiglu, CountsItsFactorsOnce) {
 }
 
 TEST(JointSwiglu, AGuideStandsBesideThePair) {
-  for (const json& table : kKinds) {
+  for (const json& table : kinds()) {
     SCOPED_TRACE(table.dump());
     const TransformedModel joint = joint_model(rule_of(table), /*self_guided=*/true);
     ParameterArena& arena = joint.decoder->arena();
@@ -159,7 +161,7 @@ TEST(JointSwiglu, TrainsResumesAndDropsItsGuide) {
   RunConfig config = tiny_config("joint_run");
   config.model.hidden_act = "swiglu";
   config.model.intermediate_size = 48;
-  config.transform = json::array({rule_of(kKinds[0])}).dump();
+  config.transform = json::array({rule_of(kinds().front())}).dump();
   config.self_guided.mode = "fixedstep";
   config.self_guided.ratio = 0.5;
   TinyRun whole(config);
@@ -193,13 +195,13 @@ TEST(JointSwiglu, RefusesWhatCanNotBeJoined) {
   const auto says = [](const std::string& message, const char* words) {
     EXPECT_NE(message.find(words), std::string::npos) << message;
   };
-  says(message_of(swiglu_model(), json::array({rule_of(kKinds[0], ".*gate_proj")})),
+  says(message_of(swiglu_model(), json::array({rule_of(kinds().front(), ".*gate_proj")})),
        "one rule must match both");
   ModelConfig gelu = tiny_config("gelu").model;
   gelu.hidden_act = "gelu";
   resolve(gelu, 16, 8);
-  says(message_of(gelu, json::array({rule_of(kKinds[0], ".*up_proj")})), "has no gate");
-  json inner = kKinds[0];
+  says(message_of(gelu, json::array({rule_of(kinds().front(), ".*up_proj")})), "has no gate");
+  json inner = kinds().front();
   inner["joint"] = true;
   says(message_of(swiglu_model(),
                   json::array({{{"match", ".*up_proj"}, {"kind", "lora"}, {"over", inner}}})),
