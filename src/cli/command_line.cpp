@@ -2,22 +2,39 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <string_view>
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "core/untrusted.h"
 #include "transforms/plugin.h"
 
 namespace refract {
 namespace {
 
+constexpr const char* kOutOfMemory =
+    "out of memory; a smaller train.batch, train.micro_batch or model may fit";
+constexpr size_t kLongestMessage = 4000;
 constexpr const char* kVersion = "refract 0.1.0";
 
 int report(const std::string& message, ExitCode code) {
   clear_progress_line();
-  std::fprintf(stderr, "refract: %s\n", message.c_str());
+  // One line, whatever a file or a name in it holds.
+  std::fprintf(stderr, "refract: %s\n", shown(message, kLongestMessage).c_str());
   return static_cast<int>(code);
+}
+
+// An exception of a library that nobody turned into a sentence of ours.
+std::string unexpected(const std::string& text) {
+  if (text.find("can't allocate memory") != std::string::npos ||
+      text.find("CUDA out of memory") != std::string::npos) {
+    return kOutOfMemory;
+  }
+  // torch puts a stack trace behind the first line.
+  return fmt::format("stopped by an error that this program has no better words for: {}",
+                     shown(text.substr(0, text.find('\n'))));
 }
 
 // The app a command's name leads to: "tokenizer train" makes the group "tokenizer" first.
@@ -53,11 +70,12 @@ int run_command(Command& command, const std::vector<std::string>& plugins) {
   } catch (const Error& error) {
     return report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
-    return report("out of memory; a smaller train.batch, train.micro_batch or model may fit",
+    return report(kOutOfMemory, ExitCode::kFailed);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(fmt::format("can't use '{}': {}", error.path1().string(), error.code().message()),
                   ExitCode::kFailed);
   } catch (const std::exception& error) {
-    const std::string text = error.what();  // torch puts a stack trace behind the first line
-    return report(text.substr(0, text.find('\n')), ExitCode::kFailed);
+    return report(unexpected(error.what()), ExitCode::kFailed);
   }
 }
 

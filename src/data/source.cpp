@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "data/source_paths.h"
 #include "data/stories/stories.h"
 
@@ -84,18 +85,14 @@ class JsonLinesSource : public DocumentSource {
  private:
   std::string text_of(std::string_view line) const {
     const auto where = [&] { return fmt::format("{}:{}", path_.string(), line_number_); };
-    nlohmann::json tree;
-    try {
-      tree = nlohmann::json::parse(line);
-    } catch (const nlohmann::json::exception& error) {
-      fail("{}: the line is not JSON ({}); a .jsonl file has one object a line", where(),
-           error.what());
-    }
+    nlohmann::json tree = parse_json(
+        line, fmt::format("{}: the line (a .jsonl file has one object a line)", where()));
     if (!tree.is_object()) fail("{}: the line is not a JSON object", where());
     const auto found = tree.find(field_);
     if (found == tree.end()) {
       std::string names;
       for (const auto& item : tree.items()) names += (names.empty() ? "" : ", ") + item.key();
+      names = shown(names);
       fail("{}: the document has no field '{}' (it has: {}); name the text's with data.text_field",
            where(), field_, names);
     }

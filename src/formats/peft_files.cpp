@@ -1,13 +1,14 @@
 #include "formats/peft_files.h"
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 
 #include "core/error.h"
+#include "core/files.h"
+#include "core/untrusted.h"
 #include "text/regex.h"
 
 namespace refract {
@@ -41,7 +42,7 @@ void check_supported(const json& config, const fs::path& path) {
   const auto refuse = [&](const char* key, const json& only) {
     if (config.contains(key) && !config[key].is_null() && config[key] != only) {
       fail("'{}': {} = {} is not supported; refract's adapters need {}", path.string(), key,
-           config[key].dump(), only.dump());
+           shown(config[key]), only.dump());
     }
   };
   refuse("peft_type", "LORA");
@@ -100,17 +101,25 @@ std::string peft_config(const std::vector<PeftAdapter>& adapters, const std::str
 
 PeftConfig PeftConfig::read(const fs::path& folder) {
   const fs::path path = folder / kAdapterConfig;
-  std::ifstream stream(path);
-  if (!stream)
+  if (!fs::exists(path))
     fail_usage("init.adapter = \"{}\": there is no {} in it", folder.string(), kAdapterConfig);
-  const json config = json::parse(stream, nullptr, false);
+  const json config =
+      parse_json(read_file(path, "the adapter's settings"), fmt::format("'{}'", path.string()));
   if (!config.is_object()) fail("'{}' is not a JSON object", path.string());
   check_supported(config, path);
   const auto setting = [&](const char* common, const char* patterns) {
-    Setting read{config.value(common, kDefault), {}};
-    const json exceptions = config.value(patterns, json::object());
+    const auto number = [&](const json& value, const std::string& key) {
+      if (!value.is_number())
+        fail("'{}': {} = {} is not a number", path.string(), shown(key), shown(value));
+      return value.get<double>();
+    };
+    Setting read{config.contains(common) ? number(config[common], common) : kDefault, {}};
+    const json exceptions = config.value(patterns, json());
+    if (exceptions.is_null()) return read;
+    if (!exceptions.is_object())
+      fail("'{}': {} is not a table of numbers", path.string(), patterns);
     for (const auto& [pattern, value] : exceptions.items())
-      read.patterns.emplace_back(pattern, value.get<double>());
+      read.patterns.emplace_back(pattern, number(value, pattern));
     return read;
   };
   PeftConfig result;

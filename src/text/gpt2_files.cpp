@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -27,7 +28,7 @@ ordered_json read_merges(std::string_view text) {
 std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view merges_txt,
                                 const std::string& where) {
   try {
-    const auto vocab = nlohmann::json::parse(vocab_json);
+    const auto vocab = parse_json(vocab_json, where);
     const ordered_json byte_level = {{"type", "ByteLevel"},
                                      {"add_prefix_space", false},
                                      {"trim_offsets", true},
@@ -58,7 +59,7 @@ std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view me
         {"post_processor", nullptr}, {"decoder", byte_level}, {"model", model}};
     return file.dump();
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a valid vocab.json: {}", where, error.what());
+    fail("{}: not a valid vocab.json, a table from tokens to ids ({})", where, shown(error.what()));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "text/bpe/byte_level.h"
 #include "text/hf_components.h"
 #include "text/utf8.h"
@@ -17,8 +18,9 @@ namespace {
 using nlohmann::json;
 
 // The string of "eos_token": "..." or "eos_token": {"content": "..."}.
-std::optional<std::string> configured_eos(const std::string& tokenizer_config) {
-  const json config = json::parse(tokenizer_config);
+std::optional<std::string> configured_eos(const std::string& tokenizer_config,
+                                          const std::string& where) {
+  const json config = parse_json(tokenizer_config, where + ": its tokenizer_config.json");
   const auto found = config.find("eos_token");
   if (found == config.end()) return std::nullopt;
   if (found->is_string()) return found->get<std::string>();
@@ -32,7 +34,7 @@ class HfTokenizer final : public Tokenizer {
  public:
   HfTokenizer(std::map<std::string, std::string> files, const std::string& where)
       : files_(std::move(files)) {
-    const json file = json::parse(files_.at("tokenizer.json"));
+    const json file = parse_json(files_.at("tokenizer.json"), where);
     const auto part = [&](const char* key) { return file.contains(key) ? file.at(key) : json(); };
     nfc_ = read_normalizer(part("normalizer"), where);
     pre_tokenizer_ = read_pre_tokenizer(part("pre_tokenizer"), where);
@@ -170,11 +172,11 @@ class HfTokenizer final : public Tokenizer {
       return found == bpe.vocabulary.end() ? std::nullopt : std::optional(found->second);
     };
     if (const auto config = files_.find("tokenizer_config.json"); config != files_.end()) {
-      if (const auto eos = configured_eos(config->second)) {
+      if (const auto eos = configured_eos(config->second, where)) {
         end_of_text_ = id_of(*eos);
         if (!end_of_text_) {
           fail("{}: the eos_token '{}' of tokenizer_config.json is not in the vocabulary", where,
-               *eos);
+               shown(*eos));
         }
         end_of_text_name_ = *eos;
         return;
@@ -205,7 +207,7 @@ class HfTokenizer final : public Tokenizer {
 }  // namespace
 
 bool is_sentencepiece_translation(std::string_view tokenizer_json) {
-  const json parsed = json::parse(tokenizer_json, nullptr, /*allow_exceptions=*/false);
+  const json parsed = try_parse_json(tokenizer_json).value_or(json());
   if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object())
     return false;
   const json& model = parsed["model"];
@@ -217,7 +219,8 @@ std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> 
   try {
     return std::make_unique<HfTokenizer>(std::move(files), where);
   } catch (const json::exception& error) {
-    fail("{}: not a valid tokenizer: {}", where, error.what());
+    fail("{}: not a valid tokenizer.json; a value is missing or of another type ({})", where,
+         shown(error.what()));
   }
 }
 

@@ -5,6 +5,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
+#include "text/sentencepiece_check.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -13,8 +15,9 @@ namespace {
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   SentencePieceTokenizer(std::string model, const std::string& where) : model_(std::move(model)) {
+    check_sentencepiece(model_, where);
     const auto status = processor_.LoadFromSerializedProto(model_);
-    if (!status.ok()) fail("{}: not a SentencePiece model: {}", where, status.ToString());
+    if (!status.ok()) fail("{}: not a SentencePiece model: {}", where, shown(status.ToString()));
   }
 
   std::vector<TokenId> encode(std::string_view text, bool) const override {
@@ -22,7 +25,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     text = as_valid_utf8(text, repaired);
     std::vector<int> ids;
     const auto status = processor_.Encode({text.data(), text.size()}, &ids);
-    if (!status.ok()) fail("SentencePiece could not encode a text: {}", status.ToString());
+    if (!status.ok()) fail("SentencePiece could not encode a text: {}", shown(status.ToString()));
     return {ids.begin(), ids.end()};
   }
 
@@ -35,7 +38,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
     std::string out;
     const auto status = processor_.Decode(known, &out);
-    if (!status.ok()) fail("SentencePiece could not decode: {}", status.ToString());
+    if (!status.ok()) fail("SentencePiece could not decode: {}", shown(status.ToString()));
     return out;
   }
 
