@@ -47,6 +47,13 @@ void prepare_folder(const fs::path& folder, bool resume) {
     fail_usage("'{}' already holds a run; go on with it by --resume, or choose another run.dir",
                folder.string());
   }
+  // Its checkpoints would be pruned as if they were the new run's.
+  if (!resume && Checkpoints(folder).newest()) {
+    fail_usage(
+        "'{}' holds the checkpoints of a run whose config.toml is missing; move them away, or "
+        "choose another run.dir",
+        folder.string());
+  }
   make_run_folder(folder);
 }
 
