@@ -20,12 +20,15 @@
 #include "core/error.h"
 #include "core/paths.h"
 #include "core/progress.h"
-#include "text/utf8.h"
+#include "core/untrusted.h"
 #include "transforms/plugin.h"
 
 namespace refract {
 namespace {
 
+constexpr const char* kOutOfMemory =
+    "out of memory; a smaller train.batch, train.micro_batch or model may fit";
+constexpr size_t kLongestMessage = 4000;
 constexpr const char* kVersion = "refract 0.1.0";
 
 // CLI11 takes the brackets off an argument in brackets and cuts what is in them at commas. A mark
@@ -42,20 +45,10 @@ std::string as_typed(const std::string& argument) {
   return argument.starts_with(kMark) ? argument.substr(1) : argument;
 }
 
-// A file name that is not UTF-8, or has control characters, must not garble the line it stands in.
-std::string printable(const std::string& message) {
-  std::string out;
-  for (const char c : repair_utf8(message)) {
-    const auto byte = static_cast<unsigned char>(c);
-    const bool control = (byte < 0x20 && c != '\n' && c != '\t') || byte == 0x7f;
-    out += control ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
-  }
-  return out;
-}
-
 int report(const std::string& message, ExitCode code) {
   clear_progress_line();
-  std::fprintf(stderr, "refract: %s\n", printable(message).c_str());
+  // One line, whatever a file or a name in it holds.
+  std::fprintf(stderr, "refract: %s\n", shown(message, kLongestMessage).c_str());
   return static_cast<int>(code);
 }
 
@@ -176,8 +169,14 @@ std::string unforeseen(const std::exception& error) {
     return "a JSON or TOML file that was read has a value of another form than it should have";
   if (const auto* system = dynamic_cast<const std::system_error*>(&error))
     return fmt::format("the system refused a call: {}", system->code().message());
-  const std::string text = error.what();  // torch puts a stack trace behind the first line
-  return text.substr(0, text.find('\n'));
+  const std::string text = error.what();
+  if (text.find("can't allocate memory") != std::string::npos ||
+      text.find("CUDA out of memory") != std::string::npos) {
+    return kOutOfMemory;
+  }
+  // torch puts a stack trace behind the first line.
+  return fmt::format("stopped by an error that this program has no better words for: {}",
+                     shown(text.substr(0, text.find('\n'))));
 }
 
 int output_error = 0;  // of a write to standard output that threw
@@ -189,8 +188,7 @@ int run_command(Command& command, const std::vector<std::string>& plugins) {
   } catch (const Error& error) {
     return report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
-    return report("out of memory; a smaller train.batch, train.micro_batch or model may fit",
-                  ExitCode::kFailed);
+    return report(kOutOfMemory, ExitCode::kFailed);
   } catch (const std::exception& error) {
     if (std::ferror(stdout) != 0) {  // finish() says it
       const auto* system = dynamic_cast<const std::system_error*>(&error);

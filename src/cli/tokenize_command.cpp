@@ -4,6 +4,7 @@
 
 #include "cli/command_line.h"
 #include "core/log.h"
+#include "core/new_folder.h"
 #include "data/tokenize.h"
 #include "data/train_tokenizer.h"
 
@@ -30,9 +31,11 @@ class TokenizeCommand : public Command {
     line.flag("--json", json_, "print one JSON object");
   }
   int run() override {
+    NewFolder folder(out_, "the shards");
     const auto tokenizer = make_tokenizer(config_);
-    const TokenizedCorpus corpus = tokenize_corpus(config_, *tokenizer, out_);
-    tokenizer->save(out_);
+    const TokenizedCorpus corpus = tokenize_corpus(config_, *tokenizer, folder.path());
+    tokenizer->save(folder.path());
+    folder.commit();
     if (json_) {
       const nlohmann::json out = {{"folder", out_},
                                   {"documents", corpus.documents},

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/toml.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -36,7 +37,7 @@ void check_limits(const std::string& key, double value, const Limits& limits) {
 }
 
 [[noreturn]] void wrong_type(const Field& field, const json& value) {
-  fail_usage("{} takes {}, not {}", field.key, field.type, to_toml_value(value));
+  fail_usage("{} takes {}, not {}", field.key, field.type, shown(to_toml_value(value)));
 }
 
 // Of tables: their text is JSON, which has no other numbers.
@@ -152,8 +153,8 @@ void Fields::add(Key key, std::string& value, std::string help, std::vector<std:
   field.set = [&value, field, choices](const json& v) {
     const std::string text = as_text(field, v);
     if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
-      fail_usage("{} = \"{}\" is not one of {}; did you mean \"{}\"?", field.key, text, field.type,
-                 nearest_name(text, choices));
+      fail_usage("{} = \"{}\" is not one of {}; did you mean \"{}\"?", field.key, shown(text),
+                 field.type, nearest_name(text, choices));
     }
     value = text;
   };
@@ -214,7 +215,9 @@ std::string Fields::nearest(std::string_view key) const {
 
 void Fields::set(std::string_view key, const json& value, std::string_view where) {
   const Field* field = find(key);
-  if (!field) fail_usage("{}: unknown key '{}'; did you mean '{}'?", where, key, nearest(key));
+  if (!field) {
+    fail_usage("{}: unknown key '{}'; did you mean '{}'?", where, shown(key), nearest(key));
+  }
   try {
     field->set(value);
   } catch (const Error& error) {
@@ -291,6 +294,8 @@ std::string Fields::help_text() const {
 }
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {
+  constexpr size_t kLongest = 200;  // the time grows with the name, and no known one is longer
+  name = name.substr(0, kLongest);
   std::string best;
   int best_distance = 0;
   for (const std::string& candidate : known) {

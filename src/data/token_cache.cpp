@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/random.h"
+#include "core/untrusted.h"
 #include "data/source.h"
 #include "data/tokens.h"
 
@@ -134,9 +135,10 @@ std::vector<fs::path> files_of(const nlohmann::json& names, const fs::path& fold
   return files;
 }
 
-// Throws when a file is missing or damaged.
+// Throws when a file is missing or damaged, and a SystemError where the system refuses a call.
 CachedCorpus read_cached(const fs::path& folder, std::shared_ptr<const Tokenizer> tokenizer) {
-  const auto manifest = nlohmann::json::parse(read_file(folder / "manifest.json"));
+  const fs::path path = folder / "manifest.json";
+  const auto manifest = parse_json(read_file(path), fmt::format("'{}'", path.string()));
   CachedCorpus cached;
   cached.folder = folder;
   cached.corpus.documents = manifest.at("documents");
@@ -153,15 +155,24 @@ CachedCorpus read_cached(const fs::path& folder, std::shared_ptr<const Tokenizer
   return cached;
 }
 
+// Only damage lets a corpus go: a file that is missing, or that does not hold what it should. A
+// system that has no memory or no file handle left just now says nothing about the files.
 std::optional<CachedCorpus> find_cached(const fs::path& folder,
                                         const std::shared_ptr<const Tokenizer>& tokenizer) {
   if (!fs::exists(folder)) return std::nullopt;
+  std::string damage;
   try {
     return read_cached(folder, tokenizer);
-  } catch (const std::exception& error) {
-    log_warning("the tokenized corpus in '{}' is unusable and is made again: {}", folder.string(),
-                error.what());
+  } catch (const SystemError& error) {
+    if (error.system_code() != ENOENT) throw;
+    damage = error.what();
+  } catch (const Error& error) {
+    damage = error.what();
+  } catch (const nlohmann::json::exception&) {
+    damage = "its manifest.json lacks a value";
   }
+  log_warning("the tokenized corpus in '{}' is damaged and is made again: {}", folder.string(),
+              damage);
   fs::remove_all(folder);
   return std::nullopt;
 }

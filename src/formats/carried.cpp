@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -57,7 +58,7 @@ bool is_written_elsewhere(const std::string& name) {
 }
 
 json parse_config(const std::string& text, const char* name) {
-  json tree = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  json tree = try_parse_json(text).value_or(json());
   if (!tree.is_object()) fail("the model's {} is not JSON with one object", name);
   return tree;
 }

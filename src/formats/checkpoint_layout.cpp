@@ -157,9 +157,9 @@ Contents contents_of(const Decoder& decoder, bool merge) {
   if (!merge) return contents;
   for (const TransformedLayer& entry : decoder.transformed()) {
     const std::string prefix = entry.spec.name + ".";
-    std::erase_if(contents, [&](const auto& item) {
-      return item.first.starts_with(prefix) && item.first != prefix + "bias";
-    });
+    auto item = contents.lower_bound(prefix);
+    while (item != contents.end() && item->first.starts_with(prefix))
+      item = item->first == prefix + "bias" ? std::next(item) : contents.erase(item);
     contents[prefix + "weight"] = {
         {entry.spec.out_features, entry.spec.in_features}, nullptr, entry.layer};
   }

@@ -6,6 +6,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "model/layer_plan.h"
 
 namespace refract {
@@ -51,7 +52,7 @@ class Keys {
   }
   [[noreturn]] void complain(const char* key, const std::string& wanted) const {
     fail("'{}': {} = {} is not supported; refract's decoder needs {}", where_, key,
-         tree_[key].dump(), wanted);
+         shown(tree_[key]), wanted);
   }
   const std::string& where() const { return where_; }
 
@@ -79,7 +80,7 @@ ModelConfig from_gpt2(const Keys& keys) {
   ModelConfig c;
   c.vocab_size = keys.count("vocab_size", 50257);
   c.hidden_size = keys.count("n_embd", 768);
-  c.intermediate_size = keys.count("n_inner", 4 * c.hidden_size);
+  c.intermediate_size = keys.count("n_inner", 0);
   c.num_hidden_layers = keys.count("n_layer", 12);
   c.num_attention_heads = keys.count("n_head", 12);
   c.max_position_embeddings = keys.count("n_positions", 1024);
@@ -274,7 +275,7 @@ std::string model_type_of(const json& tree, const std::string& where) {
     fail(
         "'{}': model_type = \"{}\" is not supported; refract reads gpt2, llama and its own, "
         "refract",
-        where, type);
+        where, shown(type));
   }
   return type;
 }
@@ -332,7 +333,8 @@ json read_config_json(const std::filesystem::path& folder) {
         "write such folders)",
         folder.string());
   }
-  json tree = json::parse(read_file(path, "the model's configuration"), nullptr, false);
+  json tree =
+      parse_json(read_file(path, "the model's configuration"), fmt::format("'{}'", path.string()));
   if (!tree.is_object()) fail("'{}' is not JSON with one object", path.string());
   return tree;
 }

@@ -10,6 +10,8 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/files.h"
+#include "core/untrusted.h"
 #include "text/regex.h"
 
 namespace refract {
@@ -86,7 +88,8 @@ bool is_among(const Names& names, std::string_view key) {
         "; merge it into its model with peft (merge_and_unload, then save_pretrained) and start "
         "from that";
   }
-  fail("'{}': {} = {} is not supported: {}{}", path.string(), key, value.dump(), reason, advice);
+  fail("'{}': {} = {} is not supported: {}{}", path.string(), shown(key), shown(value), reason,
+       advice);
 }
 
 // Whether a value is what peft writes for a feature that is not used.
@@ -134,7 +137,7 @@ void check_supported(const json& config, const fs::path& path) {
 // A positive number of the file.
 double number_of(const json& value, const std::string& key, const fs::path& path) {
   if (!value.is_number() || value.get<double>() <= 0)
-    fail("'{}': {} = {} must be a positive number", path.string(), key, value.dump());
+    fail("'{}': {} = {} must be a positive number", path.string(), shown(key), shown(value));
   return value.get<double>();
 }
 
@@ -193,10 +196,10 @@ std::string peft_config(const std::vector<PeftAdapter>& adapters, const std::str
 
 PeftConfig PeftConfig::read(const fs::path& folder) {
   const fs::path path = folder / kAdapterConfig;
-  std::ifstream stream(path);
-  if (!stream)
+  if (!fs::exists(path))
     fail_usage("init.adapter = \"{}\": there is no {} in it", folder.string(), kAdapterConfig);
-  const json config = json::parse(stream, nullptr, false);
+  const json config =
+      parse_json(read_file(path, "the adapter's settings"), fmt::format("'{}'", path.string()));
   if (!config.is_object()) fail("'{}' is not a JSON object", path.string());
   check_supported(config, path);
   const auto setting = [&](const char* common, const char* patterns) {

@@ -1,5 +1,9 @@
 #include "model/config.h"
 
+#include <algorithm>
+#include <limits>
+#include <utility>
+
 #include "core/config.h"
 #include "core/error.h"
 
@@ -65,6 +69,10 @@ ModelConfig llama(const Size& size) {
   config.tie_word_embeddings = false;
   return config;
 }
+
+// Of any setting of the model: sums and products of two of them fit 64 bits; what a parameter holds
+// the arena checks.
+constexpr int64_t kLargestSize = std::numeric_limits<int32_t>::max();
 
 void require(bool good, const std::string& complaint) {
   if (!good) fail_usage("{}", complaint);
@@ -158,7 +166,8 @@ void describe(Fields& fields, ModelConfig& c) {
 
 void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
   if (c.vocab_size == 0) c.vocab_size = tokenizer_vocab_size;
-  if (c.intermediate_size == 0) c.intermediate_size = 4 * c.hidden_size;
+  if (c.intermediate_size == 0)
+    c.intermediate_size = 4 * std::min<int64_t>(c.hidden_size, kLargestSize);
   if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
   if (c.max_position_embeddings == 0) c.max_position_embeddings = context;
   if (c.head_dim == 0) {
@@ -168,6 +177,19 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
                         "or choose sizes that divide",
                         c.hidden_size, c.num_attention_heads));
     c.head_dim = c.hidden_size / c.num_attention_heads;
+  }
+  const std::pair<const char*, int64_t> sizes[] = {
+      {"vocab_size", c.vocab_size},
+      {"hidden_size", c.hidden_size},
+      {"intermediate_size", c.intermediate_size},
+      {"num_hidden_layers", c.num_hidden_layers},
+      {"num_attention_heads", c.num_attention_heads},
+      {"num_key_value_heads", c.num_key_value_heads},
+      {"head_dim", c.head_dim},
+      {"max_position_embeddings", c.max_position_embeddings}};
+  for (const auto& [name, size] : sizes) {
+    require(size <= kLargestSize,
+            fmt::format("model.{} = {} is too large: {} is the most", name, size, kLargestSize));
   }
   require(c.vocab_size > 0,
           "model.vocab_size is not set and there is no tokenizer to take it from");

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/toml.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -27,7 +28,9 @@ void for_each_object(const fs::path& path, const std::function<void(const json&)
   if (!fs::exists(path)) return;
   std::istringstream lines(read_file(path));
   for (std::string line; std::getline(lines, line);) {
-    const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const std::optional<json> parsed = try_parse_json(line);
+    if (!parsed) continue;
+    const json& object = *parsed;
     if (object.is_object() && object.contains("step") && object["step"].is_number()) use(object);
   }
 }

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/new_folder.h"
 #include "formats/checkpoint.h"
 #include "formats/hf_config.h"
 #include "formats/model_path.h"
@@ -48,10 +49,7 @@ void write_adapter(const LoadedModel& loaded, const fs::path& out, const ExportO
 
 ExportedModel export_model(const std::string& specification, const fs::path& out,
                            const ExportOptions& options) {
-  for (const char* file : {"config.json", kAdapterConfig}) {
-    if (fs::exists(out / file))
-      fail_usage("'{}' already holds a model; choose another --out", out.string());
-  }
+  NewFolder folder(out, options.adapter ? "the adapters" : "the model");
   const LoadedModel loaded = load_model(specification, {"train.device=cpu"});
   const HfFamily family = hf_family(loaded.config.model);
   if (family.name.empty()) {
@@ -59,10 +57,11 @@ ExportedModel export_model(const std::string& specification, const fs::path& out
          loaded.folder.string(), family.reason);
   }
   if (options.adapter) {
-    write_adapter(loaded, out, options);
+    write_adapter(loaded, folder.path(), options);
   } else {
-    write_model(loaded, family.name, out, options);
+    write_model(loaded, family.name, folder.path(), options);
   }
+  folder.commit();
   return {loaded.folder, family.name};
 }
 

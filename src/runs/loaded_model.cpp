@@ -51,10 +51,12 @@ LoadedModel load_model(const std::string& specification,
   resolve(loaded.config.model, 0, loaded.config.data.context);
   const at::Device device = open_device(loaded.config);
   const PremergeSettings premerge = premerge_settings(loaded.config, loaded.folder, device);
+  check_layer_count(loaded.config.model, loaded.folder);
   TransformedModel planned = plan_model(loaded.config, specification, &premerge);
   loaded.model = std::move(planned.decoder);
   loaded.premerged = std::move(planned.premerged);
   loaded.rules = std::move(planned.rules);
+  check_weights(*loaded.model, loaded.folder);
   loaded.model->allocate(device, compute_dtype(loaded.config));
   load_weights(*loaded.model, loaded.folder);
   return loaded;

@@ -39,12 +39,14 @@ RunSession open_session(RunConfig config, const Dataset& data, const fs::path& s
   RunSession session;
   session.config = std::move(config);
   session.data = data;
+  if (!source.empty()) check_layer_count(session.config.model, source);
   TransformedModel planned = plan_model(session.config, where);
   session.plan = plan_table(planned);
   session.transforms = transforms_toml(planned.rules, planned.plan);
   session.model = std::move(planned.decoder);
   session.steps = resolve_steps(session.config, session.model->arena().count());
   if (session.steps == 0) fail_usage("{}: set train.steps or train.tokens", where);
+  if (!source.empty()) check_weights(*session.model, source, /*starting=*/true);
   session.model->allocate(device, compute_dtype(session.config));
   session.model->initialize(static_cast<uint64_t>(session.config.run.seed));
   if (!source.empty()) {

@@ -93,6 +93,13 @@ constexpr const char* kInUse =
     "is being trained by another process; wait for it, or choose another run.dir";
 
 void refuse_old_run(const fs::path& folder) {
+  // Checkpoints of another run would be pruned as if they were the new one's.
+  if (!fs::exists(folder / "config.toml") && Checkpoints(folder).newest()) {
+    fail_usage(
+        "'{}' holds the checkpoints of a run whose config.toml is missing; move them away, or "
+        "choose another run.dir",
+        folder.string());
+  }
   if (!fs::exists(folder / "config.toml")) return;
   fail_usage(
       "'{}' already holds a run; go on with it: refract train {} --resume, or choose another "

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -64,7 +65,7 @@ std::pair<ordered_json, ordered_json> front_of(const std::string& tokenizer_clas
 std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view merges_txt,
                                 const std::string& tokenizer_class, const std::string& where) {
   try {
-    const auto vocab = nlohmann::json::parse(vocab_json);
+    const auto vocab = parse_json(vocab_json, where);
     const auto [normalizer, pre_tokenizer] = front_of(tokenizer_class, where);
     const ordered_json model = {{"type", "BPE"},
                                 {"dropout", nullptr},
@@ -87,7 +88,7 @@ std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view me
                                {"model", model}};
     return file.dump();
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a valid vocab.json: {}", where, error.what());
+    fail("{}: not a valid vocab.json, a table from tokens to ids ({})", where, shown(error.what()));
   }
 }
 

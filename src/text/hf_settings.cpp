@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -41,7 +42,7 @@ const std::vector<ClassTokens>& class_tokens() {
 
 json parse_table(const std::string& text, const std::string& name, const std::string& where) {
   if (text.empty()) return json::object();
-  json table = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  json table = try_parse_json(text).value_or(json());
   if (!table.is_object()) fail("{}: the {} beside it is not JSON with one object", where, name);
   return table;
 }

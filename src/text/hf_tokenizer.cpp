@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "text/gpt2_files.h"
 #include "text/hf_components.h"
 #include "text/hf_settings.h"
@@ -34,7 +35,7 @@ class HfTokenizer final : public Tokenizer {
       files_["tokenizer.json"] =
           gpt2_tokenizer_json(files_.at("vocab.json"), files_.at("merges.txt"), class_, where);
     }
-    json file = json::parse(files_.at("tokenizer.json"));
+    json file = parse_json(files_.at("tokenizer.json"), where);
     const auto part = [&](const char* key) { return file.contains(key) ? file.at(key) : json(); };
     std::optional<bool> prefix;
     if (sets_prefix_space(class_) || made) prefix = settings.add_prefix_space.value_or(false);
@@ -211,7 +212,7 @@ class HfTokenizer final : public Tokenizer {
 }  // namespace
 
 bool is_sentencepiece_translation(std::string_view tokenizer_json) {
-  const json parsed = json::parse(tokenizer_json, nullptr, /*allow_exceptions=*/false);
+  const json parsed = try_parse_json(tokenizer_json).value_or(json());
   if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object())
     return false;
   const json& model = parsed["model"];
@@ -224,7 +225,8 @@ std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> 
   try {
     return std::make_unique<HfTokenizer>(std::move(files), where, config_json);
   } catch (const json::exception& error) {
-    fail("{}: not a valid tokenizer: {}", where, error.what());
+    fail("{}: not a valid tokenizer.json; a value is missing or of another type ({})", where,
+         shown(error.what()));
   }
 }
 

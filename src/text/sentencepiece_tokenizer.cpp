@@ -8,9 +8,11 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "text/added_tokens.h"
 #include "text/hf_components.h"
 #include "text/hf_settings.h"
+#include "text/sentencepiece_check.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -41,7 +43,7 @@ Prefix prefix_of(const TokenizerSettings& settings, const json& translation) {
 
 void load(SentencePieceProcessor& processor, const std::string& model, const std::string& where) {
   const auto status = processor.LoadFromSerializedProto(model);
-  if (!status.ok()) fail("{}: not a SentencePiece model: {}", where, status.ToString());
+  if (!status.ok()) fail("{}: not a SentencePiece model: {}", where, shown(status.ToString()));
 }
 
 class SentencePieceTokenizer final : public Tokenizer {
@@ -50,12 +52,13 @@ class SentencePieceTokenizer final : public Tokenizer {
                          const std::string& config_json)
       : files_(std::move(files)) {
     const std::string& model = files_.at("tokenizer.model");
+    check_sentencepiece(model, where);
     load(whole_, model, where);
     load(inner_, model + std::string(kWithoutPrefix), where);
     const TokenizerSettings settings = read_tokenizer_settings(files_, config_json, where);
     json translation;
     if (const auto file = files_.find("tokenizer.json"); file != files_.end())
-      translation = json::parse(file->second);
+      translation = parse_json(file->second, where);
     prefix_ = prefix_of(settings, translation);
     add_tokens(settings, translation, where);
   }

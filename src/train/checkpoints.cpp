@@ -47,7 +47,18 @@ at::Tensor guides(const ParameterArena& arena) {
 
 }  // namespace
 
-Checkpoints::Checkpoints(const fs::path& run_folder) : folder_(run_folder / "checkpoints") {}
+Checkpoints::Checkpoints(const fs::path& run_folder)
+    : run_(run_folder), folder_(run_folder / "checkpoints"), identity_(run_folder) {}
+
+void Checkpoints::check_folder() {
+  const FileIdentity now(run_);
+  if (!identity_.known()) identity_ = now;
+  if (now == identity_) return;
+  fail(
+      "the run folder '{}' was removed or replaced while the run was going; it stops, because what "
+      "it has written is gone",
+      run_.string());
+}
 
 fs::path Checkpoints::path(int64_t step) const { return folder_ / fmt::format("step-{:08}", step); }
 
@@ -55,6 +66,7 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
                            const TrainPosition& position,
                            const std::function<void(const fs::path&)>& extra,
                            const SaveOptions& options) {
+  check_folder();
   const fs::path final_path = path(position.step);
   fs::path partial = final_path;
   partial += kUnfinished;
@@ -82,6 +94,7 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
     fs::remove_all(final_path);
     fs::rename(partial, final_path);
     sync_path(folder_);
+    if (!identity_.known()) identity_ = FileIdentity(run_);
   } catch (const fs::filesystem_error& error) {
     std::error_code ignored;
     fs::remove_all(partial, ignored);
@@ -147,11 +160,21 @@ TrainPosition Checkpoints::position(int64_t step) const {
   return position;
 }
 
+void Checkpoints::remove_unfinished() const {
+  std::error_code ignored;
+  std::vector<fs::path> ours;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    const fs::path name = entry.path().filename();
+    const std::optional<int64_t> step = step_of(name.stem().string());
+    if (step && name.extension() == kUnfinished && name.stem() == path(*step).filename())
+      ours.push_back(entry.path());
+  }
+  for (const fs::path& unfinished : ours) fs::remove_all(unfinished, ignored);
+}
+
 void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) const {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    if (entry.path().string().ends_with(kUnfinished)) fs::remove_all(entry.path(), ignored);
-  }
+  remove_unfinished();
   if (keep == 0) return;
   std::vector<int64_t> removable;
   for (int64_t step : steps()) {

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/paths.h"
+#include "core/untrusted.h"
 #include "train/recipe.h"
 #include "train/run_config.h"
 
@@ -68,7 +69,7 @@ json record_in(const fs::path& run) {
   const fs::path file = run / kCorpusRecord;
   std::error_code ignored;
   if (!fs::is_regular_file(file, ignored)) return {};
-  json record = json::parse(read_file(file, "the run's record of its corpus"), nullptr, false);
+  json record = try_parse_json(read_file(file, "the run's record of its corpus")).value_or(json());
   return record.is_object() ? record : json();
 }
 

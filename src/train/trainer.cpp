@@ -104,6 +104,7 @@ void Trainer::branch(const Checkpoints& from, int64_t step) {
 RunResult Trainer::run(std::optional<int64_t> until) {
   StopSignals signals;
   const int64_t end = std::min(until.value_or(steps_), steps_);
+  checkpoints_.remove_unfinished();
   if (position_.step == 0) evaluate_now();
   restart_clock();
   while (position_.step < end) {

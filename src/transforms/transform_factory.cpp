@@ -36,11 +36,13 @@ bool joins(const ProjectionSpec& spec, const std::vector<const Kind*>& kinds, bo
   return true;
 }
 
-// The number of values in the parameters below "<module>.", without its bias.
-int64_t weights_below(const ParameterArena& arena, const std::string& module) {
+// The number of values in the parameters below "<module>.", without its bias, among those that
+// were declared after the first `before`: a group's own, or each group would look through all.
+int64_t weights_below(const ParameterArena& arena, size_t before, const std::string& module) {
   int64_t count = 0;
   const std::string prefix = module + ".";
-  for (const Parameter& p : arena.parameters()) {
+  for (size_t i = before; i < arena.parameters().size(); ++i) {
+    const Parameter& p = arena.parameters()[i];
     if (p.name.starts_with(prefix) && p.name != prefix + "bias") count += p.numel();
   }
   return count;
@@ -89,6 +91,7 @@ std::unique_ptr<Projections> TransformFactory::projections(Build build,
     rules.push_back(choose(member.name, false));
     kinds.push_back(rules.back() < 0 ? nullptr : rules_.all()[rules.back()].make.get());
   }
+  const size_t before = build.arena.parameters().size();
   std::unique_ptr<Projections> group;
   const bool same = std::set<const Kind*>(kinds.begin(), kinds.end()).size() == 1;
   const bool guided = self_guided_ && kinds[0] && kinds[0]->takes_guide();
@@ -108,7 +111,7 @@ std::unique_ptr<Projections> TransformFactory::projections(Build build,
   for (size_t i = 0; i < rules.size(); ++i) {
     const LinearSpec& member = spec.members[i];
     built_.push_back({member.name, rules[i], member.in_features * member.out_features,
-                      weights_below(build.arena, member.name)});
+                      weights_below(build.arena, before, member.name)});
   }
   return group;
 }

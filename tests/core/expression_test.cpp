@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "support/errors.h"
 
 namespace refract {
@@ -20,6 +22,16 @@ TEST(Expression, ErrorsShowThePlace) {
               evaluate_expression("22*M", {{"N", 1.0}});
             }),
             "the expression '22*M' needs a number or a name at character 4");
+}
+
+TEST(Expression, BracketsAndSignsNestSoFar) {
+  EXPECT_DOUBLE_EQ(evaluate_expression(std::string(99, '(') + "2" + std::string(99, ')'), {}), 2);
+  EXPECT_DOUBLE_EQ(evaluate_expression(std::string(98, '-') + "2", {}), 2);
+  for (const std::string& deep : {std::string(75'000, '('), std::string(75'000, '-') + "1"}) {
+    const std::string message = testing::error_of([&] { evaluate_expression(deep, {}); });
+    EXPECT_TRUE(testing::has(message, "deeper than 100 levels"));
+    EXPECT_LT(message.size(), 400u);
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/config.h"
@@ -110,6 +111,17 @@ TEST(HfConfigTest, TokenIdsAreWrittenEvenWhenUnknown) {
             json({7, 9}));
   EXPECT_EQ(generation_config_json({3, {7}})["bos_token_id"], 3);
   EXPECT_FALSE(generation_config_json({}).contains("eos_token_id"));
+}
+
+TEST(HfConfigTest, SizesThatOverflowAreRefused) {
+  json tree = config_to_json(resolved("gpt2"), "gpt2", "float32");
+  for (const char* key : {"n_embd", "vocab_size", "n_positions", "n_layer", "n_inner"}) {
+    json large = tree;
+    large[key] = std::numeric_limits<int64_t>::max();
+    const std::string message = error_of([&] { config_from_json(large, "config.json"); });
+    EXPECT_NE(message.find("config.json"), std::string::npos) << key << ": " << message;
+    EXPECT_NE(message.find("too large"), std::string::npos) << key << ": " << message;
+  }
 }
 
 }  // namespace

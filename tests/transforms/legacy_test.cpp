@@ -231,6 +231,22 @@ TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
   EXPECT_TRUE(has(error_of([&] { legacy_rules(folder / "none.yaml", modules()); }), "none.yaml"));
 }
 
+TEST(LegacyTest, AliasesDoNotGrowWithoutBound) {
+  // Nine maps of ten names each for the one before: 10^9 values, or as many merged keys.
+  std::string lists = "a0: &a0 {x: 1}\n", merges = lists;
+  for (int i = 1; i <= 9; ++i) {
+    std::string all;
+    for (int k = 0; k < 10; ++k) all += fmt::format("{}*a{}", k == 0 ? "" : ", ", i - 1);
+    lists += fmt::format("a{0}: &a{0} {{x: [{1}]}}\n", i, all);
+    merges += fmt::format("a{0}: &a{0} {{<<: [{1}]}}\n", i, all);
+  }
+  const std::string entry = "layer_name_to_config:\n  default: ";
+  EXPECT_TRUE(has(message_of("bomb.yaml", lists + entry + "{y: *a9}\n"), "aliases"));
+  EXPECT_TRUE(has(message_of("bomb.yaml", merges + entry + "*a9\n"), "aliases"));
+  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {x: [*a]}\n"), "names itself"));
+  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {<<: *a}\n"), "names itself"));
+}
+
 TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {
   const auto message = [](const std::string& transform) {
     return error_of([&] { build_model(testing::small_llama(), transform, "recipe.toml"); });

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/untrusted.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -47,7 +48,7 @@ class LineReader {
     if (found) return std::move(*found);
     if (!other.empty()) fail("{}: the field '{}' is {}, not a text", where_, field, other);
     fail("{}: the document has no field '{}' (it has: {}); name the text's with data.text_field",
-         where_, field, names);
+         where_, field, shown(names));
   }
 
  private:

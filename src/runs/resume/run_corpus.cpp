@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "data/source_paths.h"
 #include "runs/model_folder.h"
 #include "text/utf8.h"
@@ -186,7 +187,8 @@ void write_corpus_record(const fs::path& run, const json& record) {
 void check_corpus(const fs::path& run, const json& record) {
   const fs::path file = run / kCorpusRecord;
   if (!fs::exists(file)) return;
-  const json was = json::parse(read_file(file, "the run's record of its corpus"), nullptr, false);
+  const json was =
+      try_parse_json(read_file(file, "the run's record of its corpus")).value_or(json());
   if (!was.is_object()) fail("'{}' is damaged: it is not a JSON object; remove it", file.string());
   bool same = true;
   for (const char* part : {"train", "held_out", "vocabulary"})

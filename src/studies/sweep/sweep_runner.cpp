@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/untrusted.h"
 #include "report/divergence.h"
 #include "train/signals.h"
 
@@ -42,7 +43,7 @@ std::string last_line(const fs::path& path) {
 // Whether the run said that a signal ended it after it had saved.
 bool was_stopped(const fs::path& folder) {
   if (!fs::exists(folder / kOutcome)) return false;
-  const auto outcome = nlohmann::json::parse(read_file(folder / kOutcome), nullptr, false);
+  const auto outcome = try_parse_json(read_file(folder / kOutcome)).value_or(nlohmann::json());
   return outcome.is_object() && !outcome.value("finished", true);
 }
 
