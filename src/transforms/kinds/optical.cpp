@@ -25,8 +25,10 @@ class Optical : public Kind, public MergesAdapters {
     fields.add("q_init_seed", p.q_init_seed, "another seed draws other noise");
     fields.add("q_bypass", p.q_bypass, "compute densely");
     fields.add("noise", p.noise, "noise of half a level each way on every output");
-    fields.add("compat", p.compat, "mase: reproduce the reference's defects, all three",
-               {"none", "mase"});
+    fields.add(
+        "compat", p.compat,
+        "reproduce the reference's defects, of its program for fine-tuning or for pretraining",
+        {"none", "mase-finetune", "mase-pretrain"});
     fields.add("compat_shared_noise", p.compat_shared_noise,
                "as the reference: one noise number for every element of every call");
     fields.add("compat_clipped_range", p.compat_clipped_range,

@@ -144,7 +144,8 @@ TEST(OpticalKindTest, NoiseFollowsStepLayerAndSeed) {
   EXPECT_TRUE(at::equal(outputs({{"noise", false}}, 1), outputs({{"noise", false}}, 2)));
 }
 
-TEST(OpticalKindTest, CompatIsAllSwitchesAtOnce) {
+// Of linear layers: the shared number in both of the reference's programs, clipped ranges in one.
+TEST(OpticalKindTest, CompatIsOneProgramsSwitches) {
   const at::Tensor x = inputs();
   auto outputs = [&](json parameters) {
     OneGroup one(*optical(std::move(parameters)));
@@ -152,12 +153,15 @@ TEST(OpticalKindTest, CompatIsAllSwitchesAtOnce) {
     for (int64_t step = 0; step < 4; ++step) y = one.forward(x.mul(1 + step), step);
     return std::pair(y, one.range("q_proj.out_range").clone());
   };
-  const auto all = outputs({{"compat", "mase"}});
+  const auto all = outputs({{"compat", "mase-pretrain"}});
   const auto both = outputs({{"compat_shared_noise", true}, {"compat_clipped_range", true}});
   EXPECT_TRUE(at::equal(all.first, both.first));
   EXPECT_TRUE(at::equal(all.second, both.second));
   const auto shared = outputs({{"compat_shared_noise", true}});
   EXPECT_FALSE(at::equal(all.second, shared.second));
+  const auto fine_tuned = outputs({{"compat", "mase-finetune"}});
+  EXPECT_TRUE(at::equal(fine_tuned.first, shared.first));
+  EXPECT_TRUE(at::equal(fine_tuned.second, shared.second));
   EXPECT_TRUE(at::equal(shared.second, outputs(json::object()).second));
   EXPECT_FALSE(at::equal(shared.first, outputs(json::object()).first));
 }
@@ -167,8 +171,20 @@ TEST(OpticalKindTest, RefusesParametersThatContradictThemselves) {
   EXPECT_THROW(optical({{"q_quantiles", {0.9, 0.1}}}), Error);
   EXPECT_THROW(optical({{"q_quantiles", {0.5}}}), Error);
   EXPECT_THROW(optical({{"compat", "maze"}}), Error);
-  EXPECT_THROW(optical({{"compat", "mase"}, {"noise", false}}), Error);
+  EXPECT_THROW(optical({{"compat", "mase-pretrain"}, {"noise", false}}), Error);
+  EXPECT_THROW(optical({{"compat", "mase-finetune"}, {"noise", false}}), Error);
   EXPECT_NO_THROW(optical({{"q_quantiles", {0.001, 0.999}}}));
+}
+
+TEST(OpticalKindTest, TheOldNameOfCompatSaysWhichTwoThereAre) {
+  try {
+    optical({{"compat", "mase"}});
+    FAIL() << "compat = \"mase\" was taken";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("mase-finetune"), std::string::npos) << message;
+    EXPECT_NE(message.find("mase-pretrain"), std::string::npos) << message;
+  }
 }
 
 }  // namespace
