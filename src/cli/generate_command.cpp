@@ -8,6 +8,7 @@
 #include "decode/generate.h"
 #include "decode/text_stream.h"
 #include "formats/carried.h"
+#include "formats/start_token.h"
 #include "runs/loaded_model.h"
 
 namespace refract {
@@ -44,6 +45,7 @@ class GenerateCommand : public Command {
   std::string model_;
   std::vector<std::string> prompts_, overrides_;
   SamplingOptions options_;
+  TokenId start_ = 0;  // of an empty prompt
   int64_t seed_ = 1;
   bool json_ = false;
   DecodeOptions decode_;
@@ -60,7 +62,7 @@ void GenerateCommand::check() const {
 
 // One prompt, printed while it grows.
 void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
-  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompts_[0]);
+  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompts_[0], start_);
   TextStream text(tokenizer, prompt);
   fmt::print("{}", prompts_[0]);
   decode_.on_token = [&](int64_t, TokenId token) {
@@ -77,7 +79,8 @@ void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
 // All prompts together, printed when they are done.
 void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
   std::vector<std::vector<TokenId>> tokens;
-  for (const std::string& prompt : prompts_) tokens.push_back(prompt_tokens(tokenizer, prompt));
+  for (const std::string& prompt : prompts_)
+    tokens.push_back(prompt_tokens(tokenizer, prompt, start_));
   const auto made = generate_batch(model, tokens, options_, decode_);
   nlohmann::json samples = nlohmann::json::array();
   for (size_t i = 0; i < made.size(); ++i) {
@@ -99,6 +102,7 @@ int GenerateCommand::run() {
     fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
                loaded.folder.string());
   options_.seed = static_cast<uint64_t>(seed_);
+  start_ = start_token(loaded.carried, *loaded.tokenizer);
   options_.stop = stop_tokens(loaded.carried, *loaded.tokenizer);
   decode_.cuda_graph = loaded.config.train.cuda_graph != "off";
   if (prompts_.size() == 1 && !json_) {

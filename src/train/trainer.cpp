@@ -13,6 +13,7 @@
 #include "decode/generate.h"
 #include "decode/text_stream.h"
 #include "formats/checkpoint.h"
+#include "formats/start_token.h"
 #include "train/batch_count.h"
 #include "train/memory.h"
 #include "train/schedule.h"
@@ -211,7 +212,8 @@ std::string Trainer::sample(int64_t index) {
   options.temperature = config_.eval.temperature;
   options.seed = static_cast<uint64_t>(config_.run.seed + index);
   options.stop = stop_tokens(carried_, *data_.tokenizer);
-  const std::vector<TokenId> prompt = prompt_tokens(*data_.tokenizer, config_.eval.prompt);
+  const std::vector<TokenId> prompt =
+      prompt_tokens(*data_.tokenizer, config_.eval.prompt, start_token(carried_, *data_.tokenizer));
   return config_.eval.prompt +
          continuation(*data_.tokenizer, prompt, generate(model_, prompt, options));
 }

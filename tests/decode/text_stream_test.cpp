@@ -45,9 +45,9 @@ class WordPieces final : public Tokenizer {
 
  private:
   static std::string shown(const std::string& bytes) {
-    if (bytes.empty() || complete_utf8(bytes) == bytes.size()) return bytes;
-    std::string out;
-    for (size_t i = 0; i < bytes.size(); ++i) out += "\uFFFD";
+    const size_t whole = complete_utf8(bytes);
+    std::string out = bytes.substr(0, whole);
+    for (size_t i = whole; i < bytes.size(); ++i) out += "\uFFFD";
     return out;
   }
 };
