@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/foreign_bytes.h"
+#include "text/json_trouble.h"
 
 namespace refract {
 namespace {
@@ -173,7 +174,7 @@ void SafetensorsFile::parse_header() {
   try {
     header = nlohmann::json::parse(text, text + length, DuplicateKeys(file));
   } catch (const nlohmann::json::exception& e) {
-    fail("'{}' is damaged: its header is not JSON ({})", file, e.what());
+    fail("'{}' is damaged: its header is not JSON: {}", file, json_trouble(e));
   }
   data_begin_ = 8 + length;
   for (const auto& [name, entry] : header.items()) {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "text/json_trouble.h"
 
 namespace refract {
 namespace {
@@ -58,7 +59,7 @@ std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view me
         {"post_processor", nullptr}, {"decoder", byte_level}, {"model", model}};
     return file.dump();
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a valid vocab.json: {}", where, error.what());
+    fail("{}: not a valid vocab.json: {}", where, json_trouble(error));
   }
 }
 

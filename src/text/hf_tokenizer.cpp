@@ -9,6 +9,7 @@
 #include "core/files.h"
 #include "text/bpe/byte_level.h"
 #include "text/hf_components.h"
+#include "text/json_trouble.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -217,7 +218,7 @@ std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> 
   try {
     return std::make_unique<HfTokenizer>(std::move(files), where);
   } catch (const json::exception& error) {
-    fail("{}: not a valid tokenizer: {}", where, error.what());
+    fail("{}: not a valid tokenizer: {}", where, json_trouble(error));
   }
 }
 

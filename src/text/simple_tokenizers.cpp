@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "text/json_trouble.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -148,7 +149,7 @@ std::unique_ptr<Tokenizer> read_char_tokenizer(std::string_view chars_json,
     }
     return std::make_unique<CharTokenizer>(characters);
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a character tokenizer: {}", where, error.what());
+    fail("{}: not a character tokenizer: {}", where, json_trouble(error));
   }
 }
 
