@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/untrusted.h"
+#include "text/json_trouble.h"
 
 namespace refract {
 namespace {
@@ -88,7 +89,7 @@ std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view me
                                {"model", model}};
     return file.dump();
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a valid vocab.json, a table from tokens to ids ({})", where, shown(error.what()));
+    fail("{}: not a valid vocab.json, a table from tokens to ids: {}", where, json_trouble(error));
   }
 }
 

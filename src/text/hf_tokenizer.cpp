@@ -11,6 +11,7 @@
 #include "text/gpt2_files.h"
 #include "text/hf_components.h"
 #include "text/hf_settings.h"
+#include "text/json_trouble.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -225,8 +226,7 @@ std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> 
   try {
     return std::make_unique<HfTokenizer>(std::move(files), where, config_json);
   } catch (const json::exception& error) {
-    fail("{}: not a valid tokenizer.json; a value is missing or of another type ({})", where,
-         shown(error.what()));
+    fail("{}: not a valid tokenizer.json: {}", where, json_trouble(error));
   }
 }
 

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/untrusted.h"
+#include "text/json_trouble.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -149,8 +150,7 @@ std::unique_ptr<Tokenizer> read_char_tokenizer(std::string_view chars_json,
     }
     return std::make_unique<CharTokenizer>(characters);
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a character tokenizer, which has a text 'characters' ({})", where,
-         shown(error.what()));
+    fail("{}: not a character tokenizer: {}", where, json_trouble(error));
   }
 }
 

@@ -46,7 +46,13 @@ StopSignals::StopSignals() {
 StopSignals::~StopSignals() {
   const std::lock_guard<std::mutex> lock(mutex);
   if (--living > 0) return;
-  for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &before[i], nullptr);
+  for (size_t i = 0; i < kSignals.size(); ++i) {
+    // Where a run was asked to stop, a hangup that comes again must not end what it has still to
+    // write: its handler stays.
+    const bool by_hand = kSignals[i] == SIGINT || kSignals[i] == SIGTERM;
+    const bool stays = received_signal != 0 && !by_hand && before[i].sa_handler == SIG_DFL;
+    if (!stays) sigaction(kSignals[i], &before[i], nullptr);
+  }
 }
 
 int StopSignals::received() { return received_signal; }

@@ -5,9 +5,9 @@
 namespace refract {
 
 // Installs the handlers for as long as the object lives. A second SIGINT or SIGTERM stops the
-// process at once; the others only ask. A hangup that is ignored already (nohup) stays so. Of
-// several objects that live at once, in any thread, the first does it for all; runs that are
-// trained side by side then stop together.
+// process at once; the others only ask, and go on to when the object is gone. A hangup that is
+// ignored already (nohup) stays so. Of several objects that live at once, in any thread, the first
+// does it for all; runs that are trained side by side then stop together.
 class StopSignals {
  public:
   StopSignals();

@@ -135,7 +135,7 @@ TEST_F(RecipeTest, ABaseThatIsNotARecipeIsAnError) {
   expect_names(complaint(empty), {empty + ": its base '", "' is not a file"});
   const std::string bytes = write("bytes.toml", "\x7f\x45LF\x02\xff\xfe");
   const std::string path = write("a.toml", "base = \"bytes.toml\"\n");
-  expect_names(complaint(path), {path + ": its base is wrong: " + bytes, "line 1"});
+  expect_names(complaint(path), {path + ": its base is wrong: '" + bytes, "it is a program (ELF)"});
 }
 
 TEST_F(RecipeTest, ABaseOutsideOfTheFolderIsAnError) {
