@@ -109,7 +109,8 @@ class Reader {
   std::string file_;
 };
 
-// An entry's parameters as JSON text. A parameter that is null is left at its default.
+// An entry's parameters as JSON text. A parameter that is null is left at its default; that of
+// q_quantiles is not null (legacy.cpp), so a null there says something.
 std::string parameters_of(const Reader& reader, const YAML::Node& node, const std::string& entry) {
   json value = reader.value(node);
   if (value.is_null()) return "null";
@@ -117,7 +118,7 @@ std::string parameters_of(const Reader& reader, const YAML::Node& node, const st
     reader.wrong(node, "'{}' takes a map of parameters, or null to leave it alone", entry);
   json set = json::object();
   for (const auto& [key, parameter] : value.items()) {
-    if (!parameter.is_null()) set[key] = parameter;
+    if (!parameter.is_null() || key == "q_quantiles") set[key] = parameter;
   }
   return set.dump();
 }
