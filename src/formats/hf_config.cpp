@@ -88,12 +88,8 @@ ModelConfig from_gpt2(const Keys& keys) {
   c.hidden_act = gpt2_activation(keys);
   c.tie_word_embeddings = keys.flag("tie_word_embeddings", true);
   c.dropout = keys.number("resid_pdrop", 0.1);
-  if (keys.number("embd_pdrop", 0.1) != c.dropout) {
-    fail(
-        "'{}': embd_pdrop = {} and resid_pdrop = {} differ; refract's decoder has one for both: "
-        "set them equal",
-        keys.where(), keys.number("embd_pdrop", 0.1), c.dropout);
-  }
+  const double embeddings = keys.number("embd_pdrop", 0.1);
+  if (embeddings != c.dropout) c.embedding_dropout = embeddings;
   c.attention_dropout = keys.number("attn_pdrop", 0.1);
   c.scale_attn_by_inverse_layer_idx = keys.flag("scale_attn_by_inverse_layer_idx", false);
   c.initializer_range = c.position_initializer_range = keys.number("initializer_range", 0.02);
@@ -178,7 +174,7 @@ json to_gpt2(const ModelConfig& c) {
                {"n_positions", c.max_position_embeddings},
                {"n_ctx", c.max_position_embeddings},
                {"layer_norm_epsilon", c.norm_eps},
-               {"embd_pdrop", c.dropout},
+               {"embd_pdrop", c.dropout_of_embeddings()},
                {"resid_pdrop", c.dropout},
                {"attn_pdrop", c.attention_dropout},
                {"scale_attn_weights", true},

@@ -31,8 +31,9 @@ namespace {
 constexpr int64_t kPadVocabularyFrom = 1024;
 
 Parameter* declare_table(ParameterArena& arena, const TablePlan& plan, int64_t pad_rows_to = 1) {
-  return arena.declare({plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std)},
-                       pad_rows_to);
+  return arena.declare(
+      {plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std, plan.init_cut)},
+      pad_rows_to);
 }
 
 Norm declare_norm(ParameterArena& arena, const NormPlan& plan) {
@@ -107,6 +108,7 @@ class DecoderLayer {
 
  private:
   at::Tensor with_normalized_heads(const at::Tensor& qkv) const;
+  at::Tensor with_parted_channels(const at::Tensor& qkv) const;
 
   std::unique_ptr<Projections> qkv_, output_, up_, down_;
   std::optional<Norm> q_norm_, k_norm_;
@@ -146,9 +148,22 @@ at::Tensor DecoderLayer::with_normalized_heads(const at::Tensor& qkv) const {
   return at::cat({heads(parts[0], q_norm_), heads(parts[1], k_norm_), parts[2]}, -1);
 }
 
+// Every rotated head's channels 2 i come before its channels 2 i + 1, so that what turns together
+// lies half a head apart, as rope() wants it. q and k are reordered alike, and a score is a sum
+// over channels: it does not see the order.
+at::Tensor DecoderLayer::with_parted_channels(const at::Tensor& qkv) const {
+  if (!plan.rotary_interleaved) return qkv;
+  const int64_t heads = plan.rotated_heads, D = plan.attention.head_dim;
+  const int64_t rest = qkv.size(-1) - heads * D;
+  const at::Tensor turned = qkv.narrow(-1, 0, heads * D);
+  const at::Tensor parted =
+      turned.reshape({-1, heads, D / 2, 2}).transpose(2, 3).reshape(turned.sizes());
+  return at::cat({parted, qkv.narrow(-1, heads * D, rest)}, -1);
+}
+
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
-  at::Tensor qkv = with_normalized_heads(qkv_->forward(context, x));
+  at::Tensor qkv = with_parted_channels(with_normalized_heads(qkv_->forward(context, x)));
   if (plan.rotated_heads > 0) {
     const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
     qkv =

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -45,6 +46,12 @@ at::Tensor guides(const ParameterArena& arena) {
   return arena.master().slice(0, arena.core_size(), arena.trainable_size());
 }
 
+// Adam's two moments, or SGD's buffer.
+std::vector<std::pair<std::string, at::Tensor>> named_state(const OptimizerState& state) {
+  if (!state.exp_avg_sq.defined()) return {{"momentum", state.exp_avg}};
+  return {{"exp_avg", state.exp_avg}, {"exp_avg_sq", state.exp_avg_sq}};
+}
+
 }  // namespace
 
 Checkpoints::Checkpoints(const fs::path& run_folder)
@@ -76,8 +83,9 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
     save_model(model, partial, options);
     extra(partial);
     // Last, because a checkpoint without it is never taken for a complete one.
-    std::vector<TensorSource> tensors = {source_of("exp_avg", state.exp_avg),
-                                         source_of("exp_avg_sq", state.exp_avg_sq)};
+    std::vector<TensorSource> tensors;
+    for (const auto& [name, tensor] : named_state(state))
+      tensors.push_back(source_of(name, tensor));
     // Guides are no part of the model that save_model() wrote.
     if (model.arena().has_guides()) tensors.push_back(source_of("guides", guides(model.arena())));
     write_safetensors(partial / kStateFile, tensors,
@@ -136,9 +144,15 @@ TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& st
         "trained with",
         path(step).string());
   }
+  for (const auto& [name, tensor] : named_state(state)) {
+    if (saved.find(name)) continue;
+    fail_usage(
+        "'{}' holds the state of another optimizer, without '{}'; resume with the optimizer.name "
+        "it was trained with",
+        path(step).string(), name);
+  }
   load_weights(model, path(step));
-  state.exp_avg.copy_(saved.tensor("exp_avg"));
-  state.exp_avg_sq.copy_(saved.tensor("exp_avg_sq"));
+  for (const auto& [name, tensor] : named_state(state)) tensor.copy_(saved.tensor(name));
   if (model.arena().has_guides()) {
     guides(model.arena()).copy_(saved.tensor("guides"));
     model.arena().refresh_compute();

@@ -135,7 +135,15 @@ json as_typed(const std::string& key, const std::string& typed, json read) {
   return typed;
 }
 
+// A rule file stands for all rules, so it takes the place of those that the recipe has.
+void make_room_for_rule_file(json& tree, const std::string& key) {
+  if (key != "transform.legacy") return;
+  const auto rules = tree.find("transform");
+  if (rules != tree.end() && rules->is_array()) *rules = json::object();
+}
+
 void merge(json& tree, const std::string& key, json value) {
+  make_room_for_rule_file(tree, key);
   json* node = &tree;
   size_t begin = 0;
   for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {

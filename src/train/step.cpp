@@ -10,9 +10,40 @@
 #include "core/error.h"
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
+#include "ops/dense/optimizer/sgd.h"
 #include "train/schedule.h"
 
 namespace refract {
+namespace {
+
+WindowOrder window_order(const RunConfig& config, int64_t tokens) {
+  const Sampling sampling =
+      config.data.sampling == "random" ? Sampling::kRandom : Sampling::kPermutation;
+  return {tokens, config.data.context, static_cast<uint64_t>(config.order_seed()), sampling};
+}
+
+AdamW adamw_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
+  AdamW settings;
+  settings.beta1 = o.betas[0];
+  settings.beta2 = o.betas[1];
+  settings.eps = o.eps;
+  settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
+  settings.n_decay = n_decay;
+  settings.zero_grads = true;
+  return settings;
+}
+
+Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
+  Sgd settings;
+  settings.momentum = o.momentum;
+  settings.weight_decay = o.weight_decay;
+  settings.n_decay = n_decay;
+  settings.nesterov = o.nesterov;
+  settings.zero_grads = true;
+  return settings;
+}
+
+}  // namespace
 
 TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
                      int64_t steps)
@@ -21,14 +52,14 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
-      order_(stream_->size(), config.data.context, static_cast<uint64_t>(config.order_seed())),
+      order_(window_order(config, stream_->size())),
       micro_batch_(config.train.micro_batch > 0 ? config.train.micro_batch : config.train.batch),
       context_(config.data.context) {
   micro_batches_ = config.train.batch / micro_batch_;
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
   state_.exp_avg = at::zeros({n}, device.dtype(at::kFloat));
-  state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
+  if (config.optimizer.name != "sgd") state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
   if (micro_batches_ > 1 && model.arena().grads().scalar_type() != at::kFloat) {
     accumulated_ = at::zeros({n}, device.dtype(at::kFloat));
   }
@@ -157,18 +188,18 @@ void TrainStep::compute(bool guided) {
 void TrainStep::optimize(const at::Tensor& grads, int64_t begin, int64_t end) {
   ParameterArena& arena = model_.arena();
   const RunConfig::Optimizer& o = config_.optimizer;
-  AdamW settings;
-  settings.beta1 = o.betas[0];
-  settings.beta2 = o.betas[1];
-  settings.eps = o.eps;
-  settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
   const bool all = o.decay == "all" || begin >= arena.core_size();
-  settings.n_decay = all ? end - begin : arena.matrix_size();
-  settings.zero_grads = true;
+  const int64_t n_decay = all ? end - begin : arena.matrix_size();
   const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, end - begin); };
   const bool same = arena.compute().is_same(arena.master());
-  adamw_(part(arena.master()), optional_of(same ? at::Tensor() : part(arena.compute())),
-         part(grads), part(state_.exp_avg), part(state_.exp_avg_sq), floats_, control_, settings);
+  const auto compute = optional_of(same ? at::Tensor() : part(arena.compute()));
+  if (o.name == "sgd") {
+    sgd_(part(arena.master()), compute, part(grads), part(state_.exp_avg), floats_, control_,
+         sgd_settings(o, n_decay));
+  } else {
+    adamw_(part(arena.master()), compute, part(grads), part(state_.exp_avg),
+           part(state_.exp_avg_sq), floats_, control_, adamw_settings(o, n_decay));
+  }
 }
 
 void TrainStep::drop_guides() {

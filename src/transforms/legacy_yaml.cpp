@@ -150,7 +150,8 @@ class Reader {
   int64_t read_ = 0;
 };
 
-// An entry's parameters as JSON text. A parameter that is null is left at its default.
+// An entry's parameters as JSON text. A parameter that is null is left at its default; that of
+// q_quantiles is not null (legacy.cpp), so a null there says something.
 std::string parameters_of(Reader& reader, const YAML::Node& node, const std::string& entry) {
   json value = reader.value(node);
   if (value.is_null()) return "null";
@@ -158,7 +159,7 @@ std::string parameters_of(Reader& reader, const YAML::Node& node, const std::str
     reader.wrong(node, "'{}' takes a map of parameters, or null to leave it alone", shown(entry));
   json set = json::object();
   for (const auto& [key, parameter] : value.items()) {
-    if (!parameter.is_null()) set[key] = parameter;
+    if (!parameter.is_null() || key == "q_quantiles") set[key] = parameter;
   }
   return set.dump();
 }

@@ -124,5 +124,20 @@ TEST(HfConfigTest, SizesThatOverflowAreRefused) {
   }
 }
 
+TEST(HfConfigTest, Gpt2KeepsADropoutOfEmbeddingsOfItsOwn) {
+  ModelConfig config = resolved("gpt2");
+  config.dropout = 0.1;
+  config.embedding_dropout = 0.25;
+  const json tree = config_to_json(config, "gpt2", "float32");
+  EXPECT_EQ(tree["embd_pdrop"], 0.25);
+  EXPECT_EQ(tree["resid_pdrop"], 0.1);
+  const ModelConfig read = config_from_json(tree, "x");
+  EXPECT_EQ(read.embedding_dropout, 0.25);
+  EXPECT_EQ(read.dropout, 0.1);
+  // Where they are one, they stay one when the other is changed.
+  config.embedding_dropout = -1;
+  EXPECT_EQ(config_from_json(config_to_json(config, "gpt2", "float32"), "x").embedding_dropout, -1);
+}
+
 }  // namespace
 }  // namespace refract

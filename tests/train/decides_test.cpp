@@ -38,9 +38,9 @@ TEST(Decides, TheFunctionIsTheModelAndItsRules) {
   describe(fields, model);
   std::set<std::string> expected = {"transform"};
   for (const Field& field : fields.all()) expected.insert(field.key);
-  for (const char* other :
-       {"model.preset", "model.dropout", "model.attention_dropout", "model.initializer_range",
-        "model.position_initializer_range", "model.scaled_residual_init"}) {
+  for (const char* other : {"model.preset", "model.dropout", "model.embedding_dropout",
+                            "model.attention_dropout", "init.scheme", "model.initializer_range",
+                            "model.position_initializer_range", "model.scaled_residual_init"}) {
     EXPECT_EQ(expected.erase(other), 1U) << other;
   }
   EXPECT_EQ(deciding(Decides::kFunction), expected);

@@ -105,6 +105,17 @@ TEST_F(RecipeTest, OverridesReachIntoTheRulesOfABase) {
             json::parse(R"([{"match": "a", "kind": "low_rank", "rank": 8}])"));
 }
 
+TEST_F(RecipeTest, ARuleFileTakesThePlaceOfAllRules) {
+  const std::string path = write("a.toml", "[[transform]]\nmatch = \"x\"\n[[transform]]\n");
+  const json expected = {{"transform", {{"legacy", "rules.yaml"}}}};
+  EXPECT_EQ(read_recipe(path, {"transform.legacy=rules.yaml"}), expected);
+  const std::string derived =
+      write("b.toml", "base = \"a.toml\"\n[transform]\nlegacy = \"rules.yaml\"\n");
+  EXPECT_EQ(read_recipe(derived, {}), expected);
+  EXPECT_EQ(overrides_tree({"transform.legacy=rules.yaml"}), expected);
+  EXPECT_THROW(read_recipe(path, {"transform.legacy.file=rules.yaml"}), Error);
+}
+
 TEST_F(RecipeTest, RulesAreReplacedWhateverTheirForm) {
   write("rules.toml", "[[transform]]\nmatch = \"a\"\nkind = \"none\"\n");
   const std::string none = write("none.toml", "base = \"rules.toml\"\ntransform = []\n");

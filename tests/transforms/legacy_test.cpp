@@ -187,6 +187,35 @@ layer_name_to_config:
   EXPECT_EQ(decided_by(rules, 2).size(), 22u);
 }
 
+// mase-triton's OpticalTransformerLinear.from_linear, and the attentions' from_pretrained of either
+// naming.
+TEST(LegacyTest, YamlWithoutQuantilesTakesWhatItsReaderTakes) {
+  const json quantiles = {0.001, 0.999};
+  const json facing = yaml("layer_name_to_config:\n  default: {q_levels: 8}\n");
+  ASSERT_EQ(facing.size(), 2u);
+  EXPECT_FALSE(facing[0].contains("q_quantiles"));
+  EXPECT_EQ(decided_by(facing, 0),
+            (std::vector<std::string>{"model.layers.0.self_attn", "model.layers.1.self_attn",
+                                      "model.layers.2.self_attn"}));
+  EXPECT_EQ(facing[1]["q_quantiles"], quantiles);
+  EXPECT_EQ(decided_by(facing, 1).size(), 3u * 7);
+  const json titan = yaml(R"(
+use_regex: true
+layer_name_to_config:
+  'layers\.\d+\.attention': {q_levels: 8}
+  default: {q_levels: 4}
+)");
+  ASSERT_EQ(titan.size(), 2u);
+  for (const json& rule : titan) EXPECT_EQ(rule["q_quantiles"], quantiles);
+  const json none = yaml("layer_name_to_config:\n  default: {q_levels: 8, q_quantiles: null}\n");
+  ASSERT_EQ(none.size(), 1u);
+  EXPECT_FALSE(none[0].contains("q_quantiles"));
+  const json merged =
+      yaml("a: &a {q_quantiles: null}\nlayer_name_to_config:\n  default: {<<: *a, q_levels: 8}\n");
+  ASSERT_EQ(merged.size(), 1u);
+  EXPECT_FALSE(merged[0].contains("q_quantiles"));
+}
+
 TEST(LegacyTest, ScalarsHaveTheirTypes) {
   const json rules = yaml(
       "layer_name_to_config:\n  default: {a: 1, b: 1e-3, c: 'true', d: +2, e: text, f: True}\n");
@@ -200,7 +229,8 @@ TEST(LegacyTest, ScalarsHaveTheirTypes) {
 
 TEST(LegacyTest, AWiderExpressionPassesOverTheHead) {
   const json rules = yaml("use_regex: true\nlayer_name_to_config:\n  '.*': {q_levels: 8}\n");
-  EXPECT_EQ(decided_by(rules, 0).size(), modules().size());
+  ASSERT_EQ(rules.size(), 2u);  // attentions and linear layers differ in what they take unsaid
+  EXPECT_EQ(decided_by(rules, 0).size() + decided_by(rules, 1).size(), modules().size());
 }
 
 TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
