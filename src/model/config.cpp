@@ -135,8 +135,13 @@ void describe(Fields& fields, ModelConfig& c) {
              c.scale_attn_by_inverse_layer_idx, "divide layer i's attention scores by i + 1");
   fields.add({"model.qk_norm", kFunction}, c.qk_norm,
              "RMSNorm of each head of q and k, before rotary positions");
+  fields.add({"model.parallel_residual", kFunction}, c.parallel_residual,
+             "attention and feed-forward both read the layer's input");
   fields.add({"model.rope_theta", kFunction}, c.rope_theta, "base of the rotary frequencies",
              positive);
+  fields.add({"model.partial_rotary_factor", kFunction}, c.partial_rotary_factor,
+             "part of each head that rotary positions turn",
+             {.min = 0, .max = 1, .open_min = true});
   fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "scaling of rotary positions",
              {"none", "linear", "llama3"});
   fields.add({"model.rope_factor", kFunction}, c.rope_factor, "scaling factor (linear, llama3)",
@@ -181,6 +186,10 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
               c.num_attention_heads, c.num_key_value_heads));
   require(c.position != "rope" || c.head_dim % 2 == 0,
           fmt::format("model.head_dim = {} is odd; rotary positions need an even one", c.head_dim));
+  require(c.position != "rope" || (c.rotary_width() >= 2 && c.rotary_width() % 2 == 0),
+          fmt::format("model.partial_rotary_factor = {} of model.head_dim = {} gives {} rotated "
+                      "channels; it takes an even number of them, from 2 on",
+                      c.partial_rotary_factor, c.head_dim, c.rotary_width()));
   require(context <= c.max_position_embeddings,
           fmt::format("data.context = {} is longer than model.max_position_embeddings = {}",
                       context, c.max_position_embeddings));

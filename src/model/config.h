@@ -31,7 +31,10 @@ struct ModelConfig {
   double attention_dropout = 0;  // attention probabilities
   bool scale_attn_by_inverse_layer_idx = false;
   bool qk_norm = false;  // RMSNorm of each head of q and k before rotary positions, as Qwen3 has it
+  // x + attention(norm x) + mlp(norm x), as GPT-NeoX has it, instead of one after the other.
+  bool parallel_residual = false;
   double rope_theta = 10000;
+  double partial_rotary_factor = 1;   // part of each head that rotary positions turn
   std::string rope_scaling = "none";  // none | linear | llama3
   double rope_factor = 1;
   double rope_low_freq_factor = 1;
@@ -45,6 +48,10 @@ struct ModelConfig {
   bool rms() const { return norm == "rmsnorm"; }
   int64_t attention_width() const { return num_attention_heads * head_dim; }
   int64_t key_value_width() const { return num_key_value_heads * head_dim; }
+  // Channels of a head that rotary positions turn: pairs (i, i + D / 2) with i below half of it.
+  int64_t rotary_width() const {
+    return static_cast<int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);
+  }
 };
 
 void describe(Fields& fields, ModelConfig& config);
