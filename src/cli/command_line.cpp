@@ -7,12 +7,11 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "core/version.h"
 #include "transforms/plugin.h"
 
 namespace refract {
 namespace {
-
-constexpr const char* kVersion = "refract 0.1.0";
 
 int report(const std::string& message, ExitCode code) {
   clear_progress_line();
@@ -96,7 +95,7 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
       "Train, fine-tune and study transformer language models whose compute is transformed.\nStart "
       "with: refract train recipes/demo.toml run.dir=runs/first",
       "refract");
-  root.set_version_flag("--version", kVersion);
+  root.set_version_flag("--version", std::string("refract ") + kVersion);
   root.require_subcommand(1);
   root.footer("Each command has --help with an example that works in a checkout after make demo.");
   std::map<std::string, CLI::App*> groups;

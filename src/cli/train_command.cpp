@@ -67,8 +67,10 @@ int TrainCommand::run() {
   const TrainedRun run = train_recipe(recipe_, overrides_, resume_);
   if (json_) print_json(run);
   if (run.result.finished) {
-    log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", run.folder,
-             run.folder);
+    const std::string curves =
+        run.report.empty() ? "" : fmt::format(", its curves are in {}", run.report);
+    log_info("done: the run is in {}{}; try: refract generate {} --prompt \"...\"", run.folder,
+             curves, run.folder);
     return static_cast<int>(ExitCode::kOk);
   }
   log_info(

@@ -1,6 +1,9 @@
 #include "runs/loaded_model.h"
 
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "data/dataset.h"
@@ -10,8 +13,21 @@
 #include "runs/device.h"
 #include "runs/model_folder.h"
 #include "runs/plan.h"
+#include "runs/progress_lines.h"
+#include "train/batch_count.h"
+#include "train/recipe.h"
 
 namespace refract {
+namespace {
+
+// A run's checkpoint says in its settings what it was trained on.
+bool has_own_corpus(const std::filesystem::path& folder,
+                    const std::vector<std::string>& overrides) {
+  return std::filesystem::exists(folder / "config.toml") ||
+         sets_key(overrides_tree(overrides), "data.path");
+}
+
+}  // namespace
 
 LoadedModel load_model(const std::string& specification,
                        const std::vector<std::string>& overrides) {
@@ -36,21 +52,42 @@ LoadedModel load_model(const std::string& specification,
   return loaded;
 }
 
-Evaluation evaluate_model(const std::string& specification,
-                          const std::vector<std::string>& overrides,
-                          const std::vector<std::string>& corpus) {
+ModelEvaluation evaluate_model(const std::string& specification, std::vector<std::string> overrides,
+                               const EvaluationRequest& request) {
+  const int64_t batches = batch_count(request.batches, "--batches");
+  if (request.context < 0) fail_usage("--context {} must be positive", request.context);
+  if (request.context > 0) overrides.push_back(fmt::format("data.context={}", request.context));
+  // The default corpus is right for runs that were trained on it, and for nothing else.
+  if (request.corpus.empty() && !has_own_corpus(resolve_model_path(specification), overrides)) {
+    fail_usage(
+        "'{}' is not a run and has no corpus to evaluate on; give one with --data, e.g. --data "
+        "my.txt",
+        specification);
+  }
   LoadedModel loaded = load_model(specification, overrides);
+  DataConfig& data = loaded.config.data;
+  ModelEvaluation evaluation;
   std::shared_ptr<TokenStream> stream;
-  if (corpus.empty()) {
-    stream = open_dataset(loaded.config.data, loaded.tokenizer).validation;
+  if (request.corpus.empty()) {
+    stream = open_dataset(data, loaded.tokenizer).validation;
     if (!stream || stream->size() == 0)
       fail_usage("'{}' has no corpus to evaluate on; give one with --data", specification);
+    evaluation.corpus = fmt::format("the validation split of {}", fmt::join(data.path, ", "));
   } else {
-    loaded.config.data.path = corpus;
-    stream = open_corpus(loaded.config.data, loaded.tokenizer);
+    data.path = request.corpus;
+    stream = open_corpus(data, loaded.tokenizer);
+    evaluation.corpus = fmt::format("{}", fmt::join(data.path, ", "));
   }
+  evaluation.context = data.context;
   check_tokens(*stream, loaded.config.model.vocab_size, "the corpus");
-  return evaluate(*loaded.model, *stream, loaded.config.data.context);
+  std::optional<ProgressLines> progress;
+  evaluation.result = evaluate(*loaded.model, *stream, data.context,
+                               batches * loaded.config.train.batch, [&](int64_t done, int64_t all) {
+                                 if (!progress) progress.emplace("evaluate", "tokens", all);
+                                 progress->update(done);
+                               });
+  if (progress) progress->finish();
+  return evaluation;
 }
 
 }  // namespace refract
