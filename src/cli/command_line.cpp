@@ -21,6 +21,7 @@
 #include "core/paths.h"
 #include "core/progress.h"
 #include "core/untrusted.h"
+#include "core/version.h"
 #include "transforms/plugin.h"
 
 namespace refract {
@@ -29,7 +30,6 @@ namespace {
 constexpr const char* kOutOfMemory =
     "out of memory; a smaller train.batch, train.micro_batch or model may fit";
 constexpr size_t kLongestMessage = 4000;
-constexpr const char* kVersion = "refract 0.1.0";
 
 // CLI11 takes the brackets off an argument in brackets and cuts what is in them at commas. A mark
 // in front keeps it from doing so; as_typed() takes it off.
@@ -320,7 +320,7 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
       "Train, fine-tune and study transformer language models whose compute is transformed.\nStart "
       "with: refract train recipes/demo.toml run.dir=runs/first",
       "refract");
-  root.set_version_flag("--version", kVersion);
+  root.set_version_flag("--version", std::string("refract ") + kVersion);
   root.require_subcommand(1);
   root.footer("Each command has --help with an example that works in a checkout after make demo.");
   std::map<std::string, CLI::App*> groups;

@@ -61,8 +61,7 @@ class TokenizerTrainCommand : public Command {
   std::string name() const override { return "tokenizer train"; }
   std::string summary() const override { return "Train a byte-level BPE tokenizer on a corpus"; }
   std::string example() const override {
-    return "refract tokenizer train stories:5MB --vocab-size 2048 --out "
-           "my-tokenizer/tokenizer.json";
+    return "refract tokenizer train stories:5MB --vocab-size 2048 --out my-tokenizer";
   }
   bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
@@ -73,7 +72,8 @@ class TokenizerTrainCommand : public Command {
                 "pairs that occur less often are not merged");
     line.option("--pre-tokenizer", options_.pre_tokenizer, "gpt2, digits or llama3");
     line.option("--text-field", source_.text_field, "field of .jsonl documents");
-    line.option("--out", out_, "the tokenizer.json to write", true);
+    line.option("--out", out_, "the folder to write, which --tokenizer opens; or a file NAME.json",
+                true);
   }
   int run() override {
     const auto tokenizer = train_tokenizer(corpus_, source_, options_, out_);

@@ -77,8 +77,10 @@ int TrainCommand::run() {
   const TrainedRun run = train_recipe(recipe_, overrides_, resume_);
   if (json_) print_json(run);
   if (run.result.finished) {
-    log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", run.folder,
-             shell_word(run.folder));
+    const std::string curves =
+        run.report.empty() ? "" : fmt::format(", its curves are in {}", run.report);
+    log_info("done: the run is in {}{}; try: refract generate {} --prompt \"...\"", run.folder,
+             curves, shell_word(run.folder));
     return static_cast<int>(ExitCode::kOk);
   }
   log_info("stopped by a signal at step {}; the run is saved; go on with: {}", run.result.step,

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "formats/gpt_neox.h"
 
 namespace refract {
 namespace {
@@ -94,8 +95,10 @@ CheckpointReader::CheckpointReader(const fs::path& folder)
 
 void CheckpointReader::add(const TensorInfo& info, const StoredName& name) {
   const bool matrix = !name.transposed || info.shape.size() == 2;
+  const int64_t pieces = name.parts * (name.by_heads ? config_.num_attention_heads : 1);
   const bool divides =
-      name.parts == 1 || (!info.shape.empty() && info.shape.back() % name.parts == 0);
+      pieces == 1 || (!info.shape.empty() &&
+                      (name.transposed ? info.shape.back() : info.shape.front()) % pieces == 0);
   if (!matrix || !divides) {
     fail("'{}': tensor '{}' is {}, which can't hold {} x '{}'",
          tensors_.file_of(info.name).string(), info.name, info.describe(), name.parts, name.ours);
@@ -153,6 +156,10 @@ at::Tensor CheckpointReader::read(const std::string& name) const {
   at::Tensor tensor = tensors_.tensor(found.stored);
   if (found.place.transposed) tensor = tensor.t();
   if (found.place.parts == 1) return tensor;
+  if (found.place.by_heads) {
+    return part_of_heads(tensor, found.place.part, config_.num_attention_heads,
+                         config_.rotary_width());
+  }
   const int64_t rows = tensor.size(0) / found.place.parts;
   return tensor.narrow(0, found.place.part * rows, rows);
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "formats/gpt_neox.h"
 #include "formats/hf_config.h"
 #include "model/layer_plan.h"
 
@@ -78,8 +79,10 @@ std::vector<StoredTensor> llama_layout(const ModelPlan& plan) {
 std::vector<StoredTensor> hf_layout(const Decoder& decoder, const std::string& format) {
   if (format == "gpt2") return gpt2_layout(decoder.plan());
   if (format == "llama") return llama_layout(decoder.plan());
-  fail_usage("a model can't be saved as \"{}\"; the formats are auto, gpt2, llama, refract",
-             format);
+  if (format == "gpt_neox") return gpt_neox_layout(decoder.plan());
+  fail_usage(
+      "a model can't be saved as \"{}\"; the formats are auto, gpt2, llama, gpt_neox, refract",
+      format);
 }
 
 // "h.12.attn.c_proj.weight" -> {12, "attn.c_proj.weight"}; nothing where the name does not start
@@ -171,7 +174,8 @@ Contents contents_of(const Decoder& decoder, bool merge) {
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored) {
   if (format == "refract") return {{stored}};
   if (is_old_buffer(stored)) return {};
-  return format == "gpt2" ? gpt2_names(stored) : llama_names(stored);
+  if (format == "gpt2") return gpt2_names(stored);
+  return format == "gpt_neox" ? gpt_neox_names(stored) : llama_names(stored);
 }
 
 std::string why_not(const Decoder& decoder, const std::string& format, bool merge) {
@@ -212,6 +216,7 @@ std::vector<TensorSource> checkpoint_tensors(
     const Decoder& decoder, const std::string& format, at::ScalarType dtype,
     const std::function<at::Tensor(const Parameter*)>& read, bool merge) {
   const Contents contents = contents_of(decoder, merge);
+  const ModelConfig& config = decoder.config();
   std::vector<TensorSource> sources;
   for (const StoredTensor& tensor : checkpoint_layout(decoder, format, merge)) {
     std::vector<Content> parts;
@@ -219,11 +224,14 @@ std::vector<TensorSource> checkpoint_tensors(
     std::vector<int64_t> shape = parts[0].shape;
     for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].shape[0];
     if (tensor.transposed) std::swap(shape[0], shape[1]);
-    auto make = [parts, read, transposed = tensor.transposed] {
+    const int64_t heads = tensor.by_heads ? config.num_attention_heads : 0;
+    auto make = [parts, read, transposed = tensor.transposed, heads,
+                 rotary = config.rotary_width()] {
       std::vector<at::Tensor> values;
       for (const Content& part : parts) {
         values.push_back(part.parameter ? read(part.parameter) : part.layer->merged());
       }
+      if (heads > 0) return join_heads(values, heads, rotary);
       const at::Tensor whole = values.size() == 1 ? values[0] : at::cat(values);
       return transposed ? whole.t() : whole;
     };

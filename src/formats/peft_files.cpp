@@ -144,14 +144,27 @@ double number_of(const json& value, const std::string& key, const fs::path& path
 }  // namespace
 
 std::string peft_module(const std::string& module, const std::string& family) {
-  if (family != "gpt2") return module;
+  struct Names {
+    const char* layers;
+    std::map<std::string, std::string> modules;
+  };
+  static const std::map<std::string, Names> families = {
+      {"gpt2",
+       {"transformer.h.",
+        {{"self_attn.o_proj", "attn.c_proj"},
+         {"mlp.up_proj", "mlp.c_fc"},
+         {"mlp.down_proj", "mlp.c_proj"}}}},
+      {"gpt_neox",
+       {"gpt_neox.layers.",
+        {{"self_attn.o_proj", "attention.dense"},
+         {"mlp.up_proj", "mlp.dense_h_to_4h"},
+         {"mlp.down_proj", "mlp.dense_4h_to_h"}}}}};
+  const auto names = families.find(family);
+  if (names == families.end()) return module;
   const size_t layer = std::string_view("model.layers.").size(), dot = module.find('.', layer);
-  static const std::map<std::string, std::string> names = {{"self_attn.o_proj", "attn.c_proj"},
-                                                           {"mlp.up_proj", "mlp.c_fc"},
-                                                           {"mlp.down_proj", "mlp.c_proj"}};
-  const auto found = names.find(module.substr(dot + 1));
-  if (found == names.end()) return "";
-  return "transformer.h." + module.substr(layer, dot - layer) + "." + found->second;
+  const auto found = names->second.modules.find(module.substr(dot + 1));
+  if (found == names->second.modules.end()) return "";
+  return names->second.layers + module.substr(layer, dot - layer) + "." + found->second;
 }
 
 std::string peft_holder(const std::string& module, const std::string& family) {

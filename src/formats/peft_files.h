@@ -25,7 +25,8 @@ struct PeftAdapter {
 };
 
 // The name in `transformers` of our module "model.layers.N...." in a model of `family` ("gpt2",
-// "llama", see HfFamily); empty for a part of a GPT-2's c_attn, which is one module there.
+// "llama", "gpt_neox", see HfFamily); empty for q, k and v of GPT-2 and GPT-NeoX, which are one
+// module there.
 std::string peft_module(const std::string& module, const std::string& family);
 
 // The same, but for a part of a GPT-2's c_attn the whole of it.

@@ -163,8 +163,13 @@ void describe(Fields& fields, ModelConfig& c) {
       {"model.rotary_interleaved", kFunction}, c.rotary_interleaved,
       "rotary positions turn neighbouring channels of a head together, not those half a head "
       "apart");
+  fields.add({"model.parallel_residual", kFunction}, c.parallel_residual,
+             "attention and feed-forward both read the layer's input");
   fields.add({"model.rope_theta", kFunction}, c.rope_theta, "base of the rotary frequencies",
              positive);
+  fields.add({"model.partial_rotary_factor", kFunction}, c.partial_rotary_factor,
+             "part of each head that rotary positions turn",
+             {.min = 0, .max = 1, .open_min = true});
   fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "scaling of rotary positions",
              {"none", "linear", "llama3"});
   fields.add({"model.rope_factor", kFunction}, c.rope_factor, "scaling factor (linear, llama3)",
@@ -234,6 +239,12 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
           fmt::format("model.embedding_dropout = {} is neither a probability nor -1, which stands "
                       "for model.dropout",
                       c.embedding_dropout));
+  require(c.position != "rope" || (c.rotary_width() >= 2 && c.rotary_width() % 2 == 0),
+          fmt::format("model.partial_rotary_factor = {} of model.head_dim = {} gives {} rotated "
+                      "channels; it takes an even number of them, from 2 on",
+                      c.partial_rotary_factor, c.head_dim, c.rotary_width()));
+  require(!c.rotary_interleaved || c.rotary_width() == c.head_dim,
+          "model.rotary_interleaved turns whole heads; leave model.partial_rotary_factor at 1");
   require(context <= c.max_position_embeddings,
           fmt::format("data.context = {} is longer than model.max_position_embeddings = {}",
                       context, c.max_position_embeddings));

@@ -34,7 +34,10 @@ struct ModelConfig {
   bool qk_norm = false;  // RMSNorm of each head of q and k before rotary positions, as Qwen3 has it
   // Rotary positions turn channels 2 i and 2 i + 1 of a head together (GPT-J), not i and i + D / 2.
   bool rotary_interleaved = false;
+  // x + attention(norm x) + mlp(norm x), as GPT-NeoX has it, instead of one after the other.
+  bool parallel_residual = false;
   double rope_theta = 10000;
+  double partial_rotary_factor = 1;   // part of each head that rotary positions turn
   std::string rope_scaling = "none";  // none | linear | llama3
   double rope_factor = 1;
   double rope_low_freq_factor = 1;
@@ -52,6 +55,10 @@ struct ModelConfig {
   }
   int64_t attention_width() const { return num_attention_heads * head_dim; }
   int64_t key_value_width() const { return num_key_value_heads * head_dim; }
+  // Channels of a head that rotary positions turn: pairs (i, i + D / 2) with i below half of it.
+  int64_t rotary_width() const {
+    return static_cast<int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);
+  }
 };
 
 void describe(Fields& fields, ModelConfig& config);

@@ -1,6 +1,7 @@
 #include "model/decoder.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
@@ -234,6 +235,12 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
     }
     branch = dropped(context, layer->attention(context, normed, place), plan.dropout,
                      plan.attention.name);
+    if (plan.parallel) {
+      const at::Tensor second = normalized(stream, layer->post_attention_norm);
+      branch =
+          at::add(branch, dropped(context, layer->mlp(context, second), plan.dropout, plan.mlp));
+      continue;
+    }
     std::tie(normed, stream) = add_and_normalize(stream, branch, layer->post_attention_norm);
     branch = dropped(context, layer->mlp(context, normed), plan.dropout, plan.mlp);
   }

@@ -90,6 +90,8 @@ LayerPlan layer_plan(const ModelConfig& config, int64_t index) {
   plan.post_attention_norm = norm_plan(config, plan.name + ".post_attention_layernorm");
   plan_feed_forward(config, index, plan);
   plan.dropout = config.dropout;
+  plan.parallel = config.parallel_residual;
+  if (plan.parallel) plan.extras.emplace_back("parallel_residual");
   return plan;
 }
 

@@ -37,6 +37,7 @@ struct TablePlan {
 // One decoder layer. Its parts are in the order in which they are declared and computed:
 //   x = x + output(attention(rotate(head_norms(qkv(input_norm(x))))))
 //   x = x + down(up(post_attention_norm(x)))
+// or, where it is parallel, both branches from the x that came in.
 struct LayerPlan {
   std::string name;  // "model.layers.3"
   NormPlan input_norm;
@@ -48,10 +49,11 @@ struct LayerPlan {
   AttentionSpec attention;  // its name is that of the whole branch, "model.layers.3.self_attn"
   ProjectionSpec output;    // member o
   NormPlan post_attention_norm;
-  std::string mlp;      // the name of the feed-forward branch, "model.layers.3.mlp"
-  ProjectionSpec up;    // members gate and up, or up alone; with the activation
-  ProjectionSpec down;  // member down
-  double dropout = 0;   // of both branches
+  std::string mlp;        // the name of the feed-forward branch, "model.layers.3.mlp"
+  ProjectionSpec up;      // members gate and up, or up alone; with the activation
+  ProjectionSpec down;    // member down
+  double dropout = 0;     // of both branches
+  bool parallel = false;  // "parallel_residual"
   // What the layer computes beyond the lines above, by the names of the settings.
   std::vector<std::string> extras;
 };

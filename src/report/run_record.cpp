@@ -118,7 +118,7 @@ std::map<std::string, Curve> read_metrics(const fs::path& folder) {
   std::map<std::string, Curve> metrics;
   for_each_object(folder / "metrics.jsonl", [&](const json& line) {
     for (const auto& [name, value] : line.items()) {
-      if (name == "step" || name == "time" || !(value.is_number() || value.is_null())) continue;
+      if (name == "step" || !(value.is_number() || value.is_null())) continue;
       Curve& curve = metrics[name];
       curve.steps.push_back(line["step"].get<double>());
       curve.values.push_back(value.is_null() ? kNaN : value.get<double>());
@@ -142,6 +142,7 @@ RunRecord read_run(const fs::path& folder) {
   run.samples = read_samples(folder / kSamplesFile);
   run.transforms = read_transforms(folder / "transforms.toml");
   run.ranges = read_ranges(folder);
+  run.starts = read_starts(folder);
   return run;
 }
 

@@ -1,6 +1,9 @@
 #include "runs/loaded_model.h"
 
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "core/error.h"
@@ -11,7 +14,10 @@
 #include "runs/device.h"
 #include "runs/model_folder.h"
 #include "runs/plan.h"
+#include "runs/progress_lines.h"
 #include "runs/resume/run_corpus.h"
+#include "train/batch_count.h"
+#include "train/recipe.h"
 
 namespace refract {
 namespace {
@@ -31,6 +37,13 @@ std::shared_ptr<TokenStream> own_validation(const LoadedModel& loaded, const std
   if (!named && loaded.folder.parent_path().filename() == "checkpoints")
     check_corpus(run, corpus_record(loaded.config.data, data, false));
   return data.validation;
+}
+
+// A run's checkpoint says in its settings what it was trained on.
+bool has_own_corpus(const std::filesystem::path& folder,
+                    const std::vector<std::string>& overrides) {
+  return std::filesystem::exists(folder / "config.toml") ||
+         sets_key(overrides_tree(overrides), "data.path");
 }
 
 }  // namespace
@@ -62,19 +75,40 @@ LoadedModel load_model(const std::string& specification,
   return loaded;
 }
 
-Evaluation evaluate_model(const std::string& specification,
-                          const std::vector<std::string>& overrides,
-                          const std::vector<std::string>& corpus) {
-  LoadedModel loaded = load_model(specification, overrides);
-  std::shared_ptr<TokenStream> stream;
-  if (corpus.empty()) {
-    stream = own_validation(loaded, specification, overrides_tree(overrides));
-  } else {
-    loaded.config.data.path = corpus;
-    stream = open_corpus(loaded.config.data, loaded.tokenizer);
+ModelEvaluation evaluate_model(const std::string& specification, std::vector<std::string> overrides,
+                               const EvaluationRequest& request) {
+  const int64_t batches = batch_count(request.batches, "--batches");
+  if (request.context < 0) fail_usage("--context {} must be positive", request.context);
+  if (request.context > 0) overrides.push_back(fmt::format("data.context={}", request.context));
+  // The default corpus is right for runs that were trained on it, and for nothing else.
+  if (request.corpus.empty() && !has_own_corpus(resolve_model_path(specification), overrides)) {
+    fail_usage(
+        "'{}' is not a run and has no corpus to evaluate on; give one with --data, e.g. --data "
+        "my.txt",
+        specification);
   }
+  LoadedModel loaded = load_model(specification, overrides);
+  DataConfig& data = loaded.config.data;
+  ModelEvaluation evaluation;
+  std::shared_ptr<TokenStream> stream;
+  if (request.corpus.empty()) {
+    stream = own_validation(loaded, specification, overrides_tree(overrides));
+    evaluation.corpus = fmt::format("the validation split of {}", fmt::join(data.path, ", "));
+  } else {
+    data.path = request.corpus;
+    stream = open_corpus(data, loaded.tokenizer);
+    evaluation.corpus = fmt::format("{}", fmt::join(data.path, ", "));
+  }
+  evaluation.context = data.context;
   check_tokens(*stream, loaded.config.model.vocab_size, "the corpus");
-  return evaluate(*loaded.model, *stream, loaded.config.data.context);
+  std::optional<ProgressLines> progress;
+  evaluation.result = evaluate(*loaded.model, *stream, data.context,
+                               batches * loaded.config.train.batch, [&](int64_t done, int64_t all) {
+                                 if (!progress) progress.emplace("evaluate", "tokens", all);
+                                 progress->update(done);
+                               });
+  if (progress) progress->finish();
+  return evaluation;
 }
 
 }  // namespace refract

@@ -57,6 +57,9 @@ void RunReporter::on_log(const LogPoint& p) {
                                {"tokens_per_second", p.tokens_per_second},
                                {"memory_bytes", p.memory_bytes},
                                {"tokens", static_cast<double>(p.tokens)}};
+  if (flops_per_token > 0) {
+    values.emplace_back("step_flops", flops_per_token * p.tokens_per_second * p.step_ms / 1e3);
+  }
   if (options_.peak_flops > 0) values.emplace_back("mfu", utilisation);
   write(p.step, values);
   if (!progress_) return;

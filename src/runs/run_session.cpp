@@ -45,7 +45,7 @@ RunSession open_session(RunConfig config, const Dataset& data, const fs::path& s
   session.transforms = transforms_toml(planned.rules, planned.plan);
   session.model = std::move(planned.decoder);
   session.steps = resolve_steps(session.config, session.model->arena().count());
-  if (session.steps == 0) fail_usage("{}: set train.steps or train.tokens", where);
+  if (session.steps == 0) fail_usage("{}: set train.steps, train.tokens or train.minutes", where);
   if (!source.empty()) check_weights(*session.model, source, /*starting=*/true);
   session.model->allocate(device, compute_dtype(session.config));
   session.model->initialize(static_cast<uint64_t>(session.config.run.seed));

@@ -14,7 +14,10 @@
 #include "core/folder_lock.h"
 #include "core/log.h"
 #include "core/paths.h"
+#include "core/process_info.h"
 #include "core/progress.h"
+#include "core/version.h"
+#include "report/run/start_record.h"
 #include "report/run_report.h"
 #include "runs/device.h"
 #include "runs/recipe.h"
@@ -23,7 +26,9 @@
 #include "runs/resume/same_run.h"
 #include "runs/run_cost.h"
 #include "runs/run_session.h"
+#include "runs/time_budget.h"
 #include "train/run_paths.h"
+#include "train/self_guided.h"
 
 namespace refract {
 namespace {
@@ -148,13 +153,35 @@ void resume_at(Trainer& trainer, int64_t step, int64_t steps, const fs::path& fo
              folder.string(), step, steps, step);
 }
 
-RunSession open_run(Recipe recipe, at::Device device, const std::string& where) {
+// For the head of its report.
+void record_start(const RunSession& session, at::Device device, int64_t from_step) {
+  const RunConfig& config = session.config;
+  const RunCost cost = cost_of_run(config, *session.model, session.steps);
+  const ParameterArena& arena = session.model->arena();
+  StartRecord start;
+  start.time = seconds_since_1970();
+  start.version = kVersion;
+  start.command = process_command();
+  start.device = device_name(device);
+  start.precision = config.train.precision;
+  start.from_step = from_step;
+  start.steps = static_cast<int64_t>(cost.run.steps);
+  start.guided_steps = SelfGuidedPlan(config, session.steps).guided_steps();
+  start.parameters = arena.count();
+  start.trainable_parameters = arena.trainable_count();
+  start.training_flops = cost.flops.total();
+  write_start(config.run.dir, start);
+}
+
+RunSession open_run(Recipe recipe, at::Device device, const std::string& where, bool resume) {
   const Dataset data = open_run_data(recipe.config, recipe.source, recipe.names_tokenizer);
   log_info("data: {}", data.description);
+  settle_steps(recipe.config, data, recipe.source, device, where, resume);
   RunSession session =
       open_session(recipe.config, data, recipe.source, device, where, recipe.names_tokenizer);
   if (!session.plan.empty()) log_info("transforms:\n{}", session.plan);
   report_taken_over(session.taken_over);
+  warn_of_long_warmup(session.config, session.steps);
   return session;
 }
 
@@ -210,7 +237,7 @@ TrainedRun train_recipe(const std::string& path, const std::vector<std::string>&
     const Dataset data = open_run_corpus(recipe.config, recipe.source, recipe.names_tokenizer);
     check_corpus(folder, corpus_record(recipe.config.data, data, own_tokenizer));
   }
-  const RunSession session = open_run(std::move(recipe), device, path);
+  const RunSession session = open_run(std::move(recipe), device, path, resume);
   if (newest) check_resumed_settings(folder, session.config);
   RunReporter::Options options = reporter_options(session, device);
   options.resumed_from = newest;
@@ -224,10 +251,11 @@ TrainedRun train_recipe(const std::string& path, const std::vector<std::string>&
   RunReporter reporter(options);
   observer.tell(reporter);
   write_start(session, origin, own_tokenizer);
+  record_start(session, device, trainer.position());
   report_start(session, device, trainer.position());
-  TrainedRun run{session.config.run.dir, trainer.run()};
+  TrainedRun run{session.config.run.dir, trainer.run(), {}};
   reporter.finish();
-  write_run_report(folder);
+  run.report = write_run_report(folder);
   return run;
 }
 

@@ -10,6 +10,7 @@ namespace refract {
 struct TrainedRun {
   std::string folder;  // run.dir
   RunResult result;    // not finished where a signal stopped it
+  std::string report;  // the page with its curves; empty where it could not be written
 };
 
 // Opens the recipe's data and model, trains, and writes the run's folder with its report. With

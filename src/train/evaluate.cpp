@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <mutex>
 #include <vector>
 
 #include "core/error.h"
@@ -42,8 +43,29 @@ Decoder::Loss batch_loss(Decoder& model, const TokenStream& stream, const Batch&
                     batch.narrow(1, 1, at.length).contiguous());
 }
 
+// Adds up what is predicted, for whoever wants to know.
+class Meter {
+ public:
+  Meter(const std::vector<Batch>& batches, const EvaluationProgress& progress)
+      : progress_(progress) {
+    for (const Batch& batch : batches) all_ += batch.windows * batch.length;
+  }
+  void add(const Batch& batch) {
+    if (!progress_) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    done_ += batch.windows * batch.length;
+    progress_(done_, all_);
+  }
+
+ private:
+  const EvaluationProgress& progress_;
+  std::mutex mutex_;
+  int64_t done_ = 0, all_ = 0;
+};
+
 // One batch after the other, each with all the device has; nothing is read back in between.
-Totals in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches) {
+Totals in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
+               Meter& meter) {
   const auto options = at::TensorOptions().device(model.device());
   at::Tensor loss = at::zeros({}, options.dtype(at::kDouble));
   at::Tensor correct = at::zeros({}, options.dtype(at::kLong));
@@ -51,19 +73,22 @@ Totals in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batc
     const Decoder::Loss part = batch_loss(model, stream, batch);
     loss += part.sum;
     correct += part.correct;
+    meter.add(batch);
   }
   return {loss.item<double>(), correct.item<int64_t>()};
 }
 
 // Every core with small batches of its own, whose operations then run on one thread each. The sum
 // is over batches in their order, so it does not depend on the number of cores.
-Totals side_by_side(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches) {
+Totals side_by_side(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
+                    Meter& meter) {
   std::vector<Totals> parts(batches.size());
   const auto run = [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
     for (int64_t i = begin; i < end; ++i) {
       const Decoder::Loss part = batch_loss(model, stream, batches[i]);
       parts[i] = {part.sum.item<double>(), part.correct.item<int64_t>()};
+      meter.add(batches[i]);
     }
   };
   run(0, 1);  // alone: layers look up their weights in the first pass
@@ -85,8 +110,8 @@ bool plain_on_cpu(Decoder& model) {
 
 double Evaluation::perplexity() const { return std::exp(loss); }
 
-Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
-                    int64_t max_windows) {
+Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, int64_t max_windows,
+                    const EvaluationProgress& progress) {
   const int64_t predicted = stream.size() - 1;
   if (predicted < 1)
     fail("the corpus has {} tokens; at least 2 are needed to predict one", stream.size());
@@ -101,8 +126,9 @@ Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
   for (int64_t first = 0; first < windows; first += per_batch)
     batches.push_back({first, first * context, std::min(per_batch, windows - first), context});
   if (rest > 0) batches.push_back({windows, windows * context, 1, rest});
+  Meter meter(batches, progress);
   const Totals totals =
-      spread ? side_by_side(model, stream, batches) : in_turn(model, stream, batches);
+      spread ? side_by_side(model, stream, batches, meter) : in_turn(model, stream, batches, meter);
   Evaluation result;
   result.tokens = windows * context + rest;
   result.loss = totals.loss / static_cast<double>(result.tokens);

@@ -1,6 +1,7 @@
 // Loss of a model on a token stream, every token but the first predicted exactly once.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,8 +18,10 @@ struct Evaluation {
 };
 
 // Windows of context + 1 tokens that overlap by one; the last, shorter one counts. At most
-// `max_windows` whole windows from the start of the stream (0: all of it).
+// `max_windows` whole windows from the start of the stream (0: all of it). `progress` is told the
+// tokens that are predicted so far and those that will be, from any thread but by one at a time.
+using EvaluationProgress = std::function<void(int64_t done, int64_t all)>;
 Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
-                    int64_t max_windows = 0);
+                    int64_t max_windows = 0, const EvaluationProgress& progress = {});
 
 }  // namespace refract

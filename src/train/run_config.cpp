@@ -85,6 +85,10 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add({"train.rounding", kOutcome}, c.train.rounding,
              "how the tokens over those of a step become a number of steps",
              {"nearest", "up", "down"});
+  fields.add({"train.minutes", kNothing}, c.train.minutes,
+             "where train.steps and train.tokens are not set: train as many steps as fit into this "
+             "time on this machine, whose speed is measured first; 0: off",
+             or_zero);
   fields.add({"train.batch", kOutcome}, c.train.batch,
              "sequences per optimizer step, over all ranks", count);
   fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,

@@ -53,6 +53,7 @@ struct RunConfig {
     std::string tokens;
     double nominal = 0;
     std::string rounding = "nearest";
+    double minutes = 0;
     int64_t batch = 32;
     int64_t micro_batch = 0;
     std::string precision = "fp32";
@@ -110,7 +111,8 @@ void register_recipe_table(std::string name,
 std::string to_toml(RunConfig config);
 
 // Optimizer steps of the run: train.steps, or train.tokens over the tokens of a step, rounded as
-// train.rounding says. N is train.nominal, or the parameter count.
+// train.rounding says. N is train.nominal, or the parameter count. 0 where neither is set;
+// train.minutes is made into steps by runs/time_budget.h.
 int64_t resolve_steps(const RunConfig& config, int64_t parameter_count);
 
 // Checks that keys agree with each other (batch and micro_batch, steps and tokens, ...).

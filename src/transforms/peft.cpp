@@ -57,10 +57,11 @@ std::vector<Adapter> adapters_of(const Decoder& decoder, const Rules& rules, boo
     const bool part = peft_module(module, family).empty();
     if (part && !fused) {
       fail(
-          "'{}' has an adapter that peft can't hold: in GPT-2's layout q, k and v are one matrix, "
-          "c_attn, which takes one adapter for all three; adapt o_proj and the mlp, or export the "
+          "'{}' has an adapter that peft can't hold: in {}'s layout q, k and v are one matrix, "
+          "{}, which takes one adapter for all three; adapt o_proj and the mlp, or export the "
           "merged model (without --adapter)",
-          module);
+          module, family == "gpt2" ? "GPT-2" : "GPT-NeoX",
+          family == "gpt2" ? "c_attn" : "query_key_value");
     }
     json& settings = settings_of_rule[rule];
     if (settings.is_null()) settings = lora_settings(rules.all()[static_cast<size_t>(rule)]);

@@ -28,17 +28,14 @@ ModelConfig resolved(const std::string& name) {
   return config;
 }
 
-TEST(HfConfigTest, EveryPresetIsGpt2OrLlamaOrSaysWhyNot) {
+TEST(HfConfigTest, EveryPresetHasAFamily) {
   for (const std::string& name : preset_names()) {
     const HfFamily family = hf_family(resolved(name));
-    if (name.starts_with("structured")) {  // LayerNorm, GELU and biases with RoPE
-      EXPECT_EQ(family.name, "") << name;
-      EXPECT_NE(family.reason.find("position = rope"), std::string::npos) << family.reason;
-      EXPECT_NE(family.reason.find("norm = layernorm"), std::string::npos) << family.reason;
-    } else {
-      EXPECT_EQ(family.name, name.starts_with("clm") ? "llama" : "gpt2") << name;
-      EXPECT_EQ(family.reason, "");
-    }
+    const char* expected = name.starts_with("structured") ? "gpt_neox"
+                           : name.starts_with("clm")      ? "llama"
+                                                          : "gpt2";
+    EXPECT_EQ(family.name, expected) << name;
+    EXPECT_EQ(family.reason, "");
   }
 }
 
@@ -63,6 +60,24 @@ TEST(HfConfigTest, EverySettingThatAFamilyLacksIsAReason) {
          "inverse_layer");
   expect(reason("clm-60m", [](ModelConfig& c) { c.hidden_size = 385; }), "does not divide");
   expect(reason("clm-60m", [](ModelConfig& c) { c.head_dim = 128; }), "it is llama");
+  expect(reason("clm-60m", [](ModelConfig& c) { c.partial_rotary_factor = 0.5; }),
+         "partial_rotary");
+  expect(reason("clm-60m", [](ModelConfig& c) { c.parallel_residual = true; }),
+         "parallel_residual");
+  expect(reason("gpt2", [](ModelConfig& c) { c.parallel_residual = true; }), "parallel_residual");
+  const auto neox = [&](auto change) { return reason("structured-s", change); };
+  expect(neox([](ModelConfig& c) { c.parallel_residual = true; }), "it is gpt_neox");
+  expect(neox([](ModelConfig& c) { c.partial_rotary_factor = 0.25; }), "it is gpt_neox");
+  expect(neox([](ModelConfig& c) { c.hidden_act = "gelu_tanh"; }), "it is gpt_neox");
+  expect(neox([](ModelConfig& c) { c.attention_bias = c.attention_output_bias = false; }),
+         "it is gpt_neox");
+  expect(neox([](ModelConfig& c) { c.norm = "rmsnorm"; }), "GPT-NeoX has no norm = rmsnorm");
+  expect(neox([](ModelConfig& c) { c.mlp_bias = false; }), "feed-forward without biases");
+  expect(neox([](ModelConfig& c) { c.attention_bias = false; }), "but not of o");
+  expect(neox([](ModelConfig& c) { c.num_key_value_heads = 4; }), "grouped");
+  expect(neox([](ModelConfig& c) { c.head_dim = 32; }), "attention width");
+  expect(neox([](ModelConfig& c) { c.qk_norm = true; }), "GPT-NeoX has no qk_norm");
+  expect(neox([](ModelConfig& c) { c.scale_attn_by_inverse_layer_idx = true; }), "inverse_layer");
 }
 
 TEST(HfConfigTest, RoundTripsThroughEveryFormat) {
@@ -91,6 +106,8 @@ TEST(HfConfigTest, OurFormatKeepsEverySetting) {
   c.rope_scaling = "llama3";
   c.rope_factor = 3;
   c.scale_attn_by_inverse_layer_idx = c.scaled_residual_init = true;
+  c.parallel_residual = true;
+  c.partial_rotary_factor = 0.5;
   EXPECT_EQ(fields_of(config_from_json(config_to_json(c, "refract", "bfloat16", {1, {2}}), "x")),
             fields_of(c));
 }

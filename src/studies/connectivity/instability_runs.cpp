@@ -17,6 +17,7 @@
 #include "formats/safetensors.h"
 #include "ops/common/cuda_runtime.h"
 #include "runs/plan.h"
+#include "runs/time_budget.h"
 #include "train/self_guided.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -107,6 +108,7 @@ InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) 
   RunConfig config = plan_.config;
   steps_ = resolve_steps(config, plan_model(config, plan_.where).decoder->arena().count());
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", plan_.where);
+  warn_of_long_warmup(config, steps_);
   steps_ = SelfGuidedPlan(config, steps_).total_steps();
   plan_rules();
   if (plan_.connectivity.spawn.back() >= steps_) {

@@ -1,4 +1,4 @@
-#include "report/page/figures.h"
+#include "report/page/traces.h"
 
 #include <gtest/gtest.h>
 
