@@ -43,7 +43,7 @@ std::string HfKeys::text(const char* key, const std::string& otherwise) const {
 }
 
 void HfKeys::complain(const char* key, const std::string& wanted) const {
-  fail("'{}': {} = {} is not supported; refract's decoder needs {}", where_, key, tree_[key].dump(),
+  fail("'{}': {} = {} is not supported; refract's decoder needs {}", where_, key, shown(tree_[key]),
        wanted);
 }
 

@@ -131,15 +131,14 @@ void AdapterGroup::refresh_spread(const ForwardContext& context) {
     return;
   }
   const int64_t r = settings_.r;
-  at::Tensor spread = at::zeros({b.size(0), static_cast<int64_t>(splits_.size()) * r}, b.options());
+  spread_ = at::zeros({b.size(0), static_cast<int64_t>(splits_.size()) * r}, b.options());
   int64_t begin = 0;
   for (size_t m = 0; m < splits_.size(); ++m) {
     at::Tensor block =
-        spread.narrow(0, begin, splits_[m]).narrow(1, static_cast<int64_t>(m) * r, r);
+        spread_.narrow(0, begin, splits_[m]).narrow(1, static_cast<int64_t>(m) * r, r);
     at::mul_out(block, b.narrow(0, begin, splits_[m]), at::Scalar(scale));
     begin += splits_[m];
   }
-  spread_ = std::move(spread);
 }
 
 at::Tensor AdapterGroup::add(const ForwardContext& context, const at::Tensor& y,
