@@ -38,7 +38,8 @@ th { color: var(--soft); font-weight: 600; white-space: nowrap; cursor: pointer;
 th[data-order="up"]::after { content: " \2191"; }
 th[data-order="down"]::after { content: " \2193"; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td { max-width: 560px; min-width: 3em; overflow-wrap: anywhere; }
+td { max-width: 560px; overflow-wrap: anywhere; }
+td:not(.number) { min-width: 7em; }
 pre { margin: 8px 0 14px; padding: 10px 14px; background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
   font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: 10px 0; }
