@@ -137,7 +137,7 @@ void check_supported(const json& config, const fs::path& path) {
 // A positive number of the file.
 double number_of(const json& value, const std::string& key, const fs::path& path) {
   if (!value.is_number() || value.get<double>() <= 0)
-    fail("'{}': {} = {} must be a positive number", path.string(), shown(key), shown(value));
+    fail("'{}': {} = {} must be a positive number", path.string(), shown(key), shown(value.dump()));
   return value.get<double>();
 }
 

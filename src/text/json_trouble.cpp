@@ -5,7 +5,7 @@
 namespace refract {
 
 std::string json_trouble(const std::exception& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   if (dynamic_cast<const nlohmann::json::parse_error*>(&error) != nullptr) {
     if (text.find("unexpected end of input") != std::string::npos ||
         text.find("missing closing quote") != std::string::npos)

@@ -74,7 +74,7 @@ TEST(RunConfig, StepsMayCountANominalSizeAndBeRoundedEitherWay) {
 }
 
 TEST(RunConfig, SgdDecaysNothingUnlessItIsTold) {
-  const auto decay = [](std::vector<std::string> overrides) {
+  const auto decay = [](const std::vector<std::string>& overrides) {
     return make_run_config(overrides_tree(overrides), "t").optimizer.weight_decay;
   };
   EXPECT_EQ(decay({"optimizer.name=adamw"}), 0.1);

@@ -11,7 +11,10 @@ namespace {
 RunConfig schedule_config(const std::string& kind) {
   RunConfig config;
   config.optimizer.lr = 6e-4;
-  config.schedule = {kind, 10, 0.1, 0.1};
+  config.schedule.kind = kind;
+  config.schedule.warmup = 10;
+  config.schedule.start = 0.1;
+  config.schedule.final = 0.1;
   return config;
 }
 

@@ -144,7 +144,8 @@ void grid_layout(json& layout) {
 std::vector<double> log_ticks(double low, double high) {
   std::vector<double> ticks;
   const bool many = high - low > 3;
-  for (double decade = std::floor(low); decade <= high; decade += 1) {
+  const auto first = static_cast<int>(std::floor(low)), last = static_cast<int>(std::floor(high));
+  for (int decade = first; decade <= last; ++decade) {
     for (const double part : {1.0, 2.0, 5.0}) {
       if (many && part > 1) continue;
       const double tick = decade + std::log10(part);

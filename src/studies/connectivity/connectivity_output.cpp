@@ -220,7 +220,10 @@ void add_matrices(Page& page, const ConnectivityResult& result) {
 
 std::optional<int64_t> ConnectivityResult::connected_from() const {
   std::optional<int64_t> from;
-  for (size_t i = spawns.size(); i-- > 0 && all_connected(*this, spawns[i]);) from = spawns[i];
+  for (auto spawn = spawns.rbegin(); spawn != spawns.rend(); ++spawn) {
+    if (!all_connected(*this, *spawn)) break;
+    from = *spawn;
+  }
   return from;
 }
 
