@@ -107,6 +107,9 @@ class _Application:
         kind, where = self.rules.find(name)
         if kind is not None and not isinstance(kind, Optical):
             raise RuleError(f"{where} matches {name!r}, but its kind can't stand for attention")
+        if kind is not None and kind.compat == "mase-finetune":
+            raise RuleError(f"{where} matches {name!r}: the attention of mase-finetune counts its calls, which only the program does; "
+                            'give it compat = "mase-pretrain" or none')
         for place in places:
             found = [self.rules.find(member) for member in place.names]
             kind, where = found[0]

@@ -32,21 +32,21 @@ class Optical:
     compat_scaled_qk_range: bool = False
 
     def __post_init__(self):
-        if self.compat not in ("none", "mase"):
-            raise ValueError(f"compat = {self.compat!r} is not one of none, mase")
+        if self.compat not in ("none", "mase-finetune", "mase-pretrain"):
+            raise ValueError(f"compat = {self.compat!r} is not one of none, mase-finetune, mase-pretrain")
 
     @property
     def clips_ranges(self):
-        return self.compat == "mase" or self.compat_clipped_range
+        return self.compat == "mase-pretrain" or self.compat_clipped_range
 
     @property
     def scales_qk_range(self):
-        return self.compat == "mase" or self.compat_scaled_qk_range
+        return self.compat != "none" or self.compat_scaled_qk_range
 
     @property
     def shared_noise(self):
         """The one number that stands for every element's noise; None: each element draws its own."""
-        return mase_shared_noise(self.q_init_seed) if self.compat == "mase" or self.compat_shared_noise else None
+        return mase_shared_noise(self.q_init_seed) if self.compat != "none" or self.compat_shared_noise else None
 
 
 def mase_shared_noise(seed):
@@ -78,6 +78,7 @@ class LowRank:
 
     rank: int = 0
     init: str = "svd"
+    joint: bool = False
     over: object = None  # the kind that multiplies by each factor
 
 
@@ -88,6 +89,7 @@ class BlockDense:
     rank: int = 0
     blocks: int = 2
     init: str = "ortho"
+    joint: bool = False
     over: object = None
 
 
@@ -97,6 +99,7 @@ class BlockShuffle:
 
     blocks: int = 2
     init: str = "ortho"
+    joint: bool = False
     over: object = None
 
 
@@ -128,6 +131,8 @@ def _kind(table, where):
         raise RuleError(f"{where}: {error}") from error
     if isinstance(kind, Lora):
         _check_adapter(kind, where)
+    if getattr(kind, "joint", False):
+        raise RuleError(f"{where}: joint = true joins gate and up in the program only; leave it out here")
     return kind
 
 

@@ -201,7 +201,7 @@ def compat_losses(rules, steps=2):
 
 def test_the_references_defects_are_the_programs(refract, tmp_path):
     """compat, all at once; each by its own name is the same."""
-    rules = [{**LINEAR, "noise": True, "compat": "mase"}, {**ATTENTION, "noise": True, "compat": "mase"}]
+    rules = [{**LINEAR, "noise": True, "compat": "mase-pretrain"}, {**ATTENTION, "noise": True, "compat": "mase-pretrain"}]
     ours = program_losses(refract, tmp_path, make_llama(), rules)
     theirs = compat_losses(rules, 3)
     assert ours == pytest.approx(theirs, rel=TOLERANCE)
@@ -270,7 +270,7 @@ def test_masked_attention_is_the_op_where_nothing_is_masked():
     from refract.rules import Optical
 
     torch.manual_seed(2)
-    for parameters in (Optical(noise=False), Optical(noise=False, q_quantiles=[0.05, 0.95]), Optical(compat="mase"), Optical(q_levels=16,
+    for parameters in (Optical(noise=False), Optical(noise=False, q_quantiles=[0.05, 0.95]), Optical(compat="mase-pretrain"), Optical(q_levels=16,
                        noise=False, q_smooth_factor=0.5)):
         settings = modules.OpticalSettings(parameters, ["a.qk", "a.av"], modules.Clock(), 1)
         attention = modules.OpticalAttention(settings).train()
