@@ -17,8 +17,8 @@ std::unique_ptr<LinearLayer> make_optical_linear(Build build, const LinearSpec& 
                                                  const OpticalParameters& parameters);
 
 // The members of a group by one product: the input is quantized once. Null where only some members
-// have a bias, or where there are more than the op takes. Enters the members in build.transformed
-// under the name `kind`.
+// have a bias, where there are more than the op takes, or where rows have ranges of their own.
+// Enters the members in build.transformed under the name `kind`.
 std::unique_ptr<Projections> make_optical_projections(Build build, const ProjectionSpec& spec,
                                                       const OpticalParameters& parameters,
                                                       const std::string& kind);
