@@ -40,6 +40,12 @@ class Lora : public Kind {
           "add to; set adapter = \"beside\"",
           where, base_.get()->name());
     }
+    if (base_.get() && !merging()->merges()) {
+      fail_usage(
+          "{}: adapter = \"merged\" needs one range per tensor below it; leave out q_*_per, or set "
+          "adapter = \"beside\"",
+          where);
+    }
     if (settings_.dropout > 0) {
       fail_usage(
           "{}: dropout = {} has no place in adapter = \"merged\", whose adapters have no input of "

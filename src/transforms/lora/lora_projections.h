@@ -15,6 +15,8 @@ namespace refract {
 class MergesAdapters {
  public:
   virtual ~MergesAdapters() = default;
+  // Whether it can with its parameters.
+  virtual bool merges() const { return true; }
   // A group of such layers; W is frozen. Enters its members in build.transformed under the name
   // `kind`; they take over and give away W. Null for a group that it can't do as one.
   virtual std::unique_ptr<Projections> merged_projections(Build build, const ProjectionSpec& spec,

@@ -11,6 +11,8 @@
 #include "ops/optical/attention/attention.h"
 #include "ops/optical/quantize/mase_noise.h"
 #include "ops/optical/quantize/quantize.h"
+#include "transforms/medium/observer.h"
+#include "transforms/optical/granular_attention.h"
 
 namespace refract {
 namespace {
@@ -34,6 +36,9 @@ class OpticalAttention : public AttentionCore {
       std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
       k = k.transpose(1, 2);
       v = v.transpose(1, 2);
+    }
+    if (medium_observer()) {
+      return observed_attention(parameters_, spec_, q_BTHD, k, v, {ranges_->tensor, at::Tensor()});
     }
     OpticalAttentionSettings settings;
     static_cast<OpticalSettings&>(settings) =
@@ -83,6 +88,7 @@ std::unique_ptr<AttentionCore> make_optical_attention(Build build, const Attenti
     fail_usage("'{}': optical attention has no dropout; set model.attention_dropout = 0",
                spec.name);
   }
+  if (parameters.fine()) return make_granular_attention(build, spec, parameters);
   return std::make_unique<OpticalAttention>(build, spec, parameters);
 }
 

@@ -1,6 +1,7 @@
 #include "transforms/optical/optical_linear.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
 #include <optional>
@@ -9,6 +10,9 @@
 #include "model/dense.h"
 #include "ops/optical/linear/linear.h"
 #include "transforms/kind.h"
+#include "transforms/medium/medium_product.h"
+#include "transforms/medium/observer.h"
+#include "transforms/optical/optical_medium.h"
 
 namespace refract {
 namespace {
@@ -54,6 +58,7 @@ class OpticalProduct {
                      const at::Tensor& bias) {
     const std::optional<at::Tensor> maybe = bias.defined() ? std::optional(bias) : std::nullopt;
     if (parameters_.q_bypass) return at::linear(x, weight, maybe);
+    if (medium_observer()) return observed(x, weight, bias);
     OpticalSettings settings = optical_settings(parameters_, context, names_);
     settings.ranges_set = ranges_set_;
     const bool fresh = refresh(context, weight, settings);
@@ -62,6 +67,21 @@ class OpticalProduct {
                        splits_, encoded_.list(), fresh, settings);
     ranges_set_ |= context.training;
     return y;
+  }
+
+  // The product of a forward pass with an observer.
+  at::Tensor observed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const {
+    const at::Tensor seen = observed_input(parameters_, names_[0], x, x_range_->tensor);
+    std::vector<at::Tensor> outputs;
+    int64_t begin = 0;
+    for (size_t m = 0; m < splits_.size(); ++m) {
+      outputs.push_back(
+          observed_product(parameters_, names_[m], seen, weight.narrow(0, begin, splits_[m]),
+                           {x_range_->tensor, w_ranges_[m]->tensor, out_ranges_[m]->tensor}));
+      begin += splits_[m];
+    }
+    const at::Tensor y = at::cat(outputs, -1);
+    return bias.defined() ? y.add(bias) : y;
   }
 
   static std::vector<at::Tensor> tensors(const std::vector<Buffer*>& buffers) {
@@ -177,6 +197,10 @@ class OpticalProjections : public Projections {
 
 std::unique_ptr<LinearLayer> make_optical_linear(Build build, const LinearSpec& spec,
                                                  const OpticalParameters& parameters) {
+  if (parameters.fine()) {
+    return std::make_unique<MediumLinear>(build, spec,
+                                          make_optical_medium(build, spec, parameters));
+  }
   return std::make_unique<OpticalLinear>(build, parameters, spec);
 }
 
@@ -187,7 +211,7 @@ std::unique_ptr<Projections> make_optical_projections(Build build, const Project
   size_t biases = 0;
   for (const LinearSpec& member : spec.members) biases += member.bias ? 1 : 0;
   const bool even = biases == 0 || biases == spec.members.size();
-  if (!even || spec.members.size() > optical_op::kMaxMembers) return nullptr;
+  if (!even || spec.members.size() > optical_op::kMaxMembers || parameters.fine()) return nullptr;
   return std::make_unique<OpticalProjections>(build, parameters, spec, kind, adapters);
 }
 
