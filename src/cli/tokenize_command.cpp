@@ -4,7 +4,7 @@
 
 #include "cli/command_line.h"
 #include "core/log.h"
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 #include "data/tokenize.h"
 #include "data/train_tokenizer.h"
 

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "formats/gpt_neox.h"
+#include "formats/families/gpt_neox.h"
 
 namespace refract {
 namespace {

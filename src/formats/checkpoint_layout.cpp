@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "formats/gpt_neox.h"
+#include "formats/families/gpt_neox.h"
 #include "formats/hf_config.h"
 #include "model/layer_plan.h"
 

@@ -7,8 +7,8 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/untrusted.h"
-#include "formats/gpt_neox.h"
-#include "formats/hf_keys.h"
+#include "formats/families/gpt_neox.h"
+#include "formats/families/hf_keys.h"
 #include "model/layer_plan.h"
 
 namespace refract {

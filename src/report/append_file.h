@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 
 namespace refract {
 

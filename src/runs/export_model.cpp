@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 #include "formats/checkpoint.h"
 #include "formats/hf_config.h"
 #include "formats/model_path.h"

@@ -14,7 +14,7 @@
 #include "runs/device.h"
 #include "runs/model_folder.h"
 #include "runs/plan.h"
-#include "runs/progress_lines.h"
+#include "runs/progress/progress_lines.h"
 #include "runs/resume/run_corpus.h"
 #include "train/batch_count.h"
 #include "train/recipe.h"

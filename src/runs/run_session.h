@@ -9,7 +9,7 @@
 #include "formats/carried.h"
 #include "formats/load_weights.h"
 #include "model/decoder.h"
-#include "runs/reporter.h"
+#include "runs/progress/reporter.h"
 #include "train/run_config.h"
 #include "transforms/model_builder.h"
 

@@ -11,7 +11,7 @@
 #include "core/files.h"
 #include "text/hf_settings.h"
 #include "text/hf_tokenizer.h"
-#include "text/sentencepiece_tokenizer.h"
+#include "text/sentencepiece/sentencepiece_tokenizer.h"
 #include "text/simple_tokenizers.h"
 
 namespace refract {

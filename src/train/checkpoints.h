@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 #include "formats/checkpoint.h"
 #include "model/decoder.h"
 #include "train/step.h"

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 #include "data/dataset.h"
 #include "support/corpus.h"
 #include "support/errors.h"

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "core/files.h"
-#include "core/process_info.h"
+#include "core/system/process_info.h"
 #include "core/version.h"
 #include "report/page/plotly.h"
 #include "report/page/script.h"

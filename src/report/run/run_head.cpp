@@ -6,8 +6,8 @@
 #include <cmath>
 #include <string>
 
-#include "core/process_info.h"
 #include "core/progress.h"
+#include "core/system/process_info.h"
 #include "report/run/run_axes.h"
 #include "report/table.h"
 

@@ -17,7 +17,7 @@
 #include "formats/safetensors.h"
 #include "ops/common/cuda_runtime.h"
 #include "runs/plan.h"
-#include "runs/time_budget.h"
+#include "runs/progress/time_budget.h"
 #include "train/self_guided.h"
 #include "train/signals.h"
 #include "train/trainer.h"

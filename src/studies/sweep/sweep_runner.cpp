@@ -14,10 +14,10 @@
 #include <thread>
 #include <utility>
 
-#include "core/child_process.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/system/child_process.h"
 #include "core/toml.h"
 #include "core/untrusted.h"
 #include "report/divergence.h"

@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/process_info.h"
+#include "core/system/process_info.h"
 #include "report/page/traces.h"
 #include "support/temporary_folder.h"
 

@@ -1,4 +1,4 @@
-#include "core/process_info.h"
+#include "core/system/process_info.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "formats/hf_keys.h"
+#include "formats/families/hf_keys.h"
 
 #include <nlohmann/json.hpp>
 

@@ -1,4 +1,4 @@
-#include "runs/time_budget.h"
+#include "runs/progress/time_budget.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 
 #include <fcntl.h>
 #include <sys/file.h>

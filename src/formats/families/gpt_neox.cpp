@@ -1,4 +1,4 @@
-#include "formats/gpt_neox.h"
+#include "formats/families/gpt_neox.h"
 
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "formats/checkpoint_layout.h"
-#include "formats/hf_keys.h"
+#include "formats/families/hf_keys.h"
 #include "model/config.h"
 #include "model/layer_plan.h"
 

@@ -1,4 +1,4 @@
-#include "core/new_folder.h"
+#include "core/system/new_folder.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "text/sentencepiece_check.h"
+#include "text/sentencepiece/sentencepiece_check.h"
 
 #include <cmath>
 #include <cstdint>

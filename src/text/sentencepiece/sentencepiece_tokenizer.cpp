@@ -1,4 +1,4 @@
-#include "text/sentencepiece_tokenizer.h"
+#include "text/sentencepiece/sentencepiece_tokenizer.h"
 
 #include <fmt/format.h>
 #include <sentencepiece_processor.h>
@@ -12,7 +12,7 @@
 #include "text/added_tokens.h"
 #include "text/hf_components.h"
 #include "text/hf_settings.h"
-#include "text/sentencepiece_check.h"
+#include "text/sentencepiece/sentencepiece_check.h"
 #include "text/utf8.h"
 
 namespace refract {

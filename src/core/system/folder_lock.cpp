@@ -1,4 +1,4 @@
-#include "core/folder_lock.h"
+#include "core/system/folder_lock.h"
 
 #include <fcntl.h>
 #include <sys/file.h>

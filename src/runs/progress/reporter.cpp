@@ -1,4 +1,4 @@
-#include "runs/reporter.h"
+#include "runs/progress/reporter.h"
 
 #include <cmath>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-#include "runs/progress_lines.h"
+#include "runs/progress/progress_lines.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "runs/time_budget.h"
+#include "runs/progress/time_budget.h"
 
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
