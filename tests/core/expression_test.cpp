@@ -25,9 +25,17 @@ TEST(Expression, ErrorsShowThePlace) {
 }
 
 TEST(Expression, BracketsAndSignsNestSoFar) {
-  EXPECT_DOUBLE_EQ(evaluate_expression(std::string(99, '(') + "2" + std::string(99, ')'), {}), 2);
-  EXPECT_DOUBLE_EQ(evaluate_expression(std::string(98, '-') + "2", {}), 2);
-  for (const std::string& deep : {std::string(75'000, '('), std::string(75'000, '-') + "1"}) {
+  // A text of `count` signs around or before a number.
+  const auto nested = [](size_t count, char open, const char* close) {
+    std::string text(count, open);
+    text.append("2");
+    for (size_t i = 0; i < count; ++i) text.append(close);
+    return text;
+  };
+  EXPECT_DOUBLE_EQ(evaluate_expression(nested(99, '(', ")"), {}), 2);
+  EXPECT_DOUBLE_EQ(evaluate_expression(nested(98, '-', ""), {}), 2);
+  for (const char sign : {'(', '-'}) {
+    const std::string deep = nested(75'000, sign, "");
     const std::string message = testing::error_of([&] { evaluate_expression(deep, {}); });
     EXPECT_TRUE(testing::has(message, "deeper than 100 levels"));
     EXPECT_LT(message.size(), 400u);
