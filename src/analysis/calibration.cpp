@@ -118,7 +118,7 @@ at::Tensor cheapest(const Distribution& d, const at::Tensor& widest, const Range
             cut.div(hi.abs().clamp_min(1e-30)).clamp_max(1));
   }
   for (int end = 0; end < 2; ++end) {
-    const at::Tensor low = low_share, high = high_share;
+    const at::Tensor low = low_share.clone(), high = high_share.clone();
     for (const double factor : {0.5, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.4, 2.0}) {
       if (end == 0) {
         attempt(low, high.mul(factor).clamp_max(1));
@@ -197,7 +197,7 @@ void RangeStatistics::keep(const at::Tensor& x) {
 
 at::Tensor RangeStatistics::range(const RangeSearch& search, const QuantizerShape& shape) const {
   check_range_search(search);
-  const at::Tensor widest = at::stack({lo_, hi_}, -1);
+  at::Tensor widest = at::stack({lo_, hi_}, -1);
   if (search.method == "minmax") return widest;
   const at::Tensor ends = widest.view({-1, 2}).to(at::kDouble);
   Distribution d;

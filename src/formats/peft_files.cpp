@@ -88,8 +88,8 @@ bool is_among(const Names& names, std::string_view key) {
         "; merge it into its model with peft (merge_and_unload, then save_pretrained) and start "
         "from that";
   }
-  fail("'{}': {} = {} is not supported: {}{}", path.string(), shown(key), shown(value), reason,
-       advice);
+  fail("'{}': {} = {} is not supported: {}{}", path.string(), shown(key), shown(value.dump()),
+       reason, advice);
 }
 
 // Whether a value is what peft writes for a feature that is not used.

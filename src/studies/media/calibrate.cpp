@@ -103,7 +103,10 @@ void write_folder(const LoadedModel& loaded, const fs::path& out) {
   write_file_atomically(out / "config.toml", to_toml(settings));
   if (loaded.tokenizer) loaded.tokenizer->save(out);
   SaveOptions options;
-  if (loaded.tokenizer) options.ids.bos = options.ids.eos = loaded.tokenizer->end_of_text();
+  if (loaded.tokenizer && loaded.tokenizer->end_of_text()) {
+    options.ids.bos = loaded.tokenizer->end_of_text();
+    options.ids.eos = {*loaded.tokenizer->end_of_text()};
+  }
   save_model(*loaded.model, out, options);
 }
 

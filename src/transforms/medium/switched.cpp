@@ -74,7 +74,7 @@ class SwitchedProjections : public Projections {
   at::Tensor dense_weight(size_t member) {
     const std::string& name = spec_.members[member].name;
     if (!layers_[member]) return build_.arena.leaf(build_.arena.find(name + ".weight"));
-    const at::Tensor merged = layers_[member]->merged();
+    at::Tensor merged = layers_[member]->merged();
     if (!merged.defined())
       fail("'{}' has no dense weight, so that what its medium costs can't be measured", name);
     if (merged.scalar_type() == build_.arena.compute().scalar_type()) return merged;

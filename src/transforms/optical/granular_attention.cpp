@@ -80,7 +80,7 @@ class GranularAttention : public AttentionCore {
                                 {ranges_->tensor, v_range_ ? v_range_->tensor : at::Tensor()});
     }
     const OpticalAttentionSettings settings(
-        spec_.scale, false,
+        spec_.scale, false, std::nullopt,
         optical_settings(parameters_, context, {spec_.name + ".qk", spec_.name + ".av"}));
     if (!one_by_one(context)) return attend(q_BTHD, k, v, settings);
     std::vector<at::Tensor> outputs;

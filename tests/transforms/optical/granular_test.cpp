@@ -29,7 +29,7 @@ std::string optical(json parameters) {
   return parameters.dump();
 }
 
-const json kFine = {{"q_x_per", "token"}, {"q_w_per", "channel"}, {"q_out_per", "token"}};
+json fine_rule() { return {{"q_x_per", "token"}, {"q_w_per", "channel"}, {"q_out_per", "token"}}; }
 
 json with(json parameters, const json& more) {
   parameters.update(more);
@@ -65,7 +65,7 @@ TEST(GranularProductTest, WithWholeRangesItIsTheOp) {
 TEST(GranularProductTest, ATokensOwnRangeRepairsALargeToken) {
   at::Tensor x = normal({24, 12});
   x.select(0, 0).mul_(1000);
-  OneLayer whole(optical(json::object())), fine(optical(kFine));
+  OneLayer whole(optical(json::object())), fine(optical(fine_rule()));
   EXPECT_GT(error_of(whole, x, 1, 23), 0.9);
   EXPECT_LT(error_of(fine, x, 1, 23), 0.02);
   OneLayer inputs_only(optical({{"q_x_per", "token"}}));
@@ -86,7 +86,7 @@ TEST(GranularProductTest, AChannelsOwnRangeRepairsALargeChannel) {
 }
 
 TEST(GranularProductTest, TheGradientIsTheDenseLayers) {
-  OneLayer one(optical(kFine));
+  OneLayer one(optical(fine_rule()));
   at::Tensor x = normal({3, 5, 12}).set_requires_grad(true);
   const at::Tensor pull = normal({3, 5, 16});
   one.forward(x).mul(pull).sum().backward();
@@ -117,8 +117,8 @@ TEST(GranularProductTest, RunningRangesMoveInTrainingOnly) {
 }
 
 TEST(GranularProductTest, RefusesWhatOnlyWholeTensorsHave) {
-  EXPECT_THROW(OneLayer(optical(with(kFine, {{"q_quantiles", {0.01, 0.99}}}))), Error);
-  EXPECT_THROW(OneLayer(optical(with(kFine, {{"compat", "mase-pretrain"}}))), Error);
+  EXPECT_THROW(OneLayer(optical(with(fine_rule(), {{"q_quantiles", {0.01, 0.99}}}))), Error);
+  EXPECT_THROW(OneLayer(optical(with(fine_rule(), {{"compat", "mase-pretrain"}}))), Error);
   EXPECT_THROW(OneLayer(optical({{"q_x_per", "channel"}})), Error);
 }
 
@@ -153,8 +153,8 @@ struct GranularAttentionTest : ::testing::Test {
 };
 
 TEST_F(GranularAttentionTest, IsDenseAttentionUpToItsLevels) {
-  EXPECT_LT(error(with(kFine, {{"q_levels", 65536}, {"q_lut_min", 0}})), 1e-4);
-  EXPECT_GT(error(with(kFine, {{"q_levels", 8}})), 1e-2) << "levels count";
+  EXPECT_LT(error(with(fine_rule(), {{"q_levels", 65536}, {"q_lut_min", 0}})), 1e-4);
+  EXPECT_GT(error(with(fine_rule(), {{"q_levels", 8}})), 1e-2) << "levels count";
 }
 
 TEST_F(GranularAttentionTest, RowsRepairALargeChannelAndALargeToken) {
@@ -175,7 +175,7 @@ TEST_F(GranularAttentionTest, RowsRepairALargeChannelAndALargeToken) {
 TEST_F(GranularAttentionTest, TheGradientOfQIsCloseToTheDenseOneWithManyLevels) {
   q.set_requires_grad(true);
   const at::Tensor pull = normal({2, 10, 32});
-  Attention(with(kFine, {{"q_levels", 65536}, {"noise", false}, {"q_lut_min", 0}}))
+  Attention(with(fine_rule(), {{"q_levels", 65536}, {"noise", false}, {"q_lut_min", 0}}))
       .forward(q, k, v)
       .mul(pull)
       .sum()
@@ -187,7 +187,7 @@ TEST_F(GranularAttentionTest, TheGradientOfQIsCloseToTheDenseOneWithManyLevels) 
 }
 
 TEST_F(GranularAttentionTest, ATokenSeesNothingOfLaterOnes) {
-  Attention one(kFine);
+  Attention one(fine_rule());
   one.forward(q, k, v, true);  // sets the range of v's channels
   const at::Tensor before = one.forward(q, k, v);
   for (at::Tensor* x : {&q, &k, &v}) x->narrow(1, 6, 4).mul_(7);
@@ -195,7 +195,7 @@ TEST_F(GranularAttentionTest, ATokenSeesNothingOfLaterOnes) {
 }
 
 TEST_F(GranularAttentionTest, DecodingWithACacheIsTheWholeSequence) {
-  Attention one(kFine);
+  Attention one(fine_rule());
   one.forward(q, k, v, true);
   const at::Tensor whole = one.forward(q, k, v);
   KvCache cache;
