@@ -211,8 +211,9 @@ PeftConfig PeftConfig::read(const fs::path& folder) {
   const fs::path path = folder / kAdapterConfig;
   if (!fs::exists(path))
     fail_usage("init.adapter = \"{}\": there is no {} in it", folder.string(), kAdapterConfig);
-  const json config =
-      parse_json(read_file(path, "the adapter's settings"), fmt::format("'{}'", path.string()));
+  const std::string text = read_file(path, "the adapter's settings");
+  parse_json(text, fmt::format("'{}'", path.string()));  // says what is wrong, and bounds its depth
+  const json config = json::parse(text);
   if (!config.is_object()) fail("'{}' is not a JSON object", path.string());
   check_supported(config, path);
   const auto setting = [&](const char* common, const char* patterns) {

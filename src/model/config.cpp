@@ -198,14 +198,6 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
     c.intermediate_size = 4 * std::min<int64_t>(c.hidden_size, kLargestSize);
   if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
   if (c.max_position_embeddings == 0) c.max_position_embeddings = context;
-  if (c.head_dim == 0) {
-    require(c.hidden_size % c.num_attention_heads == 0,
-            fmt::format("model.hidden_size = {} can't be divided by model.num_attention_heads = "
-                        "{}; set model.head_dim, "
-                        "or choose sizes that divide",
-                        c.hidden_size, c.num_attention_heads));
-    c.head_dim = c.hidden_size / c.num_attention_heads;
-  }
   const std::pair<const char*, int64_t> sizes[] = {
       {"vocab_size", c.vocab_size},
       {"hidden_size", c.hidden_size},
@@ -218,6 +210,14 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
   for (const auto& [name, size] : sizes) {
     require(size <= kLargestSize,
             fmt::format("model.{} = {} is too large: {} is the most", name, size, kLargestSize));
+  }
+  if (c.head_dim == 0) {
+    require(c.hidden_size % c.num_attention_heads == 0,
+            fmt::format("model.hidden_size = {} can't be divided by model.num_attention_heads = "
+                        "{}; set model.head_dim, "
+                        "or choose sizes that divide",
+                        c.hidden_size, c.num_attention_heads));
+    c.head_dim = c.hidden_size / c.num_attention_heads;
   }
   require(c.vocab_size > 0,
           "model.vocab_size is not set and there is no tokenizer to take it from");

@@ -34,6 +34,7 @@ TEST(StudySettings, AnAnalysisMayChangeWhatItReportsAndWhereItLies) {
     ASSERT_EQ(expected.erase(table), 1U) << table;
   ASSERT_EQ(expected["run"].erase("dir"), 1U);
   ASSERT_EQ(expected["data"].erase("cache"), 1U);
+  ASSERT_EQ(expected["train"].erase("minutes"), 1U);
   EXPECT_EQ(decisive_settings(all_settings()), expected);
 }
 

@@ -122,8 +122,8 @@ void expect_cut_equals_whole(RunConfig config, int64_t micro_batch) {
   TinyRun whole(config);
   whole.trainer->run();
   config.train.micro_batch = micro_batch;
-  TinyRun cut(config);
   fs::remove_all(config.run.dir);
+  TinyRun cut(config);
   cut.trainer->run();
   const at::Tensor a = whole.model->arena().master(), b = cut.model->arena().master();
   EXPECT_GT(a.norm().item<double>(), 0);

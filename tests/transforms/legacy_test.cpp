@@ -273,8 +273,8 @@ TEST(LegacyTest, AliasesDoNotGrowWithoutBound) {
   const std::string entry = "layer_name_to_config:\n  default: ";
   EXPECT_TRUE(has(message_of("bomb.yaml", lists + entry + "{y: *a9}\n"), "aliases"));
   EXPECT_TRUE(has(message_of("bomb.yaml", merges + entry + "*a9\n"), "aliases"));
-  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {x: [*a]}\n"), "names itself"));
-  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {<<: *a}\n"), "names itself"));
+  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {x: [*a]}\n"), "name itself"));
+  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {<<: *a}\n"), "name itself"));
 }
 
 TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {
