@@ -82,12 +82,12 @@ class OpticalLinear(nn.Module):
             return nn.functional.linear(x, weight, self.bias)
         tokens = self.settings.clock.tokens
         if not self.training or tokens is None or x.shape[:-1] != tokens.shape:
-            return self.product(x, weight)
+            return self.quantized_product(x, weight)
         # Padding enters no range, and ranges move in training only.
-        y = self.product(x[tokens].unsqueeze(0), weight)
+        y = self.quantized_product(x[tokens].unsqueeze(0), weight)
         return y.new_zeros(*x.shape[:-1], y.shape[-1]).index_put((tokens,), y.squeeze(0))
 
-    def product(self, x, weight):
+    def quantized_product(self, x, weight):
         w_ranges = [getattr(self, member + "w_range") for member in self.members]
         out_ranges = [getattr(self, member + "out_range") for member in self.members]
         return ops.optical_linear(x, weight, self.bias, self.x_range, w_ranges, out_ranges, self.splits, [],

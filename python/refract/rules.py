@@ -25,6 +25,9 @@ class Optical:
     q_smooth_factor: float = 0.9
     q_init_seed: int = 0
     q_bypass: bool = False
+    q_x_per: str = "tensor"
+    q_w_per: str = "tensor"
+    q_out_per: str = "tensor"
     noise: bool = True
     compat: str = "none"
     compat_shared_noise: bool = False
@@ -32,6 +35,8 @@ class Optical:
     compat_scaled_qk_range: bool = False
 
     def __post_init__(self):
+        if (self.q_x_per, self.q_w_per, self.q_out_per) != ("tensor",) * 3:
+            raise ValueError("q_x_per, q_w_per and q_out_per are the program's alone; leave them at tensor here")
         if self.compat not in ("none", "mase-finetune", "mase-pretrain"):
             raise ValueError(f"compat = {self.compat!r} is not one of none, mase-finetune, mase-pretrain")
 

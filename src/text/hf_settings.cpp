@@ -179,6 +179,10 @@ TokenizerSettings read_tokenizer_settings(const TokenizerFiles& files,
   }
   TokenizerSettings settings;
   settings.tokenizer_class = class_of(config, parse_table(config_json, "config.json", where));
+  // vocab.json and merges.txt alone are GPT-2's files, with its end of text.
+  if (settings.tokenizer_class.empty() && files.contains("merges.txt") &&
+      !files.contains("tokenizer.json"))
+    settings.tokenizer_class = "GPT2Tokenizer";
   if (config.contains("add_prefix_space") && config["add_prefix_space"].is_boolean())
     settings.add_prefix_space = config["add_prefix_space"].get<bool>();
   settings.legacy = config.contains("legacy") && config["legacy"] == json(true);

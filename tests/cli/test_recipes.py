@@ -78,7 +78,8 @@ def inspect(refract_json, whole, tmp_path):
 @pytest.mark.parametrize("recipe", named(ALL))
 def test_is_planned(inspect, recipe):
     figures = inspect(recipe)
-    assert figures["parameters"] > 0 and figures["steps"] > 0
+    assert figures["parameters"] > 0
+    assert figures["steps"] > 0 or "minutes" in recipe.read_text()  # which a machine's speed turns into steps
     assert 0 < figures["trainable_parameters"] <= figures["parameters"]
 
 

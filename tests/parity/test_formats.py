@@ -135,7 +135,6 @@ def test_what_we_write_holds_both_spellings(tmp_path):
     ("gpt2", {"activation_function": "relu"}, ["activation_function", "relu"]),
     ("gpt2", {"scale_attn_weights": False}, ["scale_attn_weights", "false"]),
     ("gpt2", {"add_cross_attention": True}, ["add_cross_attention", "true"]),
-    ("gpt2", {"embd_pdrop": 0.3}, ["embd_pdrop", "resid_pdrop", "0.3"]),
     ("gpt2", {"n_embd": 0}, ["n_embd", "0"]),
     ("gpt2", {"n_head": 3}, ["hidden_size", "num_attention_heads"]),
     ("gpt2", {"n_layer": "two"}, ["n_layer", "two"]),
