@@ -167,7 +167,7 @@ def test_one_failing_run_leaves_the_others(refract, recipe, tmp_path):
     runs = {row["values"]["data.path"]: row for row in json.loads((tmp_path / "run-sweep" / "table.json").read_text())}
     assert runs["text.txt"]["state"] == "finished"
     assert runs["missing.txt"]["state"] == "failed" and "missing.txt" in runs["missing.txt"]["reason"]
-    assert "failed path=missing.txt" in done.stderr
+    assert "failed 1 of 2: path=missing.txt" in done.stderr
     # With the cause removed the same command goes on.
     (tmp_path / "missing.txt").write_text("Another text, which is here now.\n" * 200)
     refract("sweep", recipe, "--over", "data.path=missing.txt,text.txt")

@@ -114,7 +114,7 @@ def test_an_existing_run_is_refused_and_untouched(refract, recipe, tmp_path):
     ("data.tokenizer=nowhere", "nowhere"),
     ("init.from=nowhere", "nowhere"),
     ("model.vocab_size=3", "smaller than the tokenizer's"),
-    ("train.steps=0", "train.steps or train.tokens"),
+    ("train.steps=0", "train.steps, train.tokens or train.minutes"),
 ])
 def test_bad_settings_are_one_clear_line(refract, recipe, tmp_path, override, words):
     done = subprocess_result(refract, recipe, override)
