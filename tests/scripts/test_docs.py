@@ -30,7 +30,7 @@ def anchors(page):
 def commands():
     """The names of the program's commands, from their source files."""
     found = set()
-    for file in (ROOT / "src/cli").glob("*_command.cpp"):
+    for file in (ROOT / "src/cli").rglob("*_command.cpp"):
         found |= set(re.findall(r'std::string name\(\) const override \{ return "([a-z ]+)"; \}', file.read_text(encoding="utf-8")))
     assert {"train", "eval", "bench mlp", "tokenizer train"} <= found, "how a command says its name has changed"
     return found
