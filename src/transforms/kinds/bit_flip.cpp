@@ -7,8 +7,7 @@
 #include <cmath>
 
 #include "ops/dense/linear/linear.h"
-#include "transforms/kind.h"
-#include "transforms/media/medium_layers.h"
+#include "transforms/media/medium_kind.h"
 
 namespace refract {
 namespace {
@@ -58,7 +57,7 @@ class FlippedProduct : public ProductMedium {
   bool persistent_;
 };
 
-class BitFlip : public Kind {
+class BitFlip : public MediumKind {
  public:
   void describe(Fields& fields) override {
     const Limits probability = {.min = 0, .max = 0.5}, positive = {.min = 0};
@@ -73,21 +72,11 @@ class BitFlip : public Kind {
     fields.add("persistent", persistent_,
                "the same bits of a weight flip in every step: stuck cells");
   }
-  bool transforms_linear() const override { return true; }
-  bool transforms_attention() const override { return true; }
-
-  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
-    return make_medium_linear(build, spec, medium(w_));
-  }
-  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
-    return make_medium_projections(build, spec, medium(w_), name());
-  }
-  // Keys and values are activations: both operands follow x's parameters.
-  std::unique_ptr<AttentionCore> attention(Build, const AttentionSpec& spec) const override {
-    return make_medium_attention(spec, medium(x_));
-  }
 
  private:
+  SharedMedium linear_medium() const override { return medium(w_); }
+  // Keys and values are activations: both operands follow x's parameters.
+  SharedMedium attention_medium() const override { return medium(x_); }
   SharedMedium medium(const Flipping& second) const {
     return std::make_shared<FlippedProduct>(x_, second, persistent_);
   }

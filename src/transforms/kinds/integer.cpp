@@ -3,8 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "transforms/kind.h"
-#include "transforms/media/medium_layers.h"
+#include "transforms/media/medium_kind.h"
 #include "transforms/media/quantized_product.h"
 
 namespace refract {
@@ -12,7 +11,7 @@ namespace {
 
 constexpr int64_t kLargest = 3, kLimits = 4;  // of NumberFormat::scaling
 
-class Integer : public Kind {
+class Integer : public MediumKind {
  public:
   void describe(Fields& fields) override {
     fields.add("x_bits", x_bits_, "of the input; 0: left alone", {.min = 0, .max = 16});
@@ -29,22 +28,12 @@ class Integer : public Kind {
         fail_usage("{}: an integer of 1 bit has no magnitude; 2 bits or more, or 0", where);
     }
   }
-  bool transforms_linear() const override { return true; }
-  bool transforms_attention() const override { return true; }
   bool straight_through() const override { return true; }
 
-  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
-    return make_medium_linear(build, spec, medium(w_bits_, w_scale_));
-  }
-  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
-    return make_medium_projections(build, spec, medium(w_bits_, w_scale_), name());
-  }
-  // Keys and values are activations: both operands follow x's parameters.
-  std::unique_ptr<AttentionCore> attention(Build, const AttentionSpec& spec) const override {
-    return make_medium_attention(spec, medium(x_bits_, x_scale_));
-  }
-
  private:
+  SharedMedium linear_medium() const override { return medium(w_bits_, w_scale_); }
+  // Keys and values are activations: both operands follow x's parameters.
+  SharedMedium attention_medium() const override { return medium(x_bits_, x_scale_); }
   std::optional<NumberFormat> format(int64_t bits, const std::string& scale) const {
     if (bits == 0) return std::nullopt;
     NumberFormat f;

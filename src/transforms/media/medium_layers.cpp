@@ -15,26 +15,11 @@
 namespace refract {
 namespace {
 
-class MediumLinear : public DenseLinear {
+// A layer with an ordinary weight: alone, or a member of a group.
+class WeightInMedium : public LinearLayer {
  public:
-  MediumLinear(Build build, const LinearSpec& spec, SharedMedium medium)
-      : DenseLinear(build, spec), medium_(std::move(medium)), site_(spec.name, true) {}
-
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    return medium_->multiply(context, x, weight(), site_);
-  }
-  bool computes_merged() const override { return false; }
-
- private:
-  SharedMedium medium_;
-  ProductSite site_;
-};
-
-// A member of a group, seen alone.
-class MediumMember : public LinearLayer {
- public:
-  MediumMember(ParameterArena& arena, Parameter* weight, const std::string& name,
-               SharedMedium medium)
+  WeightInMedium(ParameterArena& arena, Parameter* weight, const std::string& name,
+                 SharedMedium medium)
       : arena_(arena), weight_(weight), medium_(std::move(medium)), site_(name, true) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
@@ -69,7 +54,8 @@ class MediumProjections : public Projections {
     weights_ = arena_.declare_group(weights);
     for (size_t i = 0; i < spec.members.size(); ++i) {
       const LinearSpec& member = spec.members[i];
-      members_.push_back(std::make_unique<MediumMember>(arena_, weights_[i], member.name, medium_));
+      members_.push_back(
+          std::make_unique<WeightInMedium>(arena_, weights_[i], member.name, medium_));
       enter(build, member, kind, members_.back().get());
     }
     biases_ = arena_.declare_group(biases);
@@ -87,7 +73,7 @@ class MediumProjections : public Projections {
   SharedMedium medium_;
   ProductSite site_;
   std::vector<Parameter*> weights_, biases_;
-  std::vector<std::unique_ptr<MediumMember>> members_;
+  std::vector<std::unique_ptr<WeightInMedium>> members_;
 };
 
 class MediumAttention : public AttentionCore {
@@ -131,7 +117,8 @@ class MediumAttention : public AttentionCore {
 
 std::unique_ptr<LinearLayer> make_medium_linear(Build build, const LinearSpec& spec,
                                                 SharedMedium medium) {
-  return std::make_unique<MediumLinear>(build, spec, std::move(medium));
+  Parameter* weight = build.arena.declare_group({weight_spec(spec)}).front();
+  return std::make_unique<WeightInMedium>(build.arena, weight, spec.name, std::move(medium));
 }
 
 std::unique_ptr<Projections> make_medium_projections(Build build, const ProjectionSpec& spec,
