@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace shards_test {
 
 using testing::all_tokens;
 using testing::expect_error;
@@ -82,5 +82,5 @@ TEST(ShardWriter, SaysWhereItCannotWrite) {
   expect_error([&] { writer.append(std::vector<int32_t>{1}); }, {"missing", "No such file"});
 }
 
-}  // namespace
+}  // namespace shards_test
 }  // namespace refract

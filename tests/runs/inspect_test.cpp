@@ -5,7 +5,7 @@
 #include "model_folders.h"
 
 namespace refract {
-namespace {
+namespace inspect_test {
 
 namespace fs = std::filesystem;
 
@@ -70,5 +70,5 @@ rank = 4
   EXPECT_EQ(found.premerge_bytes, 4 * 2 * 32 * 128);  // two fp32 matrices
 }
 
-}  // namespace
+}  // namespace inspect_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "train/run_config.h"
 
 namespace refract {
-namespace {
+namespace decides_test {
 
 std::set<std::string> deciding(Decides what) {
   Fields fields;
@@ -57,5 +57,5 @@ TEST(Decides, TheOutcomeIsTheRest) {
   }
 }
 
-}  // namespace
+}  // namespace decides_test
 }  // namespace refract

@@ -23,7 +23,7 @@
 #include "support/cuda_guard.h"
 
 namespace refract {
-namespace {
+namespace common_cuda_runtime_test {
 
 TEST(Runtime, IsThereOrSaysWhyNot) {
   const bool present = cuda_runtime() != nullptr;
@@ -206,5 +206,5 @@ TEST(Runtime, AttentionOrderAndDeterminismCanBeSet) {
   cuda.prefer_cudnn_attention(false);
 }
 
-}  // namespace
+}  // namespace common_cuda_runtime_test
 }  // namespace refract

@@ -34,7 +34,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace optical_linear_test {
 
 using testing::clock_of;
 using testing::distance;
@@ -434,5 +434,5 @@ TEST(OpticalLinear, IsCapturedInAGraph) {
   }).join();
 }
 
-}  // namespace
+}  // namespace optical_linear_test
 }  // namespace refract
