@@ -185,7 +185,7 @@ TEST(OpticalLinear, CudaAgreesWithTheCpu) {
 
 // Of the kernel of product and output, which on Hopper keeps the product in fp32.
 double share_on_many_rows(at::ScalarType dtype) {
-  return share_of(cuda_runtime()->compute_capability() == 90 ? at::kFloat : dtype, at::kCUDA);
+  return share_of(cuda_runtime()->has_hopper_kernels() ? at::kFloat : dtype, at::kCUDA);
 }
 
 // Enough rows for that kernel: whole and
