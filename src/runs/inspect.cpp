@@ -7,8 +7,8 @@
 #include "formats/model_path.h"
 #include "runs/device.h"
 #include "runs/model_folder.h"
+#include "runs/open_recipe.h"
 #include "runs/plan.h"
-#include "runs/recipe.h"
 
 namespace refract {
 namespace {

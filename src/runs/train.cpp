@@ -20,9 +20,9 @@
 #include "report/run/start_record.h"
 #include "report/run_report.h"
 #include "runs/device.h"
+#include "runs/open_recipe.h"
 #include "runs/progress/reporter.h"
 #include "runs/progress/time_budget.h"
-#include "runs/recipe.h"
 #include "runs/resume/run_corpus.h"
 #include "runs/resume/same_run.h"
 #include "runs/run_cost.h"
@@ -92,6 +92,13 @@ Request request_of(const std::string& path, const std::vector<std::string>& over
                path);
   }
   return {path, overrides};  // which says that it is a folder
+}
+
+// Before the corpus is opened, which may have to be made.
+void check_length_is_set(const RunConfig& config, const std::string& where) {
+  const auto& train = config.train;
+  if (train.steps == 0 && train.tokens.empty() && train.minutes <= 0)
+    fail_usage("{}: set train.steps, train.tokens or train.minutes", where);
 }
 
 constexpr const char* kInUse =
@@ -223,6 +230,7 @@ TrainedRun train_recipe(const std::string& path, const std::vector<std::string>&
                         bool resume) {
   const Request request = request_of(path, overrides, resume);
   Recipe recipe = open_recipe(request.recipe, request.overrides);
+  check_length_is_set(recipe.config, path);
   const fs::path folder = recipe.config.run.dir;
   const bool own_tokenizer = !recipe.source.empty() && !recipe.names_tokenizer;
   check_writable(folder);

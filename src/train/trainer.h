@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,7 +51,8 @@ struct RunResult {
   bool finished = false;  // false: stopped by a signal, checkpoint written
   int signal = 0;
   std::optional<Evaluation> evaluation;  // of the last evaluation
-  double loss = 0;                       // of the last step
+  // Of the last step; NaN where none was made.
+  double loss = std::numeric_limits<double>::quiet_NaN();
 };
 
 class Trainer {

@@ -1,4 +1,4 @@
-#include "transforms/medium/conditioned_product.h"
+#include "transforms/media/conditioned_product.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
@@ -11,8 +11,8 @@
 #include <tuple>
 #include <utility>
 
-#include "transforms/medium/hadamard.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/hadamard.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 namespace {
@@ -69,14 +69,14 @@ class Smooth : public MediumProduct {
         largest_(build, spec, "smooth"),
         medium_(std::move(medium)),
         width_(spec.in_features) {}
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x,
-                     const at::Tensor& weight) override {
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
     const at::Tensor of_x = largest_.of(context, x).to(x.scalar_type());
     const at::Tensor of_w = weight.detach().abs().amax(0);
     const at::Tensor s = of_x.pow(alpha_).div(of_w.pow(1 - alpha_));
     const at::Tensor used =
         at::where(of_x.gt(0).logical_and(of_w.gt(0)), s, at::ones({}, s.options()));
-    return medium_->forward(with_new_weight(context, largest_), x.div(used), weight.mul(used));
+    return medium_->multiply(with_new_weight(context, largest_), x.div(used), weight.mul(used));
   }
   int64_t extra_multiplications() const override {
     return width_ + medium_->extra_multiplications();
@@ -94,14 +94,14 @@ class Turned : public MediumProduct {
   Turned(const LinearSpec& spec, int64_t seed, std::unique_ptr<MediumProduct> medium)
       : turn_(spec.in_features, static_cast<uint64_t>(seed), "hadamard:" + spec.name),
         medium_(std::move(medium)) {}
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x,
-                     const at::Tensor& weight) override {
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
     if (at::GradMode::is_enabled()) {
       turned_ = at::Tensor();
-      return medium_->forward(context, turn_.apply(x), turn_.apply(weight));
+      return medium_->multiply(context, turn_.apply(x), turn_.apply(weight));
     }
     if (context.weights_changed || !turned_.defined()) turned_ = turn_.apply(weight);
-    return medium_->forward(context, turn_.apply(x), turned_);
+    return medium_->multiply(context, turn_.apply(x), turned_);
   }
   int64_t extra_multiplications() const override {
     return turn_.multiplications() + medium_->extra_multiplications();
@@ -122,13 +122,13 @@ class Split : public MediumProduct {
         largest_(build, spec, "split"),
         medium_(std::move(medium)),
         outputs_(spec.out_features) {}
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x,
-                     const at::Tensor& weight) override {
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
     const at::Tensor largest = largest_.of(context, x);
     const at::Tensor digital = std::get<1>(at::topk(largest, count_));
     const at::Tensor kept = at::ones(largest.sizes(), x.options()).index_fill(0, digital, 0);
     const at::Tensor y =
-        medium_->forward(with_new_weight(context, largest_), x.mul(kept), weight.mul(kept));
+        medium_->multiply(with_new_weight(context, largest_), x.mul(kept), weight.mul(kept));
     return y.add(at::linear(x.index_select(-1, digital), weight.index_select(1, digital)));
   }
   int64_t extra_multiplications() const override {
@@ -153,14 +153,14 @@ class Scaled : public MediumProduct {
       : tokens_(tokens),
         medium_(std::move(medium)),
         extra_(spec.out_features + (tokens ? spec.in_features : 0)) {}
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x,
-                     const at::Tensor& weight) override {
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
     if (tokens_) {
       const at::Tensor s = largest_of_rows(x);
-      return medium_->forward(context, x.div(s), weight).mul(s);
+      return medium_->multiply(context, x.div(s), weight).mul(s);
     }
     const at::Tensor s = largest_of_rows(weight);
-    return medium_->forward(context, x, weight.div(s)).mul(s.squeeze(-1));
+    return medium_->multiply(context, x, weight.div(s)).mul(s.squeeze(-1));
   }
   int64_t extra_multiplications() const override {
     return extra_ + medium_->extra_multiplications();

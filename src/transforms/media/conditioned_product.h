@@ -6,7 +6,7 @@
 #include <string>
 
 #include "model/slots.h"
-#include "transforms/medium/medium_product.h"
+#include "transforms/media/medium_product.h"
 
 namespace refract {
 
@@ -14,7 +14,7 @@ struct Conditioning {
   // smooth: x / s and W s for each input channel, s = max|x|^alpha / max|W|^(1 - alpha) (Xiao et
   // al.,
   //   "SmoothQuant", arXiv 2211.10438, equation 4).
-  // hadamard: both turned by a randomized orthogonal transform (transforms/medium/hadamard.h).
+  // hadamard: both turned by a randomized orthogonal transform (transforms/media/hadamard.h).
   // split: the input channels with the largest elements are multiplied digitally (Dettmers et al.,
   //   "LLM.int8()", arXiv 2208.07339).
   // per_token: each token divided by its largest magnitude, its output multiplied by it.

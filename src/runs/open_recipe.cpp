@@ -1,4 +1,4 @@
-#include "runs/recipe.h"
+#include "runs/open_recipe.h"
 
 #include <memory>
 #include <nlohmann/json.hpp>

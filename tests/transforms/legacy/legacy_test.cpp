@@ -1,5 +1,5 @@
 // The published rule files: what they become as rules of ours.
-#include "transforms/legacy.h"
+#include "transforms/legacy/legacy.h"
 
 #include <gtest/gtest.h>
 
@@ -90,6 +90,17 @@ TEST(LegacyTest, TomlTablesBecomeTwoRules) {
   EXPECT_EQ(decided_by(rules, 1).size(), 3u * 7);
   EXPECT_EQ(rules[1]["q_levels"], 128);
   EXPECT_EQ(rules[1]["q_quantiles"], json({0.001, 0.999}));
+}
+
+TEST(LegacyTest, ATomlWithoutQuantilesHasMinimumAndMaximumEverywhere) {
+  for (const char* lora : {"false", "true"}) {
+    const json rules =
+        toml(std::string("use_lora = ") + lora + "\n[attention]\n[fc]\nq_levels = 16\n");
+    EXPECT_FALSE(rules[0].contains("q_quantiles"));
+    const json& linear = rules[1].contains("over") ? rules[1]["over"] : rules[1];
+    EXPECT_EQ(linear["q_levels"], 16);
+    EXPECT_FALSE(linear.contains("q_quantiles"));
+  }
 }
 
 TEST(LegacyTest, TomlWithLoraPutsItOverTheLinearLayers) {

@@ -1,4 +1,4 @@
-#include "transforms/medium/hadamard.h"
+#include "transforms/media/hadamard.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>

@@ -1,4 +1,4 @@
-#include "transforms/legacy.h"
+#include "transforms/legacy/legacy.h"
 
 #include <algorithm>
 #include <map>
@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/toml.h"
 #include "text/regex.h"
-#include "transforms/legacy_yaml.h"
+#include "transforms/legacy/legacy_yaml.h"
 
 namespace refract {
 namespace {

@@ -1,4 +1,4 @@
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 namespace {

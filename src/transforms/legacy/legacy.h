@@ -12,6 +12,8 @@
 // `...self_attn` stands for the two matmuls of that layer. The head (`lm_head`, `output`) is never
 // transformed: its entry must be null or absent, and a wider expression passes it over.
 //
+// Where a TOML leaves q_quantiles out, ranges are the minimum and maximum, as the method is
+// described (docs/reproduce.md says what one version of the reference makes of such a file).
 // Where an entry of a YAML file leaves q_quantiles out, the functions that read it there take
 // (0.001, 0.999), but for the attentions of Hugging Face's names, which take none. Null is none.
 #pragma once

@@ -1,4 +1,4 @@
-#include "transforms/medium/switched.h"
+#include "transforms/media/switched.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "model/dense.h"
 #include "model/layer_plan.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 namespace {

@@ -1,5 +1,5 @@
-// The YAML form of a legacy rule file (transforms/legacy.h) as data: order, anchors and merge keys
-// as PyYAML resolves them.
+// The YAML form of a legacy rule file (transforms/legacy/legacy.h) as data: order, anchors and
+// merge keys as PyYAML resolves them.
 #pragma once
 #include <filesystem>
 #include <string>

@@ -1,4 +1,4 @@
-#include "transforms/media/product_medium.h"
+#include "transforms/media/product_site.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/stack.h>

@@ -1,4 +1,4 @@
-#include "transforms/legacy_yaml.h"
+#include "transforms/legacy/legacy_yaml.h"
 
 #include <yaml-cpp/yaml.h>
 
