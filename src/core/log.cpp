@@ -25,13 +25,24 @@ std::shared_ptr<spdlog::logger>& file() {
   return logger;
 }
 
+bool on_terminal = true;
+
 }  // namespace
 
 void log_message(LogLevel level, const std::string& message) {
   const std::string text = level == LogLevel::kWarning ? "warning: " + message : message;
-  clear_progress_line();
-  terminal().info(text);
-  if (file()) file()->info(text);
+  if (on_terminal) {
+    clear_progress_line();
+    terminal().info(text);
+  }
+  log_quietly(text);
+}
+
+void log_to_file_only() { on_terminal = false; }
+bool logs_to_terminal() { return on_terminal; }
+
+void log_quietly(const std::string& message) {
+  if (file()) file()->info(message);
 }
 
 void log_to_file(const std::filesystem::path& path) {
