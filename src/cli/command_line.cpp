@@ -91,6 +91,12 @@ void CommandLine::flag(const std::string& name, bool& value, const std::string& 
   app_.add_flag(name, value, help);
 }
 
+void CommandLine::rest(std::vector<std::string>& words, const std::string& help) {
+  app_.prefix_command();
+  app_.description(app_.get_description() + "\nAfter the options follows " + help);
+  app_.parse_complete_callback([&app = app_, &words] { words = app.remaining(); });
+}
+
 int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands) {
   CLI::App root(
       "Train, fine-tune and study transformer language models whose compute is transformed.\nStart "

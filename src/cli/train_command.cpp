@@ -65,7 +65,7 @@ int TrainCommand::run() {
   }
   if (recipe_.empty()) fail_usage("train needs a recipe, e.g. refract train recipes/demo.toml");
   const TrainedRun run = train_recipe(recipe_, overrides_, resume_);
-  if (json_) print_json(run);
+  if (json_ && run.speaks) print_json(run);
   if (run.result.finished) {
     log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", run.folder,
              run.folder);

@@ -9,6 +9,8 @@
 
 namespace refract {
 
+class World;
+
 struct Evaluation {
   double loss = 0;      // mean cross-entropy in nats over predicted tokens
   double accuracy = 0;  // share of them whose argmax is right
@@ -17,8 +19,9 @@ struct Evaluation {
 };
 
 // Windows of context + 1 tokens that overlap by one; the last, shorter one counts. At most
-// `max_windows` whole windows from the start of the stream (0: all of it).
+// `max_windows` whole windows from the start of the stream (0: all of it). Several processes of
+// `world` (null: one) divide the windows and come to the number that one of them alone would.
 Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context,
-                    int64_t max_windows = 0);
+                    int64_t max_windows = 0, World* world = nullptr);
 
 }  // namespace refract
