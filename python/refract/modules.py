@@ -2,14 +2,17 @@
 import torch
 from torch import nn
 
+from refract import masked_attention
 from refract.library import ops
 
 
 class Clock:
-    """(optimizer step, first sequence in the global batch), which noise is counted by, on every device that asks."""
+    """What a model's layers know of a call: (optimizer step, first sequence in the global batch), which noise is counted by, on every
+    device that asks; and which tokens are not padding."""
 
     def __init__(self):
         self.step, self.sequence, self.tensors = 0, 0, {}
+        self.tokens = None  # bool [B, T]; None: all
 
     def set(self, step, sequence):
         self.step, self.sequence, self.tensors = step, sequence, {}
@@ -52,7 +55,7 @@ class OpticalSettings:
     def arguments(self, device, training):
         p = self.parameters
         return dict(levels=p.q_levels, lut_min=p.q_lut_min, smooth=p.q_smooth_factor, quantiles=p.q_quantiles,
-                    train=training, clipped_ranges=p.compat_clipped_range, noise=p.noise,
+                    train=training, clipped_ranges=p.clips_ranges, noise=p.noise, shared_noise=p.shared_noise,
                     clock=self.clock.on(device, training), seed=self.seed, streams=self.streams)
 
 
@@ -72,9 +75,19 @@ class OpticalLinear(nn.Module):
             self.register_buffer(member + "out_range", unset_range())
 
     def forward(self, x):
-        weight = self.weight.t() if self.transposed else self.weight
+        return self.product(x, self.weight.t() if self.transposed else self.weight)
+
+    def product(self, x, weight):
         if self.settings.parameters.q_bypass:
             return nn.functional.linear(x, weight, self.bias)
+        tokens = self.settings.clock.tokens
+        if not self.training or tokens is None or x.shape[:-1] != tokens.shape:
+            return self.product(x, weight)
+        # Padding enters no range, and ranges move in training only.
+        y = self.product(x[tokens].unsqueeze(0), weight)
+        return y.new_zeros(*x.shape[:-1], y.shape[-1]).index_put((tokens,), y.squeeze(0))
+
+    def product(self, x, weight):
         w_ranges = [getattr(self, member + "w_range") for member in self.members]
         out_ranges = [getattr(self, member + "out_range") for member in self.members]
         return ops.optical_linear(x, weight, self.bias, self.x_range, w_ranges, out_ranges, self.splits, [],
@@ -82,20 +95,30 @@ class OpticalLinear(nn.Module):
 
 
 class LoraLinear(nn.Module):
-    """y = base(x) + alpha / r * B A drop(x), the base frozen; parameters are named as in the program's runs."""
+    """y = base(x) + alpha / r * B A drop(x), or the base with W + alpha / r * B A in place of W; the base is frozen.
+    Parameters are named as in the program's runs."""
 
-    def __init__(self, base, parameters, in_features, out_features):
+    def __init__(self, base, parameters, in_features, out_features, transposed):
         super().__init__()
         self.base, self.scale = base, parameters.alpha / parameters.r
+        self.merged, self.transposed = parameters.adapter == "merged", transposed
         self.dropout = nn.Dropout(parameters.dropout)
-        like = dict(device=base.weight.device, dtype=base.weight.dtype, bias=False)
+        held = next(base.parameters())
+        like = dict(device=held.device, dtype=held.dtype, bias=False)
         self.lora_A = nn.Linear(in_features, parameters.r, **like)
         self.lora_B = nn.Linear(parameters.r, out_features, **like)
-        nn.init.normal_(self.lora_A.weight, std=(3 * in_features) ** -0.5)
+        bound = in_features**-0.5  # PEFT's start: kaiming uniform with a = sqrt(5)
+        nn.init.uniform_(self.lora_A.weight, -bound, bound)
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x):
-        return self.base(x) + self.lora_B(self.lora_A(self.dropout(x))) * self.scale
+        if not self.merged:
+            return self.base(x) + self.lora_B(self.lora_A(self.dropout(x))) * self.scale
+        weight = self.base.weight.t() if self.transposed else self.base.weight
+        weight = weight + self.lora_B.weight @ self.lora_A.weight * self.scale
+        if isinstance(self.base, OpticalLinear):
+            return self.base.product(x, weight)
+        return nn.functional.linear(x, weight, self.base.bias)
 
 
 class OpticalAttention(nn.Module):
@@ -106,7 +129,12 @@ class OpticalAttention(nn.Module):
         self.settings = settings
         self.register_buffer("ranges", unset_range().repeat(5, 1))
 
-    def forward(self, q, k, v, scale):
+    def forward(self, q, k, v, scale, mask=None):
+        """mask: [B, 1, T, S], bool (true: a query sees a key) or what is added to scores; None: causal."""
+        if mask is not None:
+            sees = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+            sees = sees.expand(q.shape[0], 1, q.shape[2], k.shape[2])
+            return masked_attention.optical_attention(q, k, v, sees, self.ranges, self.settings, scale, self.training)
         return ops.optical_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.ranges, scale,
-            self.settings.parameters.compat_scaled_qk_range, **self.settings.arguments(q.device, self.training))
+            self.settings.parameters.scales_qk_range, **self.settings.arguments(q.device, self.training))

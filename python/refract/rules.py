@@ -26,8 +26,39 @@ class Optical:
     q_init_seed: int = 0
     q_bypass: bool = False
     noise: bool = True
+    compat: str = "none"
+    compat_shared_noise: bool = False
     compat_clipped_range: bool = False
     compat_scaled_qk_range: bool = False
+
+    def __post_init__(self):
+        if self.compat not in ("none", "mase-finetune", "mase-pretrain"):
+            raise ValueError(f"compat = {self.compat!r} is not one of none, mase-finetune, mase-pretrain")
+
+    @property
+    def clips_ranges(self):
+        return self.compat == "mase-pretrain" or self.compat_clipped_range
+
+    @property
+    def scales_qk_range(self):
+        return self.compat != "none" or self.compat_scaled_qk_range
+
+    @property
+    def shared_noise(self):
+        """The one number that stands for every element's noise; None: each element draws its own."""
+        return mase_shared_noise(self.q_init_seed) if self.compat != "none" or self.compat_shared_noise else None
+
+
+def mase_shared_noise(seed):
+    """triton's rand(seed, 0) - 1/2: the first word of Philox 4x32 with 10 rounds."""
+    counter, key = [0, 0, 0, 0], [seed % 2**32, seed // 2**32 % 2**32]
+    for _ in range(10):
+        first, second = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        counter = [second >> 32 ^ counter[1] ^ key[0], second % 2**32, first >> 32 ^ counter[3] ^ key[1], first % 2**32]
+        key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
+    word = counter[0]
+    magnitude = 2**32 - word - 1 if word >= 2**31 else word
+    return magnitude * 4.6566127342e-10 - 0.5
 
 
 @dataclasses.dataclass
@@ -37,10 +68,43 @@ class Lora:
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    over: object = None  # None: dense; else an Optical
+    adapter: str = "beside"  # or "merged": the layer multiplies by W + s B A
+    over: object = None  # None: dense; else the kind of the frozen layer
 
 
-KINDS = {"optical": Optical, "lora": Lora}
+@dataclasses.dataclass
+class LowRank:
+    """The parameters of the kind "low_rank"."""
+
+    rank: int = 0
+    init: str = "svd"
+    joint: bool = False
+    over: object = None  # the kind that multiplies by each factor
+
+
+@dataclasses.dataclass
+class BlockDense:
+    """The parameters of the kind "block_dense"."""
+
+    rank: int = 0
+    blocks: int = 2
+    init: str = "ortho"
+    joint: bool = False
+    over: object = None
+
+
+@dataclasses.dataclass
+class BlockShuffle:
+    """The parameters of the kind "block_shuffle"."""
+
+    blocks: int = 2
+    init: str = "ortho"
+    joint: bool = False
+    over: object = None
+
+
+STRUCTURED = (LowRank, BlockDense, BlockShuffle)
+KINDS = {"optical": Optical, "lora": Lora, "low_rank": LowRank, "block_dense": BlockDense, "block_shuffle": BlockShuffle}
 
 
 def _kind(table, where):
@@ -59,9 +123,26 @@ def _kind(table, where):
             raise RuleError(f"{where}: unknown key {key!r} of the kind {name!r}; did you mean {near[0]!r}?")
     if table.get("over") is not None:
         table["over"] = _kind(table["over"], where + ", over")
-        if not isinstance(table["over"], (Optical, type(None))):
-            raise RuleError(f"{where}: lora goes over dense and optical layers here")
-    return KINDS[name](**table)
+    if table.get("init", "svd") not in ("svd", "ortho", "xavier", "normal"):
+        raise RuleError(f"{where}: init = {table['init']!r} is not one of svd, ortho, xavier, normal")
+    try:
+        kind = KINDS[name](**table)
+    except ValueError as error:
+        raise RuleError(f"{where}: {error}") from error
+    if isinstance(kind, Lora):
+        _check_adapter(kind, where)
+    if getattr(kind, "joint", False):
+        raise RuleError(f"{where}: joint = true joins gate and up in the program only; leave it out here")
+    return kind
+
+
+def _check_adapter(kind, where):
+    if kind.adapter not in ("beside", "merged"):
+        raise RuleError(f'{where}: adapter is "beside" or "merged", not {kind.adapter!r}')
+    if kind.adapter == "merged" and kind.dropout > 0:
+        raise RuleError(f"{where}: dropout has no place in a merged adapter, which has no input of its own; set it to 0")
+    if kind.adapter == "merged" and not isinstance(kind.over, (Optical, type(None))):
+        raise RuleError(f"{where}: a merged adapter goes into dense and optical layers")
 
 
 def _tables(recipe):

@@ -4,6 +4,7 @@
 
 #include "model/decoder.h"
 #include "model/layer_plan.h"
+#include "transforms/lora/adapter_group.h"
 
 namespace refract {
 namespace {
@@ -44,6 +45,11 @@ DecoderShape shape_of(const Decoder& decoder, int64_t context) {
     const auto own = static_cast<double>(transformed.layer->multiplications());
     auto& counts = ffn ? shape.ffn_multiplications : shape.attention_multiplications;
     if (own > 0) counts[index] += own - dense;
+    // A merged adapter multiplies in the backward pass alone, where its frozen weight doesn't.
+    if (const auto* merged = dynamic_cast<const MergedAdapterLayer*>(transformed.layer)) {
+      (ffn ? shape.ffn_frozen_multiplications : shape.attention_frozen_multiplications) -=
+          static_cast<double>(merged->adapter_gradient_multiplications());
+    }
     (ffn ? shape.ffn_guide_multiplications : shape.attention_guide_multiplications) +=
         static_cast<double>(transformed.layer->guide_multiplications());
   }

@@ -149,6 +149,20 @@ double PowerLaw::operator()(double x) const {
   return e.value + a.value * std::pow(x / x0, -alpha.value);
 }
 
+// By the derivatives of log L, so that the interval is positive.
+Estimate PowerLaw::at(double x) const {
+  const double loss = (*this)(x), log_x = std::log(x / x0);
+  const double reducible = loss - e.value;
+  const std::array<double, 3> slope = {reducible / loss, -log_x * reducible / loss, unit / loss};
+  double variance = 0;
+  for (size_t i = 0; i < slope.size(); ++i) {
+    for (size_t j = 0; j < slope.size(); ++j)
+      variance += slope.at(i) * slope.at(j) * covariance.at(3 * i + j);
+  }
+  const double error = std::sqrt(std::max(0.0, variance)), spread = std::exp(t * error);
+  return {loss, loss / spread, loss * spread, loss * error};
+}
+
 PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset, double confidence) {
   check(points, with_offset);
   const auto n = static_cast<Eigen::Index>(points.size());
@@ -180,6 +194,12 @@ PowerLaw fit_power_law(std::span<const ScalingPoint> points, bool with_offset, d
       variance *
       (jacobian.transpose() * jacobian).completeOrthogonalDecomposition().pseudoInverse();
   const double t = student_t(confidence, law.freedom);
+  law.t = t;
+  law.unit = unit;
+  for (Eigen::Index i = 0; i < covariance.rows(); ++i) {
+    for (Eigen::Index j = 0; j < covariance.cols(); ++j)
+      law.covariance.at(static_cast<size_t>(3 * i + j)) = covariance(i, j);
+  }
   const auto error = [&](int i) { return std::sqrt(std::max(0.0, covariance(i, i))); };
   const double a = unit * std::exp(solution.parameters[0]), spread = std::exp(t * error(0));
   law.a = {a, a / spread, a * spread, a * error(0)};

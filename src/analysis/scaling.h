@@ -4,6 +4,7 @@
 // x0 is the geometric mean of the x that were measured, so that A is the reducible loss in their
 // middle and does not depend on alpha; in units of 1 it is A x0^alpha.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -30,6 +31,14 @@ struct PowerLaw {
   bool at_bound = false;  // the best E would have been negative, so it is held at 0
 
   double operator()(double x) const;
+  // The loss at x with the interval that the fit's covariance gives it: of the law there, not of a
+  // single run. It widens away from the measured x.
+  Estimate at(double x) const;
+
+  // Of (log of A over the unit, alpha, E over the unit), row by row; without an offset its last row
+  // and column are 0. The unit is the geometric mean of the losses.
+  std::array<double, 9> covariance = {};
+  double unit = 1, t = 0;  // Student's t of the intervals
 };
 
 // Least squares on log L by Levenberg and Marquardt's method (Eigen), from several starting points.

@@ -15,7 +15,7 @@ class AlignCommand : public Command {
            "what it computes";
   }
   std::string example() const override {
-    return "refract align runs/demo/checkpoints/step-00001500 runs/demo --out runs/aligned";
+    return "refract align runs/demo/checkpoints/step-00000100 runs/demo --out runs/aligned";
   }
   void declare(CommandLine& line) override {
     line.positional("A", study_.a, "the model that sets the order");

@@ -7,6 +7,8 @@
 #include "core/error.h"
 #include "decode/generate.h"
 #include "decode/text_stream.h"
+#include "formats/carried.h"
+#include "formats/start_token.h"
 #include "runs/loaded_model.h"
 
 namespace refract {
@@ -43,6 +45,7 @@ class GenerateCommand : public Command {
   std::string model_;
   std::vector<std::string> prompts_, overrides_;
   SamplingOptions options_;
+  TokenId start_ = 0;  // of an empty prompt
   int64_t seed_ = 1;
   bool json_ = false;
   DecodeOptions decode_;
@@ -59,25 +62,29 @@ void GenerateCommand::check() const {
 
 // One prompt, printed while it grows.
 void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
-  TextStream text(tokenizer);
+  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompts_[0], start_);
+  TextStream text(tokenizer, prompt);
   fmt::print("{}", prompts_[0]);
   decode_.on_token = [&](int64_t, TokenId token) {
     const std::string more = text.add(token);
     std::fwrite(more.data(), 1, more.size(), stdout);
     std::fflush(stdout);
   };
-  generate_batch(model, {prompt_tokens(tokenizer, prompts_[0])}, options_, decode_);
+  generate_batch(model, {prompt}, options_, decode_);
+  const std::string rest = text.rest();
+  std::fwrite(rest.data(), 1, rest.size(), stdout);
   fmt::print("\n");
 }
 
 // All prompts together, printed when they are done.
 void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
   std::vector<std::vector<TokenId>> tokens;
-  for (const std::string& prompt : prompts_) tokens.push_back(prompt_tokens(tokenizer, prompt));
+  for (const std::string& prompt : prompts_)
+    tokens.push_back(prompt_tokens(tokenizer, prompt, start_));
   const auto made = generate_batch(model, tokens, options_, decode_);
   nlohmann::json samples = nlohmann::json::array();
   for (size_t i = 0; i < made.size(); ++i) {
-    const std::string text = tokenizer.decode(made[i]);
+    const std::string text = continuation(tokenizer, tokens[i], made[i]);
     samples.push_back({{"prompt", prompts_[i]}, {"text", text}, {"tokens", made[i]}});
     if (!json_) fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], text);
   }
@@ -95,7 +102,8 @@ int GenerateCommand::run() {
     fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
                loaded.folder.string());
   options_.seed = static_cast<uint64_t>(seed_);
-  options_.stop = loaded.tokenizer->end_of_text();
+  start_ = start_token(loaded.carried, *loaded.tokenizer);
+  options_.stop = stop_tokens(loaded.carried, *loaded.tokenizer);
   decode_.cuda_graph = loaded.config.train.cuda_graph != "off";
   if (prompts_.size() == 1 && !json_) {
     stream(*loaded.model, *loaded.tokenizer);

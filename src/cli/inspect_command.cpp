@@ -8,6 +8,7 @@
 #include "core/progress.h"
 #include "core/toml.h"
 #include "report/table.h"
+#include "runs/folded_parameters.h"
 #include "runs/inspect.h"
 #include "runs/plan.h"
 #include "train/recipe.h"
@@ -97,13 +98,13 @@ json inspection_json(const Inspection& found) {
 
 void print(const Inspection& found) {
   const ParameterArena& arena = found.model.decoder->arena();
-  Table shapes({{"parameter"}, {"shape"}, {"count", Align::kRight}});
-  for (const Parameter& p : arena.parameters()) {
-    shapes.add_row(
-        {p.name, fmt::format("[{}]", fmt::join(p.shape, ", ")), format_integer(p.numel())});
+  Table shapes({{"parameter"}, {"shape"}, {"layers", Align::kRight}, {"count", Align::kRight}});
+  for (const FoldedParameter& p : fold_layers(arena.parameters())) {
+    shapes.add_row({p.name, fmt::format("[{}]", fmt::join(p.shape, ", ")),
+                    p.copies > 1 ? format_integer(p.copies) : "", format_integer(p.count)});
   }
   shapes.add_rule();
-  shapes.add_row({"all", "", format_integer(arena.count())});
+  shapes.add_row({"all", "", "", format_integer(arena.count())});
   fmt::print("{}\n", shapes.str());
   Table parts({{"forward FLOPs per token"}, {"", Align::kRight}});
   const json forward = forward_json(found.forward);  // in the order of the JSON object
@@ -113,6 +114,9 @@ void print(const Inspection& found) {
   fmt::print("training        {} FLOPs per token\n", format_number(found.training.total()));
   if (found.cost.run.steps > 0)
     fmt::print("the run         {}\n", describe(found.cost, found.config));
+  else if (found.config.train.minutes > 0)
+    fmt::print("the run         as many steps as fit into {} minutes\n",
+               format_number(found.config.train.minutes));
   fmt::print(
       "state           {} for weights, gradients and moments ({}); activations come on top\n",
       format_bytes(found.state_bytes), found.config.train.precision);

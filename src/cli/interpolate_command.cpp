@@ -15,7 +15,7 @@ class InterpolateCommand : public Command {
     return "Loss along the straight path between two models, and the barrier on it";
   }
   std::string example() const override {
-    return "refract interpolate runs/demo/checkpoints/step-00001500 runs/demo --batches 20";
+    return "refract interpolate runs/demo/checkpoints/step-00000100 runs/demo --batches 20";
   }
   void declare(CommandLine& line) override;
   int run() override;
@@ -36,8 +36,10 @@ void InterpolateCommand::declare(CommandLine& line) {
   line.option("--batches", study_.batches,
               "\"all\" of a split, or a number of batches of train.batch sequences from its start");
   line.option("--splits", study_.splits, "which splits to evaluate: train, val, or both");
-  line.option("--align", study_.align,
-              "align B with A first: none, or by weights or activations (see refract align)");
+  line.option(
+      "--align", study_.align,
+      "align B with A first: none, or by weights or activations (see refract align); a path is "
+      "then shown before and after it");
   line.option("--plane", study_.plane,
               "evaluate a grid of N x N points in the plane through A, B and C");
   line.option("--data", study_.data, "evaluate on another corpus; may be given several times");
@@ -68,7 +70,8 @@ int InterpolateCommand::run() {
     fmt::print("{}\n", interpolate_json(study_, result).dump());
     return 0;
   }
-  fmt::print("{}", result.plane ? plane_text(*result.plane) : path_text(result.path));
+  const PathResult* before = result.before ? &*result.before : nullptr;
+  fmt::print("{}", result.plane ? plane_text(*result.plane) : path_text(result.path, before));
   log_info("wrote {}", (std::filesystem::path(study_.out) / "report.html").string());
   return 0;
 }

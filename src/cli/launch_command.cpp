@@ -1,6 +1,6 @@
 #include "cli/command_line.h"
-#include "core/child_process.h"
 #include "core/error.h"
+#include "core/system/child_process.h"
 #include "distributed/launch.h"
 
 namespace refract {

@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <malloc.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -30,9 +32,28 @@ void keep_freed_memory() {
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 
+// Where a descriptor 0 to 2 is closed, the next file that is opened would get its number, and what
+// is printed would go into that file. So they are opened, in the direction in which any use fails:
+// a result that nobody can receive is an error still.
+void open_standard_descriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) != -1) continue;
+    if (::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) std::_Exit(1);
+  }
+}
+
+// A reader that went away and a limit on the size of files (ulimit -f) then are errors of a write,
+// which say what could not be written, and not the end of the process.
+void let_writes_fail() {
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_descriptors();
+  let_writes_fail();
   limit_spinning(argv);
   keep_freed_memory();
   refract::register_connectivity_table();

@@ -18,11 +18,10 @@ class ScaleCommand : public Command {
   }
   std::string example() const override {
     return "refract sweep recipes/demo.toml --over model.hidden_size=32,64,96 train.steps=200 "
-           "--out runs/sizes\n  refract scale runs/sizes/hidden_size=32 runs/sizes/hidden_size=64 "
-           "runs/sizes/hidden_size=96";
+           "--out runs/sizes\n  refract scale runs/sizes";
   }
   void declare(CommandLine& line) override {
-    line.positional("runs", study_.runs, "folders of finished runs", true);
+    line.positional("runs", study_.runs, "finished runs, sweeps, or folders of runs", true);
     line.option("--metric", study_.metric, "validation_loss or mean_loss; its last value counts");
     line.option("--law", study_.law,
                 "plain (A x^-alpha), offset (E + A x^-alpha), or auto: with an offset if a group "

@@ -4,6 +4,7 @@
 
 #include "cli/command_line.h"
 #include "core/log.h"
+#include "core/system/new_folder.h"
 #include "data/tokenize.h"
 #include "data/train_tokenizer.h"
 
@@ -30,15 +31,18 @@ class TokenizeCommand : public Command {
     line.flag("--json", json_, "print one JSON object");
   }
   int run() override {
+    NewFolder folder(out_, "the shards");
     const auto tokenizer = make_tokenizer(config_);
-    const TokenizedCorpus corpus = tokenize_corpus(config_, *tokenizer, out_);
-    tokenizer->save(out_);
+    const TokenizedCorpus corpus = tokenize_corpus(config_, *tokenizer, folder.path());
+    tokenizer->save(folder.path());
+    folder.commit();
     if (json_) {
       const nlohmann::json out = {{"folder", out_},
                                   {"documents", corpus.documents},
                                   {"train_tokens", corpus.train_tokens},
                                   {"validation_tokens", corpus.validation_tokens}};
-      fmt::print("{}\n", out.dump());
+      // The folder's name may have bytes that are not UTF-8.
+      fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     } else {
       log_info("{} documents, {} + {} tokens ({}) in {}", corpus.documents, corpus.train_tokens,
                corpus.validation_tokens, tokenizer->description(), out_);
@@ -57,8 +61,7 @@ class TokenizerTrainCommand : public Command {
   std::string name() const override { return "tokenizer train"; }
   std::string summary() const override { return "Train a byte-level BPE tokenizer on a corpus"; }
   std::string example() const override {
-    return "refract tokenizer train stories:5MB --vocab-size 2048 --out "
-           "my-tokenizer/tokenizer.json";
+    return "refract tokenizer train stories:5MB --vocab-size 2048 --out my-tokenizer";
   }
   bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
@@ -69,7 +72,8 @@ class TokenizerTrainCommand : public Command {
                 "pairs that occur less often are not merged");
     line.option("--pre-tokenizer", options_.pre_tokenizer, "gpt2, digits or llama3");
     line.option("--text-field", source_.text_field, "field of .jsonl documents");
-    line.option("--out", out_, "the tokenizer.json to write", true);
+    line.option("--out", out_, "the folder to write, which --tokenizer opens; or a file NAME.json",
+                true);
   }
   int run() override {
     const auto tokenizer = train_tokenizer(corpus_, source_, options_, out_);

@@ -7,8 +7,10 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/paths.h"
 #include "runs/train.h"
 #include "train/run_config.h"
+#include "transforms/plugin.h"
 
 namespace refract {
 namespace {
@@ -23,7 +25,8 @@ class TrainCommand : public Command {
     return "refract train recipes/demo.toml train.steps=200 run.dir=runs/first";
   }
   void declare(CommandLine& line) override {
-    line.positional("recipe", recipe_, "TOML file with the settings", false);
+    line.positional("recipe", recipe_,
+                    "TOML file with the settings; with --resume a run's folder has its own", false);
     line.positional("overrides", overrides_, "key=value settings that replace the recipe's");
     line.flag("--resume", resume_, "go on with the run in run.dir from its newest checkpoint");
     line.flag("--help-keys", help_keys_, "list every setting with type, limits and default");
@@ -58,6 +61,13 @@ void print_json(const TrainedRun& run) {
   fmt::print("{}\n", out.dump());
 }
 
+// What goes on with the run when it is pasted; a kind from a plug-in is not known without it.
+std::string resume_command(const std::string& folder) {
+  std::string command = "refract train " + shell_word(folder) + " --resume";
+  for (const std::string& plugin : loaded_plugins()) command += " --plugin " + shell_word(plugin);
+  return command;
+}
+
 int TrainCommand::run() {
   if (help_keys_) {
     print_keys();
@@ -67,13 +77,14 @@ int TrainCommand::run() {
   const TrainedRun run = train_recipe(recipe_, overrides_, resume_);
   if (json_ && run.speaks) print_json(run);
   if (run.result.finished) {
-    log_info("done: the run is in {}; try: refract generate {} --prompt \"...\"", run.folder,
-             run.folder);
+    const std::string curves =
+        run.report.empty() ? "" : fmt::format(", its curves are in {}", run.report);
+    log_info("done: the run is in {}{}; try: refract generate {} --prompt \"...\"", run.folder,
+             curves, shell_word(run.folder));
     return static_cast<int>(ExitCode::kOk);
   }
-  log_info(
-      "stopped by a signal at step {}; the run is saved; go on with: refract train {} --resume",
-      run.result.step, recipe_);
+  log_info("stopped by a signal at step {}; the run is saved; go on with: {}", run.result.step,
+           resume_command(run.folder));
   return static_cast<int>(ExitCode::kFailed);
 }
 

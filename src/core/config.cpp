@@ -1,11 +1,15 @@
 #include "core/config.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "core/toml.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -22,23 +26,58 @@ std::string limits_text(const Limits& limits) {
 }
 
 void check_limits(const std::string& key, double value, const Limits& limits) {
+  if (!std::isfinite(value)) {
+    fail_usage("{} = {} is out of range: it must be a finite number{}{}", key, value,
+               limits_text(limits).empty() ? "" : ", ", limits_text(limits));
+  }
   const bool below = limits.open_min ? value <= limits.min : value < limits.min;
-  if (below || value > limits.max || std::isnan(value)) {
+  if (below || value > limits.max) {
     fail_usage("{} = {} is out of range: it must be {}", key, value, limits_text(limits));
   }
 }
 
 [[noreturn]] void wrong_type(const Field& field, const json& value) {
-  fail_usage("{} takes {}, not {}", field.key, field.type, to_toml_value(value));
+  fail_usage("{} takes {}, not {}", field.key, field.type, shown(to_toml_value(value)));
+}
+
+// Of tables: their text is JSON, which has no other numbers.
+void check_finite(const std::string& key, const json& value) {
+  if (value.is_number_float()) check_limits(key, value.get<double>(), Limits{});
+  if (!value.is_structured()) return;
+  for (const auto& [name, entry] : value.items()) check_finite(key + "." + name, entry);
+}
+
+constexpr double kExactIntegers = 9e15;  // below it a double holds every integer
+
+bool is_whole(double number) {
+  return number == std::floor(number) && std::abs(number) < kExactIntegers;
 }
 
 int64_t as_integer(const Field& field, const json& value) {
   if (value.is_number_integer()) return value.get<int64_t>();
   if (value.is_number_float()) {  // 1e6 is an integer to a person
     const double number = value.get<double>();
-    if (number == std::floor(number) && std::abs(number) < 9e15)
-      return static_cast<int64_t>(number);
+    if (is_whole(number)) return static_cast<int64_t>(number);
   }
+  wrong_type(field, value);
+}
+
+double as_number(const Field& field, const json& value, const Limits& limits) {
+  if (!value.is_number()) wrong_type(field, value);
+  check_limits(field.key, value.get<double>(), limits);
+  return value.get<double>();
+}
+
+// Whole numbers and truth values have one spelling, so that `batches = 10` can stand beside
+// "all" and `tokens = 1e9` beside an expression. 1.10 has not: the text would be 1.1.
+std::string as_text(const Field& field, const json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_integer() || value.is_boolean()) return value.dump();
+  if (value.is_number_float() && is_whole(value.get<double>()))
+    return std::to_string(static_cast<int64_t>(value.get<double>()));
+  if (value.is_number())
+    fail_usage("{} takes text, not the number {}: put it in quotes", field.key,
+               to_toml_value(value));
   wrong_type(field, value);
 }
 
@@ -103,11 +142,7 @@ void Fields::add(Key key, int64_t& value, std::string help, Limits limits) {
 void Fields::add(Key key, double& value, std::string help, Limits limits) {
   Field& field = append(key, std::move(help), "a number");
   field.limits = limits_text(limits);
-  field.set = [&value, field, limits](const json& v) {
-    if (!v.is_number()) wrong_type(field, v);
-    check_limits(field.key, v.get<double>(), limits);
-    value = v.get<double>();
-  };
+  field.set = [&value, field, limits](const json& v) { value = as_number(field, v, limits); };
   field.get = [&value] { return json(value); };
   field.default_value = to_toml_value(json(value));
 }
@@ -116,17 +151,10 @@ void Fields::add(Key key, std::string& value, std::string help, std::vector<std:
   std::string type = choices.empty() ? "text" : fmt::format("{}", fmt::join(choices, " | "));
   Field& field = append(key, std::move(help), std::move(type));
   field.set = [&value, field, choices](const json& v) {
-    std::string text;
-    if (v.is_string()) {
-      text = v.get<std::string>();
-    } else if (v.is_number() || v.is_boolean()) {
-      text = v.dump();
-    } else {
-      wrong_type(field, v);
-    }
+    const std::string text = as_text(field, v);
     if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
-      fail_usage("{} = \"{}\" is not one of {}; did you mean \"{}\"?", field.key, text, field.type,
-                 nearest_name(text, choices));
+      fail_usage("{} = \"{}\" is not one of {}; did you mean \"{}\"?", field.key, shown(text),
+                 field.type, nearest_name(text, choices));
     }
     value = text;
   };
@@ -137,10 +165,8 @@ void Fields::add(Key key, std::string& value, std::string help, std::vector<std:
 void Fields::add(Key key, std::vector<double>& value, std::string help) {
   Field& field = append(key, std::move(help), "a list of numbers");
   field.set = [&value, field](const json& v) {
-    value = read_list<double>(v, [&](const json& entry) {
-      if (!entry.is_number()) wrong_type(field, v);
-      return entry.get<double>();
-    });
+    value =
+        read_list<double>(v, [&](const json& entry) { return as_number(field, entry, Limits{}); });
   };
   field.get = [&value] { return json(value); };
   field.default_value = to_toml_value(json(value));
@@ -158,10 +184,7 @@ void Fields::add(Key key, std::vector<int64_t>& value, std::string help) {
 void Fields::add(Key key, std::vector<std::string>& value, std::string help) {
   Field& field = append(key, std::move(help), "a list of text");
   field.set = [&value, field](const json& v) {
-    value = read_list<std::string>(v, [&](const json& entry) {
-      if (!entry.is_string()) wrong_type(field, v);
-      return entry.get<std::string>();
-    });
+    value = read_list<std::string>(v, [&](const json& entry) { return as_text(field, entry); });
   };
   field.get = [&value] { return json(value); };
   field.default_value = to_toml_value(json(value));
@@ -169,7 +192,10 @@ void Fields::add(Key key, std::vector<std::string>& value, std::string help) {
 
 void Fields::add_raw(Key key, std::string& json_text, std::string help) {
   Field& field = append(key, std::move(help), "tables");
-  field.set = [&json_text](const json& v) { json_text = v.dump(); };
+  field.set = [&json_text, key = field.key](const json& v) {
+    check_finite(key, v);
+    json_text = v.dump();
+  };
   field.get = [&json_text] { return json_text.empty() ? json() : json::parse(json_text); };
   field.default_value = "none";
 }
@@ -189,7 +215,9 @@ std::string Fields::nearest(std::string_view key) const {
 
 void Fields::set(std::string_view key, const json& value, std::string_view where) {
   const Field* field = find(key);
-  if (!field) fail_usage("{}: unknown key '{}'; did you mean '{}'?", where, key, nearest(key));
+  if (!field) {
+    fail_usage("{}: unknown key '{}'; did you mean '{}'?", where, shown(key), nearest(key));
+  }
   try {
     field->set(value);
   } catch (const Error& error) {
@@ -266,6 +294,8 @@ std::string Fields::help_text() const {
 }
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {
+  constexpr size_t kLongest = 200;  // the time grows with the name, and no known one is longer
+  name = name.substr(0, kLongest);
   std::string best;
   int best_distance = 0;
   for (const std::string& candidate : known) {
@@ -286,17 +316,49 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   return best;
 }
 
+namespace {
+
+// The value that the whole of a text is in TOML: no comment, no second line, no list without its
+// brackets.
+std::optional<json> toml_value(const std::string& text) {
+  if (text.find_last_not_of(" \t") == std::string::npos ||
+      text[text.find_last_not_of(" \t")] == ',')
+    return std::nullopt;
+  try {
+    const json tree = parse_toml("value = [" + text + "]", "the value");
+    if (tree.size() == 1 && tree.at("value").is_array() && tree["value"].size() == 1)
+      return tree["value"][0];
+  } catch (const Error&) {
+    return std::nullopt;  // not TOML
+  }
+  return std::nullopt;
+}
+
+// Numbers that people write and TOML does not know: .5, 5., +.5, 007.
+std::optional<json> loose_number(const std::string& text) {
+  constexpr const char* kParts = "+-.0123456789eE";
+  if (text.empty() || text.find_first_not_of(kParts) != std::string::npos) return std::nullopt;
+  const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
+  double number = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(begin, end, number);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  if (is_whole(number) && text.find_first_of(".eE") == std::string::npos)
+    return json(static_cast<int64_t>(number));
+  return json(number);
+}
+
+}  // namespace
+
 std::pair<std::string, json> parse_override(std::string_view text) {
   const size_t equals = text.find('=');
   if (equals == std::string_view::npos || equals == 0) {
     fail_usage("'{}' is not an override: write key=value, e.g. optimizer.lr=1e-4", text);
   }
   const std::string key(text.substr(0, equals)), value(text.substr(equals + 1));
-  try {
-    return {key, parse_toml("value = " + value, key).at("value")};
-  } catch (const Error&) {
-    return {key, json(value)};  // unquoted text
-  }
+  if (auto found = toml_value(value)) return {key, std::move(*found)};
+  if (auto found = loose_number(value)) return {key, std::move(*found)};
+  return {key, json(value)};  // unquoted text
 }
 
 }  // namespace refract

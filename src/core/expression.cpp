@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -17,13 +18,13 @@ class Parser {
     const double value = sum();
     skip_spaces();
     if (at_ < text_.size()) complain("an operator");
-    if (!std::isfinite(value)) fail_usage("the expression '{}' has no finite value", text_);
+    if (!std::isfinite(value)) fail_usage("the expression '{}' has no finite value", shown(text_));
     return value;
   }
 
  private:
   [[noreturn]] void complain(std::string_view expected) {
-    fail_usage("the expression '{}' needs {} at character {}", text_, expected, at_ + 1);
+    fail_usage("the expression '{}' needs {} at character {}", shown(text_), expected, at_ + 1);
   }
 
   void skip_spaces() {
@@ -63,13 +64,21 @@ class Parser {
     }
   }
 
-  double factor() {
-    if (take('-')) return -factor();
-    if (take('(')) {
-      const double value = sum();
-      if (!take(')')) complain("')'");
-      return value;
+  // One level deeper in brackets or signs, each of which is a call of this function.
+  double deeper(char closing) {
+    if (++depth_ > kMaxDepth) {
+      fail_usage("the expression '{}' nests brackets and signs deeper than {} levels", shown(text_),
+                 kMaxDepth);
     }
+    const double value = closing == 0 ? factor() : sum();
+    if (closing != 0 && !take(closing)) complain("')'");
+    --depth_;
+    return value;
+  }
+
+  double factor() {
+    if (take('-')) return -deeper(0);
+    if (take('(')) return deeper(')');
     skip_spaces();
     for (const auto& [name, value] : names_) {
       if (text_.substr(at_).starts_with(name)) {
@@ -88,6 +97,7 @@ class Parser {
   std::string_view text_;
   const std::vector<std::pair<std::string_view, double>>& names_;
   size_t at_ = 0;
+  int depth_ = 0;
 };
 
 }  // namespace

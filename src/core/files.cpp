@@ -5,11 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
 
 namespace refract {
 namespace {
@@ -24,11 +27,18 @@ struct Descriptor {
   }
 };
 
+template <class... Args>
+[[noreturn]] void fail_system(int code, fmt::format_string<Args...> format, Args&&... args) {
+  throw SystemError(
+      fmt::format("{}: {}", fmt::format(format, std::forward<Args>(args)...), std::strerror(code)),
+      code);
+}
+
 void write_all(int fd, std::string_view bytes, const fs::path& path) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("can't write '{}': {}", path.string(), std::strerror(errno));
+    if (n < 0) fail_system(errno, "can't write '{}'", path.string());
     bytes.remove_prefix(static_cast<size_t>(n));
   }
 }
@@ -39,7 +49,7 @@ std::string read_file(const fs::path& path, std::string_view what) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   struct stat info {};
   if (file.fd < 0 || ::fstat(file.fd, &info) != 0) {
-    fail("can't read {} '{}': {}", what, path.string(), std::strerror(errno));
+    fail_system(errno, "can't read {} '{}'", what, path.string());
   }
   if (S_ISDIR(info.st_mode)) fail("can't read {} '{}': it is a folder", what, path.string());
   std::string bytes(static_cast<size_t>(info.st_size), '\0');
@@ -48,37 +58,48 @@ std::string read_file(const fs::path& path, std::string_view what) {
     if (done == bytes.size()) bytes.resize(bytes.size() + 65536);  // pipes and growing files
     const ssize_t n = ::read(file.fd, bytes.data() + done, bytes.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("can't read {} '{}': {}", what, path.string(), std::strerror(errno));
+    if (n < 0) fail_system(errno, "can't read {} '{}'", what, path.string());
     if (n == 0) break;
     done += static_cast<size_t>(n);
   }
   bytes.resize(done);
+  const std::string kind = path.extension() == ".html" ? "" : stand_in(bytes);
+  if (!kind.empty()) {
+    fail("can't read {} '{}': it is {}", what, path.string(), kind);
+  }
   return bytes;
 }
 
-void write_file_atomically(const fs::path& path, std::string_view bytes) {
-  fs::path partial = path;
-  partial += ".partial";
-  {
-    Descriptor file{::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)};
-    if (file.fd < 0) fail("can't write '{}': {}", path.string(), std::strerror(errno));
-    try {
-      write_all(file.fd, bytes, path);
-      if (::fsync(file.fd) != 0) fail("can't write '{}': {}", path.string(), std::strerror(errno));
-    } catch (...) {
-      ::unlink(partial.c_str());
-      throw;
-    }
+int open_partial(const fs::path& path, fs::path& partial) {
+  static std::atomic<uint64_t> count{0};
+  for (int tries = 0; tries < 100; ++tries) {
+    partial = path;
+    partial += fmt::format(".{}-{}.partial", ::getpid(), count++);
+    const int fd =
+        ::open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd >= 0 || errno != EEXIST) return fd;  // EEXIST: left by a killed process of this number
   }
-  if (::rename(partial.c_str(), path.c_str()) != 0) {
-    fail("can't write '{}': {}", path.string(), std::strerror(errno));
+  return -1;
+}
+
+void write_file_atomically(const fs::path& path, std::string_view bytes) {
+  fs::path partial;
+  Descriptor file{open_partial(path, partial)};
+  if (file.fd < 0) fail_system(errno, "can't write '{}'", path.string());
+  try {
+    write_all(file.fd, bytes, path);
+    if (::fsync(file.fd) != 0 || ::rename(partial.c_str(), path.c_str()) != 0)
+      fail_system(errno, "can't write '{}'", path.string());
+  } catch (...) {
+    ::unlink(partial.c_str());
+    throw;
   }
 }
 
 void sync_path(const fs::path& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0 || ::fsync(file.fd) != 0) {
-    fail("can't flush '{}' to the disk: {}", path.string(), std::strerror(errno));
+    fail_system(errno, "can't flush '{}' to the disk", path.string());
   }
 }
 
@@ -86,12 +107,12 @@ MappedFile::MappedFile(const fs::path& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   struct stat info {};
   if (file.fd < 0 || ::fstat(file.fd, &info) != 0) {
-    fail("can't open '{}': {}", path.string(), std::strerror(errno));
+    fail_system(errno, "can't open '{}'", path.string());
   }
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
   void* map = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.fd, 0);
-  if (map == MAP_FAILED) fail("can't map '{}': {}", path.string(), std::strerror(errno));
+  if (map == MAP_FAILED) fail_system(errno, "can't map '{}'", path.string());
   data_ = static_cast<const std::byte*>(map);
 }
 

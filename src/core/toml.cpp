@@ -8,13 +8,81 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <vector>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+
+// Refuses a document whose names and brackets nest too deep, before the parser builds and frees its
+// tables by calling itself. A dot of a name ("a.b.c = 1", "[a.b.c]") is a level as a bracket is.
+class NestingCheck {
+ public:
+  NestingCheck(std::string_view text, std::string_view where) : text_(text), where_(where) {}
+
+  void run() {
+    while (at_ < text_.size()) step();
+  }
+
+ private:
+  void step() {
+    const char c = text_[at_];
+    if (c == '"' || c == '\'') {
+      skip_string(c);
+      return;
+    }
+    ++at_;
+    if (c == '#') {
+      at_ = std::min(text_.find('\n', at_), text_.size());
+    } else if (c == '[' || c == '{') {
+      dots_.push_back(0);
+    } else if (c == ']' || c == '}') {
+      if (dots_.size() > 1) {
+        total_ -= dots_.back();
+        dots_.pop_back();
+      }
+    } else if (c == '.') {
+      ++dots_.back();
+      ++total_;
+    } else if (c == '\n' || c == ',') {  // what follows is another name or value
+      if (c == '\n') ++line_;
+      total_ -= dots_.back();
+      dots_.back() = 0;
+    }
+    if (total_ + static_cast<int64_t>(dots_.size()) > kMaxDepth) {
+      fail_usage("{}, line {}: names and brackets nest deeper than {} levels", where_, line_,
+                 kMaxDepth);
+    }
+  }
+
+  // A string of one line or of several; an unfinished one ends the check, and the parser says so.
+  void skip_string(char quote) {
+    const std::string three(3, quote);
+    const bool lines = text_.substr(at_).starts_with(three);
+    const std::string_view end = lines ? std::string_view(three) : std::string_view(&quote, 1);
+    for (at_ += end.size(); at_ < text_.size(); ++at_) {
+      if (text_[at_] == '\n') {
+        if (!lines) return;
+        ++line_;
+      } else if (text_[at_] == '\\' && quote == '"') {
+        ++at_;
+      } else if (text_.substr(at_).starts_with(end)) {
+        at_ += end.size();
+        return;
+      }
+    }
+  }
+
+  std::string_view text_, where_;
+  size_t at_ = 0;
+  int64_t line_ = 1, total_ = 0;
+  std::vector<int64_t> dots_ = {0};  // of the name that is read, in each bracket that is open
+};
 
 json to_json(const toml::node& node) {
   if (const auto* table = node.as_table()) {
@@ -38,7 +106,9 @@ json to_json(const toml::node& node) {
 // JSON's escapes are TOML's, but TOML wants one for DEL as well.
 std::string escaped(const std::string& text) {
   std::string out;
-  for (const char c : json(text).dump()) out += c == '\x7f' ? "\\u007f" : std::string(1, c);
+  // Settings are UTF-8 long before they are written.
+  for (const char c : json(text).dump(-1, ' ', false, json::error_handler_t::replace))
+    out += c == '\x7f' ? "\\u007f" : std::string(1, c);
   return out;
 }
 
@@ -86,21 +156,56 @@ void write_table(const json& table, const std::string& prefix, std::string& out)
 }  // namespace
 
 json parse_toml(std::string_view text, std::string_view where) {
+  NestingCheck(text, where).run();
   try {
     return to_json(toml::parse(text, where));
   } catch (const toml::parse_error& error) {
-    fail_usage("{}, line {}, column {}: {}", where, error.source().begin.line,
-               error.source().begin.column, error.description());
+    // "Error while parsing key-value pair: expected '=', saw 'a'": what follows the colon.
+    std::string what(error.description());
+    if (const size_t colon = what.find(": "); colon != std::string::npos) what.erase(0, colon + 2);
+    fail_usage("{}, line {}, column {}: this is not TOML: {}", where, error.source().begin.line,
+               error.source().begin.column, shown(what));
   }
 }
 
+namespace {
+
+// "; it holds a.toml, b.toml" for a folder in which there are some.
+std::string recipes_in(const std::filesystem::path& folder) {
+  constexpr size_t kNamed = 3;
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".toml") names.push_back(entry.path().string());
+  }
+  if (names.empty()) return "";
+  std::sort(names.begin(), names.end());
+  std::string text = "; it holds ";
+  for (size_t i = 0; i < std::min(kNamed, names.size()); ++i)
+    text += (i > 0 ? ", " : "") + names[i];
+  return text + (names.size() > kNamed ? ", ..." : "");
+}
+
+}  // namespace
+
 json read_toml(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    fail_usage("'{}' is a folder, and a recipe is a TOML file{}", path.string(), recipes_in(path));
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file)
     fail_usage("can't read the recipe '{}': no such file, or no permission", path.string());
   std::stringstream text;
   text << file.rdbuf();
-  return parse_toml(text.str(), path.string());
+  const std::string bytes = text.str();
+  if (bytes.starts_with("\xff\xfe") || bytes.starts_with("\xfe\xff")) {
+    fail_usage("the recipe '{}' is UTF-16 text; save it as UTF-8", path.string());
+  }
+  if (const std::string kind = foreign_bytes(bytes); !kind.empty()) {
+    fail_usage("'{}' is not a recipe: it is {}", path.string(), kind);
+  }
+  return parse_toml(bytes, path.string());
 }
 
 std::string to_toml_value(const json& value) {

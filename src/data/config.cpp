@@ -25,6 +25,10 @@ void describe(Fields& fields, DataConfig& c) {
              {.min = 1, .max = 1 << 24});
   fields.add({"data.seed", kOutcome}, c.seed,
              "seed of the split by documents and of the story generator", {.min = 0});
+  fields.add({"data.sampling", kOutcome}, c.sampling,
+             "how training windows are chosen: each once in an epoch in a permuted order, or at "
+             "random places, with replacement",
+             {"permutation", "random"});
   fields.add({"data.order_seed", kOutcome}, c.order_seed,
              "seed of the order in which training windows are visited; -1: run.seed", {.min = -1});
   fields.add({"data.cache", kNothing}, c.cache,

@@ -17,6 +17,7 @@ struct DataConfig {
   double validation_fraction = 0.1;                  // of documents or characters
   int64_t context = 256;                             // tokens predicted per sequence
   int64_t seed = 1;                                  // of the split and of the generator
+  std::string sampling = "permutation";              // permutation | random
   int64_t order_seed = -1;                           // of the windows' order; -1: the run's
   std::string cache;  // folder of token shards; empty: the user's cache
 };

@@ -2,12 +2,16 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "core/error.h"
+#include "core/files.h"
+#include "core/foreign_bytes.h"
 
 namespace refract {
 namespace {
@@ -15,6 +19,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little,
               "shards are read and written as they are");
 
+constexpr size_t kBufferBytes = 1 << 20;
 constexpr int32_t kMagic16 = 20240520, kVersion16 = 1;
 constexpr int32_t kMagic32 = 20240801, kVersion32 = 7;
 
@@ -39,6 +44,9 @@ ShardLayout raw_layout(uint64_t file_bytes, const std::filesystem::path& path) {
 ShardLayout read_shard_layout(std::span<const std::byte> head, uint64_t file_bytes,
                               const std::filesystem::path& path) {
   if (file_bytes == 0) fail("the token shard '{}' is empty", path.string());
+  const char* begin = reinterpret_cast<const char*>(head.data());
+  refuse_foreign_bytes(path, {begin, std::min<size_t>(head.size(), kShardHeaderBytes)},
+                       "a token shard");
   if (head.size() < sizeof(int32_t)) return raw_layout(file_bytes, path);
   const int32_t magic = header_word(head, 0);
   if (magic != kMagic16 && magic != kMagic32) return raw_layout(file_bytes, path);
@@ -76,52 +84,50 @@ ShardWriter::ShardWriter(std::filesystem::path folder, std::string stem, int tok
 }
 
 ShardWriter::~ShardWriter() {
-  if (!file_) return;
-  std::fclose(file_);
-  std::error_code ignored;
-  std::filesystem::remove(partial(), ignored);
-}
-
-std::filesystem::path ShardWriter::partial() const {
-  std::filesystem::path path = current_;
-  path += ".partial";
-  return path;
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(partial_.c_str());
 }
 
 void ShardWriter::open_next() {
   current_ = folder_ / fmt::format("{}_{:06}.bin", stem_, done_.size());
-  file_ = std::fopen(partial().c_str(), "wb");
-  if (!file_) fail("can't write '{}': {}", current_.string(), std::strerror(errno));
+  fd_ = open_partial(current_, partial_);
+  if (fd_ < 0) fail("can't write '{}': {}", current_.string(), std::strerror(errno));
   in_shard_ = 0;
-  const std::vector<std::byte> header(kShardHeaderBytes);
-  write(header.data(), header.size());
+  buffer_.assign(kShardHeaderBytes, std::byte{0});
 }
 
-void ShardWriter::write(const void* data, size_t bytes) {
-  if (std::fwrite(data, 1, bytes, file_) != bytes) {
-    fail("can't write '{}': {}", current_.string(), std::strerror(errno));
+void ShardWriter::flush() {
+  std::span<const std::byte> rest = buffer_;
+  while (!rest.empty()) {
+    const ssize_t n = ::write(fd_, rest.data(), rest.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("can't write '{}': {}", current_.string(), std::strerror(errno));
+    rest = rest.subspan(static_cast<size_t>(n));
   }
+  buffer_.clear();
 }
 
 void ShardWriter::append(std::span<const int32_t> tokens) {
   const uint32_t largest = token_bytes_ == 2 ? 0xffff : 0x7fffffff;
   while (!tokens.empty()) {
-    if (!file_) open_next();
+    if (fd_ < 0) open_next();
     const size_t room = static_cast<size_t>(tokens_per_shard_ - in_shard_);
     const std::span<const int32_t> part = tokens.first(std::min(room, tokens.size()));
-    buffer_.resize(part.size() * static_cast<size_t>(token_bytes_));
+    const size_t before = buffer_.size();
+    buffer_.resize(before + part.size() * static_cast<size_t>(token_bytes_));
     uint32_t seen = 0;
     for (size_t i = 0; i < part.size(); ++i) {
       const auto id = static_cast<uint32_t>(part[i]);
       seen = std::max(seen, id);
-      std::memcpy(buffer_.data() + i * static_cast<size_t>(token_bytes_), &id,
+      std::memcpy(buffer_.data() + before + i * static_cast<size_t>(token_bytes_), &id,
                   static_cast<size_t>(token_bytes_));
     }
     if (seen > largest) {
       fail("token {} does not fit the {}-bit shard '{}'", static_cast<int32_t>(seen),
            8 * token_bytes_, current_.string());
     }
-    write(buffer_.data(), buffer_.size());
+    if (buffer_.size() >= kBufferBytes) flush();
     in_shard_ += static_cast<int64_t>(part.size());
     total_ += static_cast<int64_t>(part.size());
     tokens = tokens.subspan(part.size());
@@ -133,20 +139,17 @@ void ShardWriter::close_current() {
   const int32_t header[3] = {token_bytes_ == 2 ? kMagic16 : kMagic32,
                              token_bytes_ == 2 ? kVersion16 : kVersion32,
                              static_cast<int32_t>(in_shard_)};
-  bool good = std::fseek(file_, 0, SEEK_SET) == 0;
-  good = good && std::fwrite(header, sizeof(header), 1, file_) == 1;
-  good = good && std::fflush(file_) == 0 && ::fsync(::fileno(file_)) == 0;
+  flush();
+  const auto length = static_cast<ssize_t>(sizeof(header));
+  const bool good = ::pwrite(fd_, header, sizeof(header), 0) == length && ::fsync(fd_) == 0 &&
+                    ::rename(partial_.c_str(), current_.c_str()) == 0;
   if (!good) fail("can't write '{}': {}", current_.string(), std::strerror(errno));
-  std::fclose(file_);
-  file_ = nullptr;
-  std::error_code error;
-  std::filesystem::rename(partial(), current_, error);
-  if (error) fail("can't write '{}': {}", current_.string(), error.message());
+  ::close(std::exchange(fd_, -1));
   done_.push_back(current_);
 }
 
 std::vector<std::filesystem::path> ShardWriter::finish() {
-  if (file_) close_current();
+  if (fd_ >= 0) close_current();
   return done_;
 }
 

@@ -5,7 +5,6 @@
 // 16-bit tokens. The magic number tells them apart.
 #pragma once
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -49,17 +48,16 @@ class ShardWriter {
  private:
   void open_next();
   void close_current();
-  void write(const void* data, size_t bytes);
-  std::filesystem::path partial() const;
+  void flush();
 
   std::filesystem::path folder_;
   std::string stem_;
   int token_bytes_;
   int64_t tokens_per_shard_, total_ = 0, in_shard_ = 0;
-  std::FILE* file_ = nullptr;
-  std::filesystem::path current_;
+  int fd_ = -1;
+  std::filesystem::path current_, partial_;
   std::vector<std::filesystem::path> done_;
-  std::vector<std::byte> buffer_;
+  std::vector<std::byte> buffer_;  // not written yet
 };
 
 }  // namespace refract

@@ -1,10 +1,11 @@
 #include "data/source.h"
 
-#include <cstring>
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/files.h"
+#include "core/foreign_bytes.h"
+#include "data/files/compressed.h"
+#include "data/files/json_line.h"
+#include "data/files/lines.h"
 #include "data/source_paths.h"
 #include "data/stories/stories.h"
 
@@ -22,99 +23,96 @@ std::string file_identity(const fs::path& path) {
   return fmt::format("{} {} {}\n", fs::absolute(path).lexically_normal().string(), size, time);
 }
 
-// One source of several; readers share the progress count by adding to `bytes_read`.
-class TextFileSource : public DocumentSource {
+// HTML and XML may be what a corpus is of; the rest is no text.
+void refuse_no_text(const fs::path& path, std::string_view head) {
+  if (head.starts_with("\xff\xfe") || head.starts_with("\xfe\xff")) {
+    fail("'{}' is UTF-16 text; convert it to UTF-8: iconv -f UTF-16 -t UTF-8", path.string());
+  }
+  const size_t first = head.find_first_not_of(" \t\r\n\xef\xbb\xbf");
+  if (first == std::string_view::npos || head[first] != '<') {
+    refuse_foreign_bytes(path, head, "text");
+  }
+}
+
+// What every source of one file has.
+class FileSource : public DocumentSource {
  public:
-  explicit TextFileSource(fs::path path) : path_(std::move(path)), identity_(file_identity(path_)) {
+  explicit FileSource(fs::path path) : path_(std::move(path)), identity_(file_identity(path_)) {
     size_ = static_cast<int64_t>(fs::file_size(path_));
   }
+  std::string identity() const override { return identity_; }
+  int64_t total_bytes() const override { return size_; }
+
+ protected:
+  fs::path path_;
+  std::string identity_;
+  int64_t size_ = 0;
+};
+
+class TextFileSource : public FileSource {
+ public:
+  using FileSource::FileSource;
 
   std::optional<Document> next() override {
     if (done_) return std::nullopt;
     done_ = true;
-    const auto file = std::make_shared<MappedFile>(path_);
-    if (file->bytes().empty()) return std::nullopt;
-    const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()),
-                                file->bytes().size());
-    return Document{text, file};
+    Document document = is_compressed(path_) ? unpacked() : mapped();
+    refuse_no_text(path_, document.text);
+    return document.text.empty() ? std::nullopt : std::optional(std::move(document));
   }
   void rewind() override { done_ = false; }
-  std::string identity() const override { return identity_; }
-  int64_t total_bytes() const override { return size_; }
   int64_t bytes_read() const override { return done_ ? size_ : 0; }
 
  private:
-  fs::path path_;
-  std::string identity_;
-  int64_t size_ = 0;
+  Document mapped() const {
+    const auto file = std::make_shared<MappedFile>(path_);
+    const char* data = reinterpret_cast<const char*>(file->bytes().data());
+    return {std::string_view(data, file->bytes().size()), file};
+  }
+  Document unpacked() const {
+    const auto file = open_compressed(path_);
+    const auto text = std::make_shared<std::string>();
+    while (file->read(*text)) {
+    }
+    return {*text, text};
+  }
+
   bool done_ = false;
 };
 
-class JsonLinesSource : public DocumentSource {
+class JsonLinesSource : public FileSource {
  public:
   JsonLinesSource(fs::path path, std::string field)
-      : path_(std::move(path)), field_(std::move(field)), identity_(file_identity(path_)) {
-    size_ = static_cast<int64_t>(fs::file_size(path_));
-  }
+      : FileSource(std::move(path)), field_(std::move(field)) {}
 
   std::optional<Document> next() override {
-    if (!file_) file_ = std::make_unique<MappedFile>(path_);
-    const std::string_view all(reinterpret_cast<const char*>(file_->bytes().data()),
-                               file_->bytes().size());
-    while (position_ < all.size()) {
-      const size_t end = std::min(all.find('\n', position_), all.size());
-      const std::string_view line = all.substr(position_, end - position_);
-      position_ = std::min(end + 1, all.size());
-      ++line_number_;
-      release_read();
-      if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-      auto text = std::make_shared<std::string>(text_of(line));
+    if (!lines_) lines_ = open_lines(path_);
+    while (auto line = lines_->next()) {
+      if (++line_number_ == 1) {
+        refuse_no_text(path_, *line);
+        if (line->starts_with("\xef\xbb\xbf")) line->remove_prefix(3);
+      }
+      if (line->find_first_not_of(" \t\r") == std::string_view::npos) continue;
+      auto text = std::make_shared<std::string>(
+          json_line_text(*line, field_, fmt::format("{}:{}", path_.string(), line_number_)));
       if (!text->empty()) return Document{*text, text};
     }
+    done_ = true;
     return std::nullopt;
   }
   void rewind() override {
-    position_ = released_ = 0;
+    lines_.reset();
     line_number_ = 0;
+    done_ = false;
   }
   std::string identity() const override { return fmt::format("{}field {}\n", identity_, field_); }
-  int64_t total_bytes() const override { return size_; }
-  int64_t bytes_read() const override { return static_cast<int64_t>(position_); }
+  int64_t bytes_read() const override { return done_ ? size_ : lines_ ? lines_->bytes_read() : 0; }
 
  private:
-  std::string text_of(std::string_view line) const {
-    const auto where = [&] { return fmt::format("{}:{}", path_.string(), line_number_); };
-    nlohmann::json tree;
-    try {
-      tree = nlohmann::json::parse(line);
-    } catch (const nlohmann::json::exception& error) {
-      fail("{}: the line is not JSON ({}); a .jsonl file has one object a line", where(),
-           error.what());
-    }
-    if (!tree.is_object()) fail("{}: the line is not a JSON object", where());
-    const auto found = tree.find(field_);
-    if (found == tree.end()) {
-      std::string names;
-      for (const auto& item : tree.items()) names += (names.empty() ? "" : ", ") + item.key();
-      fail("{}: the document has no field '{}' (it has: {}); name the text's with data.text_field",
-           where(), field_, names);
-    }
-    if (!found->is_string()) fail("{}: the field '{}' is not a text", where(), field_);
-    return std::move(found->get_ref<std::string&>());
-  }
-
-  void release_read() {
-    constexpr size_t kStep = 32 << 20;
-    if (position_ - released_ < kStep) return;
-    file_->release(released_, position_ - 1);
-    released_ = position_;
-  }
-
-  fs::path path_;
-  std::string field_, identity_;
-  std::unique_ptr<MappedFile> file_;
-  size_t position_ = 0, released_ = 0;
-  int64_t size_ = 0, line_number_ = 0;
+  std::string field_;
+  std::unique_ptr<Lines> lines_;
+  int64_t line_number_ = 0;
+  bool done_ = false;
 };
 
 class StorySource : public DocumentSource {
@@ -194,7 +192,7 @@ std::unique_ptr<DocumentSource> open_source(const std::vector<std::string>& path
     if (path.starts_with("stories:")) {
       const int64_t bytes = parse_size(std::string_view(path).substr(8));
       parts.push_back(std::make_unique<StorySource>(bytes, options.seed));
-    } else if (fs::path(path).extension() == ".jsonl" || fs::path(path).extension() == ".JSONL") {
+    } else if (corpus_kind(path) == CorpusKind::kJsonLines) {
       parts.push_back(std::make_unique<JsonLinesSource>(path, options.text_field));
     } else {
       parts.push_back(std::make_unique<TextFileSource>(path));

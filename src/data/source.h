@@ -31,7 +31,8 @@ struct SourceOptions {
   uint64_t seed = 1;                // of the story generator
 };
 
-// Opens text sources: .txt (one document a file), .jsonl (one a line), "stories:20MB".
+// Opens text sources: .txt (one document a file), .jsonl (one a line), both also compressed (.gz,
+// .zst), and "stories:20MB".
 std::unique_ptr<DocumentSource> open_source(const std::vector<std::string>& paths,
                                             const SourceOptions& options = {});
 

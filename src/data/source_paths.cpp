@@ -1,31 +1,35 @@
 #include "data/source_paths.h"
 
 #include <glob.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <mutex>
+#include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "data/files/compressed.h"
 
 namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
 
-enum class Kind { kText, kShard, kParquet, kOther };
+constexpr const char* kKinds =
+    ".txt (one document per file), .jsonl (one per line), both also as .gz or .zst, or .bin (token "
+    "shards)";
 
 std::string lower(std::string text) {
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
   return text;
 }
 
-Kind kind_of(const fs::path& path) {
-  const std::string extension = lower(path.extension().string());
-  if (extension == ".txt" || extension == ".jsonl") return Kind::kText;
-  if (extension == ".bin") return Kind::kShard;
-  return extension == ".parquet" ? Kind::kParquet : Kind::kOther;
+bool is_text(CorpusKind kind) {
+  return kind == CorpusKind::kText || kind == CorpusKind::kJsonLines;
 }
 
 [[noreturn]] void refuse_parquet(const std::string& name) {
@@ -41,45 +45,95 @@ bool is_validation_shard(const fs::path& path) {
 }
 
 void add_file(const fs::path& path, SourcePaths& out) {
-  if (kind_of(path) == Kind::kText) {
+  if (is_text(corpus_kind(path))) {
     out.text.push_back(path.string());
   } else {
     (is_validation_shard(path) ? out.validation_shards : out.shards).push_back(path);
   }
 }
 
-// Adds the usable files among `files`, which a folder or glob `name` gave.
-void add_found(const std::vector<fs::path>& files, const std::string& name, SourcePaths& out) {
-  size_t used = 0, parquet = 0;
-  for (const fs::path& file : files) {
-    const Kind kind = kind_of(file);
-    parquet += kind == Kind::kParquet;
-    if (kind != Kind::kText && kind != Kind::kShard) continue;
-    add_file(file, out);
-    ++used;
+// Says what is left out of a folder or glob: once, though a corpus is looked through several times.
+void say_left_out(const std::vector<fs::path>& others, const std::string& name) {
+  static std::set<std::string> said;
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (others.empty() || !said.insert(name).second) return;
+  constexpr size_t kNamed = 5;
+  std::string names;
+  bool parquet = false;
+  for (size_t i = 0; i < others.size(); ++i) {
+    if (i < kNamed) names += (i > 0 ? ", " : "") + others[i].filename().string();
+    parquet = parquet || corpus_kind(others[i]) == CorpusKind::kParquet;
   }
-  if (used == 0 && parquet > 0) refuse_parquet(name);
-  if (used == 0) fail_usage("'{}' holds no .txt, .jsonl or .bin file to take a corpus from", name);
-  if (parquet > 0) {
-    log_warning("'{}': {} Parquet files are left out; convert them to .jsonl to use them", name,
-                parquet);
-  }
+  if (others.size() > kNamed) names += fmt::format(" and {} more", others.size() - kNamed);
+  log_warning("'{}': left out: {}; a corpus is {}{}", name, names, kKinds,
+              parquet ? "; Parquet files can be converted to .jsonl" : "");
 }
 
-std::vector<fs::path> files_below(const fs::path& folder) {
-  std::vector<fs::path> files;
-  auto it =
-      fs::recursive_directory_iterator(folder, fs::directory_options::follow_directory_symlink);
-  for (const auto& entry : it) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with('.')) {  // .git, .cache and the like
-      if (entry.is_directory()) it.disable_recursion_pending();
-      continue;
+// Adds the usable files among `files`, which a folder or glob `name` gave.
+void add_found(const std::vector<fs::path>& files, const std::string& name, SourcePaths& out) {
+  std::vector<fs::path> others;
+  bool parquet = false;
+  for (const fs::path& file : files) {
+    const CorpusKind kind = corpus_kind(file);
+    parquet = parquet || kind == CorpusKind::kParquet;
+    if (is_text(kind) || kind == CorpusKind::kShard) {
+      add_file(file, out);
+    } else {
+      others.push_back(file);
     }
-    if (entry.is_regular_file()) files.push_back(entry.path());
   }
-  std::sort(files.begin(), files.end());
-  return files;
+  const bool none = others.size() == files.size();
+  if (none && parquet) refuse_parquet(name);
+  if (none) fail_usage("'{}' holds no {}", name, kKinds);
+  say_left_out(others, name);
+}
+
+// A tree of folders, each entered once: by its own name before a link to it.
+class Tree {
+ public:
+  std::vector<fs::path> files;
+
+  void enter(const fs::path& folder) {
+    struct stat info {};
+    if (::stat(folder.c_str(), &info) != 0 || !seen_.insert({info.st_dev, info.st_ino}).second)
+      return;
+    std::error_code error;
+    std::vector<fs::path> folders, links;
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+      if (it->path().filename().string().starts_with('.')) continue;  // .git and the like
+      add(*it, folders, links);
+    }
+    if (error) fail("can't read the folder '{}': {}", folder.string(), error.message());
+    for (auto* found : {&folders, &links}) {
+      std::sort(found->begin(), found->end());
+      for (const fs::path& below : *found) enter(below);
+    }
+  }
+
+ private:
+  void add(const fs::directory_entry& entry, std::vector<fs::path>& folders,
+           std::vector<fs::path>& links) {
+    std::error_code error;
+    const fs::file_status status = entry.status(error);  // of what a link leads to
+    if (entry.is_symlink(error) && !fs::exists(status)) {
+      fail_usage("'{}' is a link that leads nowhere; mend or remove it", entry.path().string());
+    }
+    if (fs::is_directory(status)) {
+      (entry.is_symlink(error) ? links : folders).push_back(entry.path());
+    } else if (fs::is_regular_file(status)) {
+      files.push_back(entry.path());
+    }
+  }
+
+  std::set<std::pair<dev_t, ino_t>> seen_;
+};
+
+std::vector<fs::path> files_below(const fs::path& folder) {
+  Tree tree;
+  tree.enter(folder);
+  std::sort(tree.files.begin(), tree.files.end());
+  return tree.files;
 }
 
 std::vector<fs::path> matches(const std::string& pattern) {
@@ -98,14 +152,10 @@ void add_path(const std::string& path, SourcePaths& out) {
   } else if (fs::is_directory(path)) {
     add_found(files_below(path), path, out);
   } else if (fs::exists(path)) {
-    const Kind kind = kind_of(path);
-    if (kind == Kind::kParquet) refuse_parquet(path);
-    if (kind == Kind::kOther) {
-      fail_usage(
-          "'{}' is not a kind of corpus that can be read: use .txt (one document per file), .jsonl "
-          "(one per line) or .bin (token shards)",
-          path);
-    }
+    const CorpusKind kind = corpus_kind(path);
+    if (kind == CorpusKind::kParquet) refuse_parquet(path);
+    if (kind == CorpusKind::kOther)
+      fail_usage("'{}' is not a kind of corpus that can be read: use {}", path, kKinds);
     add_file(path, out);
   } else if (path.find_first_of("*?[") != std::string::npos) {
     std::vector<fs::path> files;
@@ -118,6 +168,8 @@ void add_path(const std::string& path, SourcePaths& out) {
       }
     }
     add_found(files, path, out);
+  } else if (fs::is_symlink(path)) {
+    fail_usage("'{}' is a link that leads nowhere; mend or remove it", path);
   } else {
     fail_usage("there is no file or folder '{}' to take a corpus from (stories:20MB makes one)",
                path);
@@ -126,6 +178,16 @@ void add_path(const std::string& path, SourcePaths& out) {
 
 }  // namespace
 
+CorpusKind corpus_kind(const fs::path& path) {
+  const bool packed = is_compressed(path);
+  const std::string extension = lower((packed ? path.stem() : path).extension().string());
+  if (extension == ".txt") return CorpusKind::kText;
+  if (extension == ".jsonl") return CorpusKind::kJsonLines;
+  if (packed) return CorpusKind::kOther;
+  if (extension == ".bin") return CorpusKind::kShard;
+  return extension == ".parquet" ? CorpusKind::kParquet : CorpusKind::kOther;
+}
+
 SourcePaths expand_paths(const std::vector<std::string>& paths) {
   if (paths.empty())
     fail_usage("data.path does not name a corpus: give files, folders or stories:20MB");
@@ -133,7 +195,7 @@ SourcePaths expand_paths(const std::vector<std::string>& paths) {
   try {
     for (const std::string& path : paths) add_path(path, out);
   } catch (const fs::filesystem_error& error) {
-    fail("can't read the corpus: {}", error.what());
+    fail("can't read the corpus '{}': {}", error.path1().string(), error.code().message());
   }
   if (out.is_shards() && !out.text.empty()) {
     const fs::path& shard = out.shards.empty() ? out.validation_shards[0] : out.shards[0];

@@ -16,8 +16,15 @@ struct SourcePaths {
   bool is_shards() const { return !shards.empty() || !validation_shards.empty(); }
 };
 
-// Expands folders (recursively, sorted by name) and globs. Fails for a path that is missing, a glob
-// or folder without a usable file, an unknown kind of file, and a mix of text and shards.
+// What the name of a file says that it holds; case does not matter, and text may be compressed
+// (.txt.gz, .jsonl.zst).
+enum class CorpusKind { kText, kJsonLines, kShard, kParquet, kOther };
+CorpusKind corpus_kind(const std::filesystem::path& path);
+
+// Expands folders (recursively, sorted by name, every folder once however many links lead to it)
+// and globs. What a folder or glob holds beside a corpus is said once. Fails for a path that is
+// missing, a link that leads nowhere, a glob or folder without a usable file, an unknown kind of
+// file, and a mix of text and shards.
 SourcePaths expand_paths(const std::vector<std::string>& paths);
 
 // Bytes of "20MB", "1.5 GB", "300KB" or "12345" (powers of ten).

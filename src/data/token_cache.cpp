@@ -6,14 +6,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/paths.h"
 #include "core/random.h"
+#include "core/untrusted.h"
 #include "data/source.h"
 #include "data/tokens.h"
 
@@ -22,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kCacheVersion = 1;  // changes when the same settings give other tokens
+constexpr int kCacheVersion = 2;  // changes when the same settings give other tokens
 
 std::string hash_text(std::string_view bytes) {
   // Two FNV-1a hashes, of the text and of the text behind a salt: 128 bits.
@@ -35,7 +36,10 @@ std::string hash_text(std::string_view bytes) {
 class ScratchFolder {
  public:
   ScratchFolder() {
-    std::string pattern = (fs::temp_directory_path() / "refract-XXXXXX").string();
+    std::error_code error;
+    const fs::path place = fs::temp_directory_path(error);
+    if (error) fail("there is no folder for temporary files: set TMPDIR to one that exists");
+    std::string pattern = (place / "refract-XXXXXX").string();
     if (!::mkdtemp(pattern.data())) {
       fail("can't make a temporary folder '{}': {}", pattern, std::strerror(errno));
     }
@@ -119,7 +123,10 @@ void write_manifest(const fs::path& folder, const TokenizedCorpus& corpus,
                                    {"train", names_of(corpus.train)},
                                    {"validation", names_of(corpus.validation)},
                                    {"made_of", identity}};
-  write_file_atomically(folder / "manifest.json", manifest.dump(2) + "\n");
+  // File names are bytes; those that are not UTF-8 are only for a reader here.
+  write_file_atomically(
+      folder / "manifest.json",
+      manifest.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 std::vector<fs::path> files_of(const nlohmann::json& names, const fs::path& folder) {
@@ -128,9 +135,10 @@ std::vector<fs::path> files_of(const nlohmann::json& names, const fs::path& fold
   return files;
 }
 
-// Throws when a file is missing or damaged.
+// Throws when a file is missing or damaged, and a SystemError where the system refuses a call.
 CachedCorpus read_cached(const fs::path& folder, std::shared_ptr<const Tokenizer> tokenizer) {
-  const auto manifest = nlohmann::json::parse(read_file(folder / "manifest.json"));
+  const fs::path path = folder / "manifest.json";
+  const auto manifest = parse_json(read_file(path), fmt::format("'{}'", path.string()));
   CachedCorpus cached;
   cached.folder = folder;
   cached.corpus.documents = manifest.at("documents");
@@ -147,15 +155,24 @@ CachedCorpus read_cached(const fs::path& folder, std::shared_ptr<const Tokenizer
   return cached;
 }
 
+// Only damage lets a corpus go: a file that is missing, or that does not hold what it should. A
+// system that has no memory or no file handle left just now says nothing about the files.
 std::optional<CachedCorpus> find_cached(const fs::path& folder,
                                         const std::shared_ptr<const Tokenizer>& tokenizer) {
   if (!fs::exists(folder)) return std::nullopt;
+  std::string damage;
   try {
     return read_cached(folder, tokenizer);
-  } catch (const std::exception& error) {
-    log_warning("the tokenized corpus in '{}' is unusable and is made again: {}", folder.string(),
-                error.what());
+  } catch (const SystemError& error) {
+    if (error.system_code() != ENOENT) throw;
+    damage = error.what();
+  } catch (const Error& error) {
+    damage = error.what();
+  } catch (const nlohmann::json::exception&) {
+    damage = "its manifest.json lacks a value";
   }
+  log_warning("the tokenized corpus in '{}' is damaged and is made again: {}", folder.string(),
+              damage);
   fs::remove_all(folder);
   return std::nullopt;
 }
@@ -186,13 +203,8 @@ void make_cached(const DataConfig& config, std::shared_ptr<const Tokenizer> toke
 }
 
 fs::path cache_folder(const DataConfig& config) {
-  if (!config.cache.empty()) return config.cache;
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache && *cache) return fs::path(cache) / "refract" / "tokens";
-  const char* home = std::getenv("HOME");
-  if (!home || !*home)
-    fail("HOME is not set, so there is no place for token shards: set data.cache to a folder");
-  return fs::path(home) / ".cache" / "refract" / "tokens";
+  if (!config.cache.empty()) return expand_path(config.cache);
+  return user_cache() / "refract" / "tokens";
 }
 
 }  // namespace

@@ -207,9 +207,8 @@ void check_tokens(const TokenStream& stream, int64_t vocab_size, const std::stri
   const int32_t max = stream.max_token();
   if (max < vocab_size) return;
   fail(
-      "{} holds the token {}, but the model's vocabulary has {} (0 to {}): it was made with "
-      "another "
-      "tokenizer",
+      "{} holds the token {}, but the model's vocabulary has {} (0 to {}): the tokens were made "
+      "with another tokenizer, or the tokenizer has tokens that the model was never given",
       name, max, vocab_size, vocab_size - 1);
 }
 

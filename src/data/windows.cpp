@@ -12,6 +12,12 @@ namespace {
 constexpr int kRounds = 6;
 constexpr int kLeastHalfBits = 3;  // below it the network reaches few permutations
 
+// Uniform in [0, n), but for 1 part in 2^64 / n.
+int64_t below(const PhiloxBlock& draw, int64_t n) {
+  const uint64_t wide = (static_cast<uint64_t>(draw.word[0]) << 32) | draw.word[1];
+  return static_cast<int64_t>(wide % static_cast<uint64_t>(n));
+}
+
 }  // namespace
 
 uint64_t permute_index(uint64_t index, uint64_t n, uint64_t seed, uint64_t epoch) {
@@ -36,8 +42,8 @@ uint64_t permute_index(uint64_t index, uint64_t n, uint64_t seed, uint64_t epoch
   return value;
 }
 
-WindowOrder::WindowOrder(int64_t num_tokens, int64_t context, uint64_t seed)
-    : context_(context), seed_(seed) {
+WindowOrder::WindowOrder(int64_t num_tokens, int64_t context, uint64_t seed, Sampling sampling)
+    : context_(context), starts_(num_tokens - context), seed_(seed), sampling_(sampling) {
   if (context < 1) fail_usage("data.context = {}: it must be at least 1", context);
   if (num_tokens < context + 1) {
     fail(
@@ -54,11 +60,17 @@ WindowOrder::WindowOrder(int64_t num_tokens, int64_t context, uint64_t seed)
 
 int64_t WindowOrder::start(int64_t g) const {
   if (g < 0) fail("a run has no window {}", g);
+  if (sampling_ == Sampling::kPermutation) return permuted_start(g);
+  const PhiloxBlock draw =
+      philox(philox_key(seed_, stream_id("data.random")), 0, static_cast<uint64_t>(g));
+  return below(draw, starts_);
+}
+
+int64_t WindowOrder::permuted_start(int64_t g) const {
   const auto epoch = static_cast<uint64_t>(g / windows_);
   const auto index = static_cast<uint64_t>(g % windows_);
   const PhiloxBlock draw = philox(philox_key(seed_, stream_id("data.offset")), epoch, 0);
-  const uint64_t wide = (static_cast<uint64_t>(draw.word[0]) << 32) | draw.word[1];
-  const auto shift = static_cast<int64_t>(wide % (static_cast<uint64_t>(slack_) + 1));
+  const int64_t shift = below(draw, slack_ + 1);
   const uint64_t window = permute_index(index, static_cast<uint64_t>(windows_), seed_, epoch);
   return shift + static_cast<int64_t>(window) * context_;
 }

@@ -20,9 +20,10 @@ std::vector<std::vector<TokenId>> run(Generation& generation,
 
 }  // namespace
 
-std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text) {
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text,
+                                   TokenId start) {
   std::vector<TokenId> tokens = tokenizer.encode(text);
-  if (tokens.empty()) tokens = {tokenizer.end_of_text().value_or(0)};
+  if (tokens.empty()) tokens = {start};
   return tokens;
 }
 

@@ -9,9 +9,9 @@
 
 namespace refract {
 
-// The tokens of a prompt; of an empty one the end-of-text token, or id 0 where the tokenizer has
-// none, since generation needs something to start from.
-std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text);
+// The tokens of a prompt; of an empty one `start`, since generation needs something to start from.
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, const std::string& text,
+                                   TokenId start);
 
 struct DecodeOptions {
   bool cuda_graph = false;  // capture the step of a token, where the model follows KvCache::lengths

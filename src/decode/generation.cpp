@@ -17,6 +17,17 @@ namespace {
 constexpr int64_t kReadEvery = 16;            // steps between looks for sequences that stopped
 constexpr int64_t kTokensPerPrefill = 16384;  // enough to fill a GPU
 
+// A tokenizer may have more tokens than the model has embeddings.
+void check_prompt(const std::vector<TokenId>& prompt, int64_t vocab_size) {
+  const auto beyond = std::find_if(prompt.begin(), prompt.end(),
+                                   [&](TokenId token) { return token < 0 || token >= vocab_size; });
+  if (beyond == prompt.end()) return;
+  fail_usage(
+      "the prompt holds the token {}, but the model's vocabulary has {} (0 to {}): its tokenizer "
+      "has tokens that the model was never given; leave them out of the prompt",
+      *beyond, vocab_size, vocab_size - 1);
+}
+
 }  // namespace
 
 Generation::Generation(Decoder& model, int64_t batch, int64_t capacity,
@@ -61,6 +72,7 @@ void Generation::start(const std::vector<std::vector<TokenId>>& prompts, int64_t
   for (int64_t row = 0; row < batch_; ++row) {
     std::vector<TokenId>& seen = seen_[row];
     if (seen.empty()) fail("generation needs at least one token to start from; give a --prompt");
+    check_prompt(seen, model_.config().vocab_size);
     if (static_cast<int64_t>(seen.size()) > longest_)
       seen.erase(seen.begin(), seen.end() - longest_);
     last.mutable_data_ptr<int64_t>()[row] = seen.back();
@@ -186,7 +198,7 @@ void Generation::read(const DecodeOptions& options) {
     for (int64_t row = 0; row < batch_; ++row) {
       const auto token = static_cast<TokenId>(data[row * (steps_ - read_) + step]);
       if (stopped_[row] != 0) continue;
-      if (sampling_.stop && token == *sampling_.stop) {
+      if (std::find(sampling_.stop.begin(), sampling_.stop.end(), token) != sampling_.stop.end()) {
         stopped_[row] = 1;
         continue;
       }

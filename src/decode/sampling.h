@@ -3,7 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <vector>
 
 #include "text/tokenizer.h"
 
@@ -15,7 +15,7 @@ struct SamplingOptions {
   int64_t top_k = 0;       // 0: all
   double top_p = 1;        // 1: all
   uint64_t seed = 1;
-  std::optional<TokenId> stop;  // ends the sample and is not part of it
+  std::vector<TokenId> stop;  // any of these ends the sample and is not part of it
 };
 
 // One token per row of logits [B, V], by the inverse of its distribution at uniform numbers [B]

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <vector>
 
-#include "core/child_process.h"
 #include "core/error.h"
+#include "core/system/child_process.h"
 
 namespace refract {
 namespace {

@@ -182,6 +182,13 @@ void World::require_same(const std::string& what, const std::string& text) {
              rank(), b);
 }
 
+int64_t World::number_of_leader(const std::string& what, int64_t number) {
+  if (size() == 1) return number;
+  const std::string key = "number/" + what;
+  if (leader()) store_->set(key, std::to_string(number));
+  return std::stoll(store_->text(key));
+}
+
 bool World::stops_after(int64_t step, bool asked) {
   if (size() == 1) return asked;
   if (asked && !asked_to_stop_) {

@@ -57,6 +57,8 @@ class World {
   void one_of_each_machine_first(const std::function<void()>& work);
   // Fails (usage) where `text` is not process 0's; says the first lines that differ.
   void require_same(const std::string& what, const std::string& text);
+  // Process 0's number.
+  int64_t number_of_leader(const std::string& what, int64_t number);
   // Whether all processes stop after `step` steps. `asked`: whether this one was told to.
   bool stops_after(int64_t step, bool asked);
 

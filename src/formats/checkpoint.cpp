@@ -6,11 +6,13 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "formats/families/gpt_neox.h"
 
 namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 std::string dtype_name(at::ScalarType dtype) {
   if (dtype == at::kFloat) return "float32";
@@ -34,6 +36,17 @@ void check_mergeable(const Decoder& decoder) {
       fail("'{}' can't be merged: the kind \"{}\" has no dense weight that computes the same",
            entry.spec.name, entry.kind);
     }
+  }
+}
+
+// As it was where the model came from. If nothing was there, transformers takes the settings from
+// config.json, which has all that the folder's had.
+void write_generation_config(const SaveOptions& options, const fs::path& folder) {
+  const fs::path path = folder / "generation_config.json";
+  if (!options.carried.generation.empty()) {
+    write_file_atomically(path, options.carried.generation);
+  } else if (options.carried.config.empty()) {
+    write_file_atomically(path, generation_config_json(options.ids).dump(2) + "\n");
   }
 }
 
@@ -63,11 +76,11 @@ void save_model(Decoder& decoder, const fs::path& folder, const SaveOptions& opt
     write_safetensors(folder / kBufferFile, buffers);
   }
   save_tensors(folder, tensors, options.max_shard_bytes);
-  write_file_atomically(folder / "generation_config.json",
-                        generation_config_json(options.ids).dump(2) + "\n");
-  write_file_atomically(
-      folder / "config.json",
-      config_to_json(decoder.config(), format, dtype, options.ids).dump(2) + "\n");
+  write_side_files(options.carried, folder);
+  json config = config_to_json(decoder.config(), format, dtype, options.ids);
+  carry_config(config, options.carried, format);
+  write_generation_config(options, folder);
+  write_file_atomically(folder / "config.json", config.dump(2) + "\n");
 }
 
 CheckpointReader::CheckpointReader(const fs::path& folder)
@@ -82,8 +95,10 @@ CheckpointReader::CheckpointReader(const fs::path& folder)
 
 void CheckpointReader::add(const TensorInfo& info, const StoredName& name) {
   const bool matrix = !name.transposed || info.shape.size() == 2;
+  const int64_t pieces = name.parts * (name.by_heads ? config_.num_attention_heads : 1);
   const bool divides =
-      name.parts == 1 || (!info.shape.empty() && info.shape.back() % name.parts == 0);
+      pieces == 1 || (!info.shape.empty() &&
+                      (name.transposed ? info.shape.back() : info.shape.front()) % pieces == 0);
   if (!matrix || !divides) {
     fail("'{}': tensor '{}' is {}, which can't hold {} x '{}'",
          tensors_.file_of(info.name).string(), info.name, info.describe(), name.parts, name.ours);
@@ -141,6 +156,10 @@ at::Tensor CheckpointReader::read(const std::string& name) const {
   at::Tensor tensor = tensors_.tensor(found.stored);
   if (found.place.transposed) tensor = tensor.t();
   if (found.place.parts == 1) return tensor;
+  if (found.place.by_heads) {
+    return part_of_heads(tensor, found.place.part, config_.num_attention_heads,
+                         config_.rotary_width());
+  }
   const int64_t rows = tensor.size(0) / found.place.parts;
   return tensor.narrow(0, found.place.part * rows, rows);
 }

@@ -1,6 +1,6 @@
-// A model folder: a decoder's weights in Hugging Face's GPT-2 or Llama layout or under our own
-// names
-// ("refract"), with its configuration. load_weights.h reads the weights into a decoder.
+// A model folder: a decoder's weights in Hugging Face's GPT-2, Llama or GPT-NeoX layout or under
+// our own names ("refract"), with its configuration. load_weights.h reads the weights into a
+// decoder.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/carried.h"
 #include "formats/checkpoint_layout.h"
 #include "formats/hf_config.h"
 #include "formats/safetensors_write.h"
@@ -25,17 +26,18 @@ struct SaveOptions {
   at::ScalarType dtype = at::kFloat;  // of the file; bf16 halves it
   uint64_t max_shard_bytes = kDefaultShardBytes;
   // "auto": the Hugging Face family where there is one and every parameter has its place in it,
-  // otherwise "refract". "gpt2" or "llama": that, or an Error with the reason.
+  // otherwise "refract". "gpt2", "llama" or "gpt_neox": that, or an Error with the reason.
   std::string format = "auto";
-  TokenIds ids = {};  // written to config.json and generation_config.json
+  TokenIds ids = {};     // written to config.json and generation_config.json
+  Carried carried = {};  // of the folder that the model came from; its ids come before `ids`
   // Transformed layers are written as the dense weight they multiply by. Fails for one that has
   // none.
   bool merge = false;
 };
 
-// Writes config.json, generation_config.json, model.safetensors (or shards and their index) and,
-// for a Hugging Face format with persistent buffers, buffers.safetensors. Each file appears whole
-// or not at all, config.json last. Creates the folder.
+// Writes what is carried, config.json, generation_config.json, model.safetensors (or shards and
+// their index) and, for a Hugging Face format with persistent buffers, buffers.safetensors. Each
+// file appears whole or not at all, config.json last. Creates the folder.
 void save_model(Decoder& decoder, const std::filesystem::path& folder,
                 const SaveOptions& options = {});
 

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "formats/families/gpt_neox.h"
 #include "formats/hf_config.h"
 #include "model/layer_plan.h"
 
@@ -78,8 +79,10 @@ std::vector<StoredTensor> llama_layout(const ModelPlan& plan) {
 std::vector<StoredTensor> hf_layout(const Decoder& decoder, const std::string& format) {
   if (format == "gpt2") return gpt2_layout(decoder.plan());
   if (format == "llama") return llama_layout(decoder.plan());
-  fail_usage("a model can't be saved as \"{}\"; the formats are auto, gpt2, llama, refract",
-             format);
+  if (format == "gpt_neox") return gpt_neox_layout(decoder.plan());
+  fail_usage(
+      "a model can't be saved as \"{}\"; the formats are auto, gpt2, llama, gpt_neox, refract",
+      format);
 }
 
 // "h.12.attn.c_proj.weight" -> {12, "attn.c_proj.weight"}; nothing where the name does not start
@@ -93,6 +96,19 @@ std::optional<std::pair<std::string, std::string>> split_layer(std::string_view 
   return std::pair(std::string(name.substr(0, digits)), std::string(name.substr(digits + 1)));
 }
 
+// Buffers that old versions of transformers saved and that it computes today: causal masks, and
+// rotary frequencies and tables, wherever they stood.
+bool is_old_buffer(std::string_view name) {
+  const auto is = [&](std::string_view buffer) {
+    if (!name.ends_with(buffer)) return false;
+    const size_t before = name.size() - buffer.size();
+    return before == 0 || name[before - 1] == '.';
+  };
+  return is("attn.masked_bias") || is("rotary_emb.inv_freq") ||
+         is("rotary_emb.original_inv_freq") || is("rotary_emb.cos_cached") ||
+         is("rotary_emb.sin_cached");
+}
+
 std::vector<StoredName> gpt2_names(std::string name) {
   if (name.starts_with("transformer.")) name.erase(0, std::string("transformer.").size());
   if (name == "wte.weight") return {{"model.embed_tokens.weight"}};
@@ -101,7 +117,7 @@ std::vector<StoredName> gpt2_names(std::string name) {
   const auto layer = split_layer(name, "h.");
   if (!layer) return {{name}};
   const auto& [index, rest] = *layer;
-  if (rest == "attn.bias" || rest == "attn.masked_bias") return {};  // causal masks of old files
+  if (rest == "attn.bias") return {};  // the causal mask of old files
   const size_t dot = rest.rfind('.');
   const std::string module = rest.substr(0, dot),
                     kind = dot == std::string::npos ? "" : rest.substr(dot + 1);
@@ -123,8 +139,6 @@ std::vector<StoredName> gpt2_names(std::string name) {
 }
 
 std::vector<StoredName> llama_names(const std::string& name) {
-  if (name.ends_with(".rotary_emb.inv_freq"))
-    return {};  // of old files; computed from the configuration
   const bool bare =
       name.starts_with("layers.") || name == "embed_tokens.weight" || name == "norm.weight";
   return {{bare ? "model." + name : name}};  // a LlamaModel without its head has no prefix
@@ -146,9 +160,9 @@ Contents contents_of(const Decoder& decoder, bool merge) {
   if (!merge) return contents;
   for (const TransformedLayer& entry : decoder.transformed()) {
     const std::string prefix = entry.spec.name + ".";
-    std::erase_if(contents, [&](const auto& item) {
-      return item.first.starts_with(prefix) && item.first != prefix + "bias";
-    });
+    auto item = contents.lower_bound(prefix);
+    while (item != contents.end() && item->first.starts_with(prefix))
+      item = item->first == prefix + "bias" ? std::next(item) : contents.erase(item);
     contents[prefix + "weight"] = {
         {entry.spec.out_features, entry.spec.in_features}, nullptr, entry.layer};
   }
@@ -158,9 +172,10 @@ Contents contents_of(const Decoder& decoder, bool merge) {
 }  // namespace
 
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored) {
+  if (format == "refract") return {{stored}};
+  if (is_old_buffer(stored)) return {};
   if (format == "gpt2") return gpt2_names(stored);
-  if (format == "llama") return llama_names(stored);
-  return {{stored}};
+  return format == "gpt_neox" ? gpt_neox_names(stored) : llama_names(stored);
 }
 
 std::string why_not(const Decoder& decoder, const std::string& format, bool merge) {
@@ -201,6 +216,7 @@ std::vector<TensorSource> checkpoint_tensors(
     const Decoder& decoder, const std::string& format, at::ScalarType dtype,
     const std::function<at::Tensor(const Parameter*)>& read, bool merge) {
   const Contents contents = contents_of(decoder, merge);
+  const ModelConfig& config = decoder.config();
   std::vector<TensorSource> sources;
   for (const StoredTensor& tensor : checkpoint_layout(decoder, format, merge)) {
     std::vector<Content> parts;
@@ -208,11 +224,14 @@ std::vector<TensorSource> checkpoint_tensors(
     std::vector<int64_t> shape = parts[0].shape;
     for (size_t i = 1; i < parts.size(); ++i) shape[0] += parts[i].shape[0];
     if (tensor.transposed) std::swap(shape[0], shape[1]);
-    auto make = [parts, read, transposed = tensor.transposed] {
+    const int64_t heads = tensor.by_heads ? config.num_attention_heads : 0;
+    auto make = [parts, read, transposed = tensor.transposed, heads,
+                 rotary = config.rotary_width()] {
       std::vector<at::Tensor> values;
       for (const Content& part : parts) {
         values.push_back(part.parameter ? read(part.parameter) : part.layer->merged());
       }
+      if (heads > 0) return join_heads(values, heads, rotary);
       const at::Tensor whole = values.size() == 1 ? values[0] : at::cat(values);
       return transposed ? whole.t() : whole;
     };

@@ -18,10 +18,11 @@ struct StoredTensor {
   std::string name;                // in the file
   std::vector<std::string> parts;  // ours
   bool transposed = false;
+  bool by_heads = false;  // the parts lie beside each other in every head: join_heads()
 };
 
-// The tensors of a checkpoint in `format`, in its order: "gpt2" or "llama" need a decoder for which
-// why_not returns nothing; "refract" holds every parameter under its own name.
+// The tensors of a checkpoint in `format`, in its order: "gpt2", "llama" and "gpt_neox" need a
+// decoder for which why_not returns nothing; "refract" holds every parameter under its own name.
 std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
                                             bool merge = false);
 
@@ -42,11 +43,12 @@ struct StoredName {
   std::string ours;
   bool transposed = false;
   int64_t part = 0, parts = 1;
+  bool by_heads = false;  // the part of every head: part_of_heads()
 };
 
-// The reverse of checkpoint_layout(): our parameters in the stored tensor of a "gpt2", "llama" or
-// "refract" file. None: the tensor means nothing to us and is ignored. A name that is not known
-// comes back unchanged.
+// The reverse of checkpoint_layout(): our parameters in the stored tensor of a "gpt2", "llama",
+// "gpt_neox" or "refract" file. None: the tensor means nothing to us and is ignored. A name that is
+// not known comes back unchanged.
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored);
 
 }  // namespace refract

@@ -6,6 +6,9 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
+#include "formats/families/gpt_neox.h"
+#include "formats/families/hf_keys.h"
 #include "model/layer_plan.h"
 
 namespace refract {
@@ -13,73 +16,28 @@ namespace {
 
 using nlohmann::json;
 
-// What LayerPlan::extras may hold in either family.
+// What LayerPlan::extras may hold in GPT-2 and Llama.
 const std::set<std::string> kKnownExtras = {};
 
-// Typed access to the keys of one object; every complaint names the file, the key and its value.
-class Keys {
- public:
-  Keys(const json& tree, std::string where) : tree_(tree), where_(std::move(where)) {}
-
-  bool has(const char* key) const { return tree_.contains(key) && !tree_[key].is_null(); }
-  const json& at(const char* key) const { return tree_[key]; }
-
-  int64_t count(const char* key, int64_t otherwise) const {
-    if (!has(key)) return otherwise;
-    if (!tree_[key].is_number_integer() || tree_[key].get<int64_t>() <= 0)
-      complain(key, "a positive whole number");
-    return tree_[key].get<int64_t>();
-  }
-  int64_t count(const char* key) const {
-    if (!has(key)) fail("'{}' has no '{}'", where_, key);
-    return count(key, 0);
-  }
-  double number(const char* key, double otherwise) const {
-    if (!has(key)) return otherwise;
-    if (!tree_[key].is_number()) complain(key, "a number");
-    return tree_[key].get<double>();
-  }
-  bool flag(const char* key, bool otherwise) const {
-    if (!has(key)) return otherwise;
-    if (!tree_[key].is_boolean()) complain(key, "true or false");
-    return tree_[key].get<bool>();
-  }
-  std::string text(const char* key, const std::string& otherwise) const {
-    if (!has(key)) return otherwise;
-    if (!tree_[key].is_string()) complain(key, "a text");
-    return tree_[key].get<std::string>();
-  }
-  [[noreturn]] void complain(const char* key, const std::string& wanted) const {
-    fail("'{}': {} = {} is not supported; refract's decoder needs {}", where_, key,
-         tree_[key].dump(), wanted);
-  }
-  const std::string& where() const { return where_; }
-
- private:
-  const json& tree_;
-  std::string where_;
-};
-
-void refuse_what_no_family_has(const Keys& keys) {
+void refuse_what_no_family_has(const HfKeys& keys) {
   if (keys.has("quantization_config"))
     keys.complain("quantization_config", "weights that are not quantized");
 }
 
-std::string gpt2_activation(const Keys& keys) {
+std::string gpt2_activation(const HfKeys& keys) {
   const std::string name = keys.text("activation_function", "gelu_new");
   if (name == "gelu_new" || name == "gelu_pytorch_tanh") return "gelu_tanh";
   if (name == "gelu") return "gelu";
   keys.complain("activation_function", "gelu, gelu_new or gelu_pytorch_tanh");
 }
 
-ModelConfig from_gpt2(const Keys& keys) {
-  refuse_what_no_family_has(keys);
+ModelConfig from_gpt2(const HfKeys& keys) {
   if (!keys.flag("scale_attn_weights", true)) keys.complain("scale_attn_weights", "true");
   if (keys.flag("add_cross_attention", false)) keys.complain("add_cross_attention", "false");
   ModelConfig c;
   c.vocab_size = keys.count("vocab_size", 50257);
   c.hidden_size = keys.count("n_embd", 768);
-  c.intermediate_size = keys.count("n_inner", 4 * c.hidden_size);
+  c.intermediate_size = keys.count("n_inner", 0);
   c.num_hidden_layers = keys.count("n_layer", 12);
   c.num_attention_heads = keys.count("n_head", 12);
   c.max_position_embeddings = keys.count("n_positions", 1024);
@@ -87,47 +45,15 @@ ModelConfig from_gpt2(const Keys& keys) {
   c.hidden_act = gpt2_activation(keys);
   c.tie_word_embeddings = keys.flag("tie_word_embeddings", true);
   c.dropout = keys.number("resid_pdrop", 0.1);
-  if (keys.number("embd_pdrop", 0.1) != c.dropout) {
-    fail(
-        "'{}': embd_pdrop = {} and resid_pdrop = {} differ; refract's decoder has one for both: "
-        "set them equal",
-        keys.where(), keys.number("embd_pdrop", 0.1), c.dropout);
-  }
+  const double embeddings = keys.number("embd_pdrop", 0.1);
+  if (embeddings != c.dropout) c.embedding_dropout = embeddings;
   c.attention_dropout = keys.number("attn_pdrop", 0.1);
   c.scale_attn_by_inverse_layer_idx = keys.flag("scale_attn_by_inverse_layer_idx", false);
   c.initializer_range = c.position_initializer_range = keys.number("initializer_range", 0.02);
   return c;
 }
 
-// transformers 5: rope_parameters; 4: rope_theta and rope_scaling, which 5 prefers where both
-// stand.
-void read_rope(const Keys& keys, ModelConfig& c) {
-  const char* key = keys.has("rope_scaling") && !keys.at("rope_scaling").empty()
-                        ? "rope_scaling"
-                        : "rope_parameters";
-  c.rope_theta = keys.number("rope_theta", 10000);
-  if (!keys.has(key)) return;
-  if (!keys.at(key).is_object()) keys.complain(key, "a table");
-  const Keys rope(keys.at(key), fmt::format("{}: {}", keys.where(), key));
-  c.rope_theta = rope.number("rope_theta", c.rope_theta);
-  if (rope.number("partial_rotary_factor", 1) != 1) rope.complain("partial_rotary_factor", "1");
-  const char* type_key = rope.has("rope_type") ? "rope_type" : "type";
-  const std::string type = rope.text(type_key, "default");
-  if (type == "default") return;
-  if (type != "linear" && type != "llama3") rope.complain(type_key, "default, linear or llama3");
-  c.rope_scaling = type;
-  if (!rope.has("factor")) fail("'{}' has no factor", rope.where());
-  c.rope_factor = rope.number("factor", 1);
-  if (c.rope_factor < 1) rope.complain("factor", "1 or more");
-  if (type == "linear") return;
-  c.rope_low_freq_factor = rope.number("low_freq_factor", 1);
-  c.rope_high_freq_factor = rope.number("high_freq_factor", 4);
-  c.rope_original_max_position_embeddings =
-      rope.count("original_max_position_embeddings", c.max_position_embeddings);
-}
-
-ModelConfig from_llama(const Keys& keys) {
-  refuse_what_no_family_has(keys);
+ModelConfig from_llama(const HfKeys& keys) {
   const std::string act = keys.text("hidden_act", "silu");
   if (act != "silu" && act != "swish") keys.complain("hidden_act", "silu");
   if (keys.number("partial_rotary_factor", 1) != 1) keys.complain("partial_rotary_factor", "1");
@@ -149,7 +75,7 @@ ModelConfig from_llama(const Keys& keys) {
   c.tie_word_embeddings = keys.flag("tie_word_embeddings", false);
   c.attention_dropout = keys.number("attention_dropout", 0);
   c.initializer_range = keys.number("initializer_range", 0.02);
-  read_rope(keys, c);
+  read_rope(keys, c, /*partial=*/false);
   return c;
 }
 
@@ -160,7 +86,7 @@ ModelConfig from_refract(const json& tree, const std::string& where) {
   for (const auto& [key, value] : tree.items()) {
     const bool about_the_file = key == "model_type" || key == "architectures" || key == "dtype" ||
                                 key == "torch_dtype" || key == "bos_token_id" ||
-                                key == "eos_token_id";
+                                key == "eos_token_id" || key == "pad_token_id";
     if (!about_the_file) fields.set("model." + key, value, where);
   }
   return c;
@@ -177,7 +103,7 @@ json to_gpt2(const ModelConfig& c) {
                {"n_positions", c.max_position_embeddings},
                {"n_ctx", c.max_position_embeddings},
                {"layer_norm_epsilon", c.norm_eps},
-               {"embd_pdrop", c.dropout},
+               {"embd_pdrop", c.dropout_of_embeddings()},
                {"resid_pdrop", c.dropout},
                {"attn_pdrop", c.attention_dropout},
                {"scale_attn_weights", true},
@@ -187,16 +113,6 @@ json to_gpt2(const ModelConfig& c) {
 }
 
 json to_llama(const ModelConfig& c) {
-  json scaling;  // null without scaling
-  if (c.rope_scaling != "none")
-    scaling = {{"rope_type", c.rope_scaling}, {"factor", c.rope_factor}};
-  if (c.rope_scaling == "llama3") {
-    scaling["low_freq_factor"] = c.rope_low_freq_factor;
-    scaling["high_freq_factor"] = c.rope_high_freq_factor;
-    scaling["original_max_position_embeddings"] = c.rope_original_max_position_embeddings;
-  }
-  json rope = scaling.is_null() ? json{{"rope_type", "default"}} : scaling;
-  rope["rope_theta"] = c.rope_theta;
   return {{"architectures", {"LlamaForCausalLM"}},
           {"hidden_act", "silu"},
           {"vocab_size", c.vocab_size},
@@ -211,9 +127,9 @@ json to_llama(const ModelConfig& c) {
           {"attention_bias", c.attention_bias},
           {"attention_dropout", c.attention_dropout},
           {"mlp_bias", c.mlp_bias},
-          {"rope_parameters", rope},
+          {"rope_parameters", rope_parameters_json(c)},
           {"rope_theta", c.rope_theta},
-          {"rope_scaling", scaling}};
+          {"rope_scaling", rope_scaling_json(c)}};
 }
 
 // What stands against GPT-2: everything it has no setting for.
@@ -238,6 +154,7 @@ std::vector<std::string> against_llama(const ModelConfig& c) {
   };
   want(c.rms(), "norm = layernorm");
   want(c.position == "rope", "position = " + c.position);
+  want(c.partial_rotary_factor == 1, "partial_rotary_factor");
   want(c.gated(), "hidden_act = " + c.hidden_act);
   want(c.attention_bias == c.attention_output_bias,
        "biases of q, k and v but not of o, or the reverse");
@@ -247,37 +164,50 @@ std::vector<std::string> against_llama(const ModelConfig& c) {
   return reasons;
 }
 
+// A number where there is one, as most programs expect.
+json eos_json(const TokenIds& ids) {
+  if (ids.eos.empty()) return nullptr;
+  return ids.eos.size() == 1 ? json(ids.eos.front()) : json(ids.eos);
+}
+
 }  // namespace
 
 HfFamily hf_family(const ModelConfig& config) {
   std::vector<std::string> gpt2 = against_gpt2(config), llama = against_llama(config);
+  const std::vector<std::string> gpt_neox = against_gpt_neox(config);
   const std::vector<std::string> extras = unknown_extras(model_plan(config), kKnownExtras);
   gpt2.insert(gpt2.end(), extras.begin(), extras.end());
   llama.insert(llama.end(), extras.begin(), extras.end());
   if (gpt2.empty()) return {"gpt2", ""};
   if (llama.empty()) return {"llama", ""};
-  return {"", fmt::format("Hugging Face's GPT-2 has no {}; its Llama has no {}",
-                          fmt::join(gpt2, ", no "), fmt::join(llama, ", no "))};
+  if (gpt_neox.empty()) return {"gpt_neox", ""};
+  return {"",
+          fmt::format("Hugging Face's GPT-2 has no {}; its Llama has no {}; its GPT-NeoX has no {}",
+                      fmt::join(gpt2, ", no "), fmt::join(llama, ", no "),
+                      fmt::join(gpt_neox, ", no "))};
 }
 
 std::string model_type_of(const json& tree, const std::string& where) {
-  const std::string type = Keys(tree, where).text("model_type", "");
+  const std::string type = HfKeys(tree, where).text("model_type", "");
   if (type.empty())
-    fail("'{}' has no model_type; refract reads gpt2, llama and its own, refract", where);
-  if (type != "gpt2" && type != "llama" && type != "refract") {
+    fail("'{}' has no model_type; refract reads gpt2, llama, gpt_neox and its own, refract", where);
+  if (type != "gpt2" && type != "llama" && type != "gpt_neox" && type != "refract") {
     fail(
-        "'{}': model_type = \"{}\" is not supported; refract reads gpt2, llama and its own, "
-        "refract",
-        where, type);
+        "'{}': model_type = \"{}\" is not supported; refract reads gpt2, llama, gpt_neox and its "
+        "own, refract",
+        where, shown(type));
   }
   return type;
 }
 
 ModelConfig config_from_json(const json& tree, const std::string& where) {
   const std::string type = model_type_of(tree, where);
-  ModelConfig config = type == "gpt2"    ? from_gpt2(Keys(tree, where))
-                       : type == "llama" ? from_llama(Keys(tree, where))
-                                         : from_refract(tree, where);
+  const HfKeys keys(tree, where);
+  if (type != "refract") refuse_what_no_family_has(keys);
+  ModelConfig config = type == "gpt2"       ? from_gpt2(keys)
+                       : type == "llama"    ? from_llama(keys)
+                       : type == "gpt_neox" ? from_gpt_neox(keys)
+                                            : from_refract(tree, where);
   try {
     resolve(config, 0, 0);
   } catch (const Error& e) {
@@ -296,24 +226,26 @@ json config_to_json(const ModelConfig& config, const std::string& format, const 
     tree = fields.to_json()["model"];
     tree["architectures"] = {"RefractDecoder"};
   } else {
-    tree = format == "gpt2" ? to_gpt2(config) : to_llama(config);
+    tree = format == "gpt2"    ? to_gpt2(config)
+           : format == "llama" ? to_llama(config)
+                               : to_gpt_neox(config);
     tree["tie_word_embeddings"] = config.tie_word_embeddings;
     tree["initializer_range"] = config.initializer_range;
     tree["use_cache"] = true;
   }
   tree["model_type"] = format;
   tree["dtype"] = tree["torch_dtype"] = dtype;
-  // Written even when unknown: left out, both families would assume the ids of their first
+  // Written even when unknown: left out, the families would assume the ids of their first
   // tokenizer.
   tree["bos_token_id"] = ids.bos ? json(*ids.bos) : json();
-  tree["eos_token_id"] = ids.eos ? json(*ids.eos) : json();
+  tree["eos_token_id"] = eos_json(ids);
   return tree;
 }
 
 json generation_config_json(const TokenIds& ids) {
   json tree = {{"_from_model_config", true}, {"use_cache", true}};
   if (ids.bos) tree["bos_token_id"] = *ids.bos;
-  if (ids.eos) tree["eos_token_id"] = *ids.eos;
+  if (!ids.eos.empty()) tree["eos_token_id"] = eos_json(ids);
   return tree;
 }
 
@@ -326,7 +258,8 @@ json read_config_json(const std::filesystem::path& folder) {
         "write such folders)",
         folder.string());
   }
-  json tree = json::parse(read_file(path, "the model's configuration"), nullptr, false);
+  json tree =
+      parse_json(read_file(path, "the model's configuration"), fmt::format("'{}'", path.string()));
   if (!tree.is_object()) fail("'{}' is not JSON with one object", path.string());
   return tree;
 }

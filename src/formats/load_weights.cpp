@@ -1,5 +1,7 @@
 #include "formats/load_weights.h"
 
+#include <map>
+
 #include "core/error.h"
 #include "formats/checkpoint.h"
 #include "formats/safetensors.h"
@@ -85,28 +87,34 @@ class LoadPlanner {
   }
 
  private:
+  using Layers = std::map<std::string, const TransformedLayer*>;
+
   void find_started() {
+    Layers layers;
     for (const TransformedLayer& entry : decoder_.transformed()) {
-      if (!reader_.contains(entry.spec.name + ".weight")) continue;
-      for (const Parameter& parameter : decoder_.arena().parameters()) {
-        const bool own = parameter.name.starts_with(entry.spec.name + ".") &&
-                         parameter.name != entry.spec.name + ".bias";
-        if (own && !reader_.contains(parameter.name)) {
-          plan_.started.push_back(&entry);
-          break;
-        }
-      }
+      if (reader_.contains(entry.spec.name + ".weight")) layers.emplace(entry.spec.name, &entry);
+    }
+    for (const Parameter& parameter : decoder_.arena().parameters()) {
+      const TransformedLayer* entry = owner(layers, parameter.name);
+      if (entry && !reader_.contains(parameter.name)) started_.emplace(entry->spec.name, entry);
+    }
+    for (const TransformedLayer& entry : decoder_.transformed()) {
+      if (started_.contains(entry.spec.name)) plan_.started.push_back(&entry);
     }
   }
 
-  // The layer that this name belongs to, where it takes over a dense weight; its bias is loaded.
-  const TransformedLayer* started(const std::string& name) const {
-    for (const TransformedLayer* entry : plan_.started) {
-      if (name.starts_with(entry->spec.name + ".") && name != entry->spec.name + ".bias")
-        return entry;
+  // The layer that a parameter, other than its bias, lies below.
+  static const TransformedLayer* owner(const Layers& layers, const std::string& name) {
+    for (size_t dot = name.rfind('.'); dot != std::string::npos && dot > 0;
+         dot = name.rfind('.', dot - 1)) {
+      const auto found = layers.find(name.substr(0, dot));
+      if (found != layers.end()) return name.substr(dot) == ".bias" ? nullptr : found->second;
     }
     return nullptr;
   }
+
+  // The layer that this name belongs to, where it takes over a dense weight; its bias is loaded.
+  const TransformedLayer* started(const std::string& name) const { return owner(started_, name); }
 
   void check(const Parameter& parameter) {
     if (started(parameter.name)) return;
@@ -148,6 +156,7 @@ class LoadPlanner {
   Decoder& decoder_;
   const CheckpointReader& reader_;
   LoadPlan plan_;
+  Layers started_;
   Complaints missing_, wrong_, unexpected_;
 };
 
@@ -175,6 +184,17 @@ std::vector<TakenOver> load(Decoder& decoder, const fs::path& folder, bool start
 }
 
 }  // namespace
+
+void check_weights(Decoder& decoder, const fs::path& folder, bool starting) {
+  LoadPlanner(decoder, CheckpointReader(folder), starting).take(folder);
+}
+
+void check_layer_count(const ModelConfig& config, const fs::path& folder) {
+  const auto held = static_cast<int64_t>(CheckpointReader(folder).names().size());
+  if (config.num_hidden_layers <= held) return;
+  fail("'{}' says that the model has {} layers, but the folder holds {} tensors",
+       (folder / "config.json").string(), config.num_hidden_layers, held);
+}
 
 void load_weights(Decoder& decoder, const fs::path& folder) { load(decoder, folder, false); }
 

@@ -13,6 +13,13 @@ namespace refract {
 // The decoder must be allocated.
 void load_weights(Decoder& decoder, const std::filesystem::path& folder);
 
+// Compares names and shapes only and allocates nothing, so that a folder whose config.json asks for
+// more than its weights hold is refused first. The decoder is not allocated yet. `starting`: as
+// start_from_weights() reads it.
+void check_weights(Decoder& decoder, const std::filesystem::path& folder, bool starting = false);
+// The same for the number of layers, before a decoder is planned: every layer has some weight.
+void check_layer_count(const ModelConfig& config, const std::filesystem::path& folder);
+
 // How well a layer stands for the dense weight it started from.
 struct TakenOver {
   std::string name, kind;

@@ -2,30 +2,16 @@
 
 #include <cctype>
 #include <cstdint>
-#include <cstdlib>
 #include <optional>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/paths.h"
 
 namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
-fs::path hub_cache() {
-  if (std::string cache = environment("HF_HUB_CACHE"); !cache.empty()) return cache;
-  if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
-  if (const std::string cache = environment("XDG_CACHE_HOME"); !cache.empty()) {
-    return fs::path(cache) / "huggingface" / "hub";
-  }
-  return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
-}
 
 bool has_weights(const fs::path& folder) {
   return fs::exists(folder / "config.json") &&
@@ -102,7 +88,7 @@ fs::path cached_model(const std::string& spec) {
 }  // namespace
 
 fs::path resolve_model_path(const std::string& spec) {
-  fs::path path(spec);
+  fs::path path(expand_path(spec));
   if (!spec.empty() && fs::is_directory(path)) {
     if (fs::exists(path / "config.json")) return path;
     if (fs::is_directory(path / "checkpoints")) return newest_checkpoint(path);

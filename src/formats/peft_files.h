@@ -25,8 +25,12 @@ struct PeftAdapter {
 };
 
 // The name in `transformers` of our module "model.layers.N...." in a model of `family` ("gpt2",
-// "llama", see HfFamily); empty for a part of a GPT-2's c_attn, which is one module there.
+// "llama", "gpt_neox", see HfFamily); empty for q, k and v of GPT-2 and GPT-NeoX, which are one
+// module there.
 std::string peft_module(const std::string& module, const std::string& family);
+
+// The same, but for a part of a GPT-2's c_attn the whole of it.
+std::string peft_holder(const std::string& module, const std::string& family);
 
 // The key of a factor in adapter_model.safetensors.
 std::string peft_key(const std::string& module, const std::string& factor);
@@ -39,11 +43,13 @@ std::string peft_config(const std::vector<PeftAdapter>& adapters, const std::str
 // adapter_config.json of a folder.
 class PeftConfig {
  public:
-  // Fails (usage) where there is none, and for what our adapters can't be: another method than
-  // LoRA, trained biases, rank stabilisation, DoRA, further saved modules.
+  // Fails (usage) where there is none, and names what our adapters can't be: another method than
+  // LoRA, an initialization that changes the model's weights, and every key that is not known and
+  // is not off.
   static PeftConfig read(const std::filesystem::path& folder);
 
-  // Of one module: the value of the first pattern that matches its name, else the common one.
+  // Of one module: the value of the first pattern, in the file's order, that matches its name, else
+  // the common one.
   double r(const std::string& module) const;
   double alpha(const std::string& module) const;
 

@@ -6,9 +6,10 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/error.h"
+#include "core/foreign_bytes.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -38,28 +39,6 @@ constexpr DtypeName kDtypes[] = {
     {"I8", at::kChar},
     {"U8", at::kByte},
     {"BOOL", at::kBool},
-};
-
-// Refuses a key that stands twice in one object, which the JSON library would accept in silence.
-class DuplicateKeys {
- public:
-  explicit DuplicateKeys(std::string where) : where_(std::move(where)) {}
-  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    const auto level = static_cast<size_t>(depth);
-    if (event == nlohmann::json::parse_event_t::object_start) {
-      if (seen_.size() <= level + 1) seen_.resize(level + 2);
-      seen_[level + 1].clear();
-    } else if (event == nlohmann::json::parse_event_t::key) {
-      if (!seen_.at(level).insert(parsed.get<std::string>()).second) {
-        fail("'{}' is damaged: the header holds '{}' twice", where_, parsed.get<std::string>());
-      }
-    }
-    return true;
-  }
-
- private:
-  std::string where_;
-  std::vector<std::set<std::string>> seen_;
 };
 
 uint64_t read_length(std::span<const std::byte> bytes) {
@@ -93,33 +72,35 @@ std::optional<uint64_t> byte_size(const std::vector<uint64_t>& shape, at::Scalar
 TensorInfo parse_entry(const std::string& file, const std::string& name,
                        const nlohmann::json& entry) {
   if (!entry.is_object())
-    fail("'{}' is damaged: the entry of tensor '{}' is not an object", file, name);
+    fail("'{}' is damaged: the entry of tensor '{}' is not an object", file, shown(name));
   TensorInfo info;
   info.name = name;
   const auto dtype = entry.find("dtype");
   if (dtype == entry.end() || !dtype->is_string())
-    fail("'{}' is damaged: tensor '{}' has no dtype", file, name);
+    fail("'{}' is damaged: tensor '{}' has no dtype", file, shown(name));
   const auto known = std::ranges::find(kDtypes, dtype->get<std::string>(), &DtypeName::name);
   if (known == std::end(kDtypes)) {
-    fail("'{}': tensor '{}' has the dtype {}, which refract can't read", file, name, dtype->dump());
+    fail("'{}': tensor '{}' has the dtype {}, which refract can't read", file, shown(name),
+         shown(*dtype));
   }
   info.dtype = known->dtype;
   const auto shape = naturals(entry, "shape");
-  if (!shape) fail("'{}' is damaged: tensor '{}' has no shape of whole numbers", file, name);
+  if (!shape) fail("'{}' is damaged: tensor '{}' has no shape of whole numbers", file, shown(name));
   const auto size = byte_size(*shape, info.dtype);
   if (!size)
-    fail("'{}' is damaged: tensor '{}' has the impossible shape {}", file, name,
-         entry["shape"].dump());
+    fail("'{}' is damaged: tensor '{}' has the impossible shape {}", file, shown(name),
+         shown(entry["shape"]));
   info.shape.assign(shape->begin(), shape->end());
   const auto offsets = naturals(entry, "data_offsets");
   if (!offsets || offsets->size() != 2 || (*offsets)[0] > (*offsets)[1]) {
-    fail("'{}' is damaged: tensor '{}' has no data_offsets [begin, end]", file, name);
+    fail("'{}' is damaged: tensor '{}' has no data_offsets [begin, end]", file, shown(name));
   }
   info.begin = (*offsets)[0];
   info.end = (*offsets)[1];
   if (info.end - info.begin != *size) {
     fail("'{}' is damaged: tensor '{}' is {}, {} bytes, but its data_offsets [{}, {}] hold {}",
-         file, name, info.describe(), *size, info.begin, info.end, info.end - info.begin);
+         file, shown(name), shown(info.describe()), *size, info.begin, info.end,
+         info.end - info.begin);
   }
   return info;
 }
@@ -150,6 +131,10 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
 void SafetensorsFile::parse_header() {
   const std::string file = path_.string();
   const std::span<const std::byte> bytes = map_->bytes();
+  constexpr size_t kHead = 256;  // more than an LFS pointer has
+  refuse_foreign_bytes(path_,
+                       {reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kHead)},
+                       "a safetensors file");
   if (bytes.size() < 8) fail("'{}' is not a safetensors file: it has {} bytes", file, bytes.size());
   const uint64_t length = read_length(bytes);
   if (length > kMaxHeader) {
@@ -164,12 +149,8 @@ void SafetensorsFile::parse_header() {
   const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
   if (length == 0 || text[0] != '{')
     fail("'{}' is not a safetensors file: its header does not start with '{{'", file);
-  nlohmann::json header;
-  try {
-    header = nlohmann::json::parse(text, text + length, DuplicateKeys(file));
-  } catch (const nlohmann::json::exception& e) {
-    fail("'{}' is damaged: its header is not JSON ({})", file, e.what());
-  }
+  const nlohmann::json header =
+      parse_json({text, length}, fmt::format("the header of '{}'", file), JsonKeys::kOnce);
   data_begin_ = 8 + length;
   for (const auto& [name, entry] : header.items()) {
     if (name != "__metadata__") {
@@ -178,7 +159,8 @@ void SafetensorsFile::parse_header() {
     }
     if (!entry.is_object()) fail("'{}' is damaged: __metadata__ is not an object", file);
     for (const auto& [key, value] : entry.items()) {
-      if (!value.is_string()) fail("'{}' is damaged: __metadata__ '{}' is not a string", file, key);
+      if (!value.is_string())
+        fail("'{}' is damaged: __metadata__ '{}' is not a string", file, shown(key));
       metadata_[key] = value.get<std::string>();
     }
   }
@@ -200,15 +182,16 @@ void SafetensorsFile::parse_header() {
 void SafetensorsFile::check_extent(const TensorInfo& info, uint64_t expected_begin) const {
   const uint64_t data_size = map_->bytes().size() - data_begin_;
   if (info.begin < expected_begin) {
-    fail("'{}' is damaged: tensor '{}' overlaps the one before it", path_.string(), info.name);
+    fail("'{}' is damaged: tensor '{}' overlaps the one before it", path_.string(),
+         shown(info.name));
   }
   if (info.begin > expected_begin) {
     fail("'{}' is damaged: {} unused bytes stand before tensor '{}'", path_.string(),
-         info.begin - expected_begin, info.name);
+         info.begin - expected_begin, shown(info.name));
   }
   if (info.end > data_size) {
-    fail("'{}' is cut off: tensor '{}' ends at byte {} of {}", path_.string(), info.name, info.end,
-         data_size);
+    fail("'{}' is cut off: tensor '{}' ends at byte {} of {}", path_.string(), shown(info.name),
+         info.end, data_size);
   }
 }
 

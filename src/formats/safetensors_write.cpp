@@ -1,6 +1,5 @@
 #include "formats/safetensors_write.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "formats/safetensors.h"
 
 namespace refract {
@@ -21,13 +21,12 @@ namespace fs = std::filesystem;
 // A file that appears under its name only when it is whole.
 class AtomicFile {
  public:
-  explicit AtomicFile(const fs::path& path) : path_(path), partial_(path.string() + ".partial") {
-    fd_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  explicit AtomicFile(const fs::path& path) : path_(path), fd_(open_partial(path, partial_)) {
     if (fd_ < 0) give_up(errno);
   }
   ~AtomicFile() {
     if (fd_ >= 0) ::close(fd_);
-    if (!committed_) ::unlink(partial_.c_str());
+    if (!committed_ && !partial_.empty()) ::unlink(partial_.c_str());
   }
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -52,12 +51,14 @@ class AtomicFile {
 
  private:
   [[noreturn]] void give_up(int error) const {
-    fail("can't write '{}': {}{}", path_.string(), std::strerror(error),
-         error == ENOSPC || error == EDQUOT ? "; free some space and save again" : "");
+    throw SystemError(
+        fmt::format("can't write '{}': {}{}", path_.string(), std::strerror(error),
+                    error == ENOSPC || error == EDQUOT ? "; free some space and save again" : ""),
+        error);
   }
 
   fs::path path_, partial_;
-  int fd_ = -1;
+  int fd_;
   bool committed_ = false;
 };
 
@@ -92,12 +93,29 @@ void write_tensor(AtomicFile& file, const TensorSource& source) {
   file.write({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
 }
 
-void remove_stale_files(const fs::path& folder, const std::set<std::string>& written) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const bool ours = name == "model.safetensors" || name == "model.safetensors.index.json" ||
-                      (name.starts_with("model-") && name.ends_with(".safetensors"));
-    if (ours && !written.contains(name)) fs::remove(entry.path());
+constexpr const char* kWhole = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+// The files of the model that a folder holds: what its index names, nothing by its looks.
+std::set<std::string> files_of_model(const fs::path& folder) {
+  std::set<std::string> files = {kWhole, kIndex};
+  if (!fs::exists(folder / kIndex)) return files;
+  const nlohmann::json index =
+      parse_json(read_file(folder / kIndex), fmt::format("'{}'", (folder / kIndex).string()));
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  if (map == index.end() || !map->is_object()) return files;
+  for (const nlohmann::json& file : *map) {
+    if (!file.is_string()) continue;
+    const fs::path name = file.get<std::string>();
+    if (name == name.filename() && name.extension() == ".safetensors") files.insert(name);
+  }
+  return files;
+}
+
+void remove_stale_files(const fs::path& folder, const std::set<std::string>& old,
+                        const std::set<std::string>& written) {
+  for (const std::string& name : old) {
+    if (!written.contains(name)) fs::remove(folder / name);
   }
 }
 
@@ -139,6 +157,7 @@ void write_safetensors(const fs::path& path, std::vector<TensorSource> tensors,
 void save_tensors(const fs::path& folder, const std::vector<TensorSource>& tensors,
                   uint64_t max_shard_bytes) {
   check_names(folder, tensors);
+  const std::set<std::string> old = files_of_model(folder);
   std::vector<std::vector<TensorSource>> shards(1);
   uint64_t total = 0, in_shard = 0;
   for (const TensorSource& tensor : tensors) {
@@ -151,11 +170,11 @@ void save_tensors(const fs::path& folder, const std::vector<TensorSource>& tenso
     total += tensor.bytes();
   }
   if (shards.size() == 1) {
-    write_safetensors(folder / "model.safetensors", std::move(shards[0]));
-    remove_stale_files(folder, {"model.safetensors"});
+    write_safetensors(folder / kWhole, std::move(shards[0]));
+    remove_stale_files(folder, old, {kWhole});
     return;
   }
-  std::set<std::string> written = {"model.safetensors.index.json"};
+  std::set<std::string> written = {kIndex};
   nlohmann::json weight_map = nlohmann::json::object();
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
@@ -164,8 +183,8 @@ void save_tensors(const fs::path& folder, const std::vector<TensorSource>& tenso
     written.insert(name);
   }
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-  write_file_atomically(folder / "model.safetensors.index.json", index.dump(2) + "\n");
-  remove_stale_files(folder, written);
+  write_file_atomically(folder / kIndex, index.dump(2) + "\n");
+  remove_stale_files(folder, old, written);
 }
 
 }  // namespace refract

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace fs = std::filesystem;
@@ -30,29 +31,30 @@ TensorFolder::TensorFolder(const fs::path& folder) : folder_(folder) {
 
 void TensorFolder::open_index(const fs::path& path) {
   const nlohmann::json index =
-      nlohmann::json::parse(read_file(path, "the weights' index"), nullptr, false);
+      parse_json(read_file(path, "the weights' index"), fmt::format("'{}'", path.string()));
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     fail("'{}' is damaged: it has no weight_map", path.string());
   }
   std::map<std::string, size_t> opened;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     if (!file.is_string())
-      fail("'{}' is damaged: tensor '{}' names no file", path.string(), tensor);
+      fail("'{}' is damaged: tensor '{}' names no file", path.string(), shown(tensor));
     const std::string name = file.get<std::string>();
     if (name.empty() || name == ".." || name.find('/') != std::string::npos) {
       fail("'{}': tensor '{}' is said to be in '{}', which is not a file of this folder",
-           path.string(), tensor, name);
+           path.string(), shown(tensor), shown(name));
     }
     if (!opened.contains(name)) {
       if (!fs::exists(folder_ / name)) {
         fail("'{}' names the file '{}', which is missing; download or copy it too", path.string(),
-             name);
+             shown(name));
       }
       opened[name] = files_.size();
       files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
     }
     if (!files_[opened[name]]->find(tensor)) {
-      fail("'{}' says that tensor '{}' is in '{}', but it is not", path.string(), tensor, name);
+      fail("'{}' says that tensor '{}' is in '{}', but it is not", path.string(), shown(tensor),
+           shown(name));
     }
     where_[tensor] = opened[name];
   }

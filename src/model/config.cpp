@@ -1,5 +1,9 @@
 #include "model/config.h"
 
+#include <algorithm>
+#include <limits>
+#include <utility>
+
 #include "core/config.h"
 #include "core/error.h"
 
@@ -11,12 +15,14 @@ struct Size {
   int64_t hidden, context, layers, heads, kv_heads, intermediate, vocab;
 };
 
-// Of the connectivity study and OpenAI's GPT-2, of the structured layers' paper, and of CLM.
-constexpr Size kGpt2Sizes[] = {
+// Of the connectivity study, of OpenAI's GPT-2, of the structured layers' paper, and of CLM.
+constexpr Size kStudySizes[] = {
     {"tinygpt", 64, 8, 4, 4, 0, 0, 0},
     {"toygpt", 32, 8, 4, 4, 0, 0, 50257},
     {"compactgpt", 192, 64, 6, 6, 0, 0, 50257},
     {"mingpt", 384, 256, 6, 6, 0, 0, 50257},
+};
+constexpr Size kGpt2Sizes[] = {
     {"gpt2", 768, 1024, 12, 12, 0, 0, 50257},
     {"gpt2-medium", 1024, 1024, 24, 16, 0, 0, 50257},
     {"gpt2-large", 1280, 1024, 36, 20, 0, 0, 50257},
@@ -49,10 +55,16 @@ ModelConfig sized(const Size& size) {
   return config;
 }
 
+ModelConfig studied(const Size& size) {
+  ModelConfig config = sized(size);
+  config.hidden_act = "gelu";
+  return config;
+}
+
 ModelConfig structured(const Size& size) {
   ModelConfig config = sized(size);
   config.position = "rope";
-  config.hidden_act = "gelu";
+  config.hidden_act = "gelu_tanh";
   return config;
 }
 
@@ -66,6 +78,10 @@ ModelConfig llama(const Size& size) {
   return config;
 }
 
+// Of any setting of the model: sums and products of two of them fit 64 bits; what a parameter holds
+// the arena checks.
+constexpr int64_t kLargestSize = std::numeric_limits<int32_t>::max();
+
 void require(bool good, const std::string& complaint) {
   if (!good) fail_usage("{}", complaint);
 }
@@ -74,6 +90,7 @@ void require(bool good, const std::string& complaint) {
 
 std::vector<std::string> preset_names() {
   std::vector<std::string> names;
+  for (const Size& size : kStudySizes) names.emplace_back(size.name);
   for (const Size& size : kGpt2Sizes) names.emplace_back(size.name);
   for (const Size& size : kStructuredSizes) names.emplace_back(size.name);
   for (const Size& size : kClmSizes) names.emplace_back(size.name);
@@ -81,6 +98,9 @@ std::vector<std::string> preset_names() {
 }
 
 ModelConfig preset(const std::string& name) {
+  for (const Size& size : kStudySizes) {
+    if (name == size.name) return studied(size);
+  }
   for (const Size& size : kGpt2Sizes) {
     if (name == size.name) return sized(size);
   }
@@ -127,16 +147,29 @@ void describe(Fields& fields, ModelConfig& c) {
   fields.add({"model.mlp_bias", kFunction}, c.mlp_bias, "biases of the feed-forward");
   fields.add({"model.tie_word_embeddings", kFunction}, c.tie_word_embeddings,
              "lm_head and the token embedding share their weight");
-  fields.add({"model.dropout", kOutcome}, c.dropout, "dropout on embeddings and residual branches",
-             probability);
+  fields.add(
+      {"model.dropout", kOutcome}, c.dropout,
+      "dropout on residual branches, and on embeddings unless model.embedding_dropout is set",
+      probability);
+  fields.add({"model.embedding_dropout", kOutcome}, c.embedding_dropout,
+             "dropout on embeddings; -1: model.dropout", {.min = -1, .max = 0.999});
   fields.add({"model.attention_dropout", kOutcome}, c.attention_dropout,
              "dropout on attention probabilities", probability);
   fields.add({"model.scale_attn_by_inverse_layer_idx", kFunction},
              c.scale_attn_by_inverse_layer_idx, "divide layer i's attention scores by i + 1");
   fields.add({"model.qk_norm", kFunction}, c.qk_norm,
              "RMSNorm of each head of q and k, before rotary positions");
+  fields.add(
+      {"model.rotary_interleaved", kFunction}, c.rotary_interleaved,
+      "rotary positions turn neighbouring channels of a head together, not those half a head "
+      "apart");
+  fields.add({"model.parallel_residual", kFunction}, c.parallel_residual,
+             "attention and feed-forward both read the layer's input");
   fields.add({"model.rope_theta", kFunction}, c.rope_theta, "base of the rotary frequencies",
              positive);
+  fields.add({"model.partial_rotary_factor", kFunction}, c.partial_rotary_factor,
+             "part of each head that rotary positions turn",
+             {.min = 0, .max = 1, .open_min = true});
   fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "scaling of rotary positions",
              {"none", "linear", "llama3"});
   fields.add({"model.rope_factor", kFunction}, c.rope_factor, "scaling factor (linear, llama3)",
@@ -148,6 +181,9 @@ void describe(Fields& fields, ModelConfig& c) {
   fields.add({"model.rope_original_max_position_embeddings", kFunction},
              c.rope_original_max_position_embeddings,
              "llama3 scaling: the context it was pretrained with", count);
+  fields.add({"init.scheme", kOutcome}, c.init_scheme,
+             "how random starting weights are drawn: normal, or as torchtitan draws a Llama's",
+             {"normal", "torchtitan"});
   fields.add({"model.initializer_range", kOutcome}, c.initializer_range,
              "standard deviation of the initial linear layers and embeddings", positive);
   fields.add({"model.position_initializer_range", kOutcome}, c.position_initializer_range,
@@ -158,7 +194,8 @@ void describe(Fields& fields, ModelConfig& c) {
 
 void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
   if (c.vocab_size == 0) c.vocab_size = tokenizer_vocab_size;
-  if (c.intermediate_size == 0) c.intermediate_size = 4 * c.hidden_size;
+  if (c.intermediate_size == 0)
+    c.intermediate_size = 4 * std::min<int64_t>(c.hidden_size, kLargestSize);
   if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
   if (c.max_position_embeddings == 0) c.max_position_embeddings = context;
   if (c.head_dim == 0) {
@@ -168,6 +205,19 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
                         "or choose sizes that divide",
                         c.hidden_size, c.num_attention_heads));
     c.head_dim = c.hidden_size / c.num_attention_heads;
+  }
+  const std::pair<const char*, int64_t> sizes[] = {
+      {"vocab_size", c.vocab_size},
+      {"hidden_size", c.hidden_size},
+      {"intermediate_size", c.intermediate_size},
+      {"num_hidden_layers", c.num_hidden_layers},
+      {"num_attention_heads", c.num_attention_heads},
+      {"num_key_value_heads", c.num_key_value_heads},
+      {"head_dim", c.head_dim},
+      {"max_position_embeddings", c.max_position_embeddings}};
+  for (const auto& [name, size] : sizes) {
+    require(size <= kLargestSize,
+            fmt::format("model.{} = {} is too large: {} is the most", name, size, kLargestSize));
   }
   require(c.vocab_size > 0,
           "model.vocab_size is not set and there is no tokenizer to take it from");
@@ -181,6 +231,20 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
               c.num_attention_heads, c.num_key_value_heads));
   require(c.position != "rope" || c.head_dim % 2 == 0,
           fmt::format("model.head_dim = {} is odd; rotary positions need an even one", c.head_dim));
+  require(!c.rotary_interleaved || c.position == "rope",
+          fmt::format("model.rotary_interleaved is about rotary positions, and model.position = "
+                      "\"{}\"; set model.position = \"rope\"",
+                      c.position));
+  require(c.embedding_dropout >= 0 || c.embedding_dropout == -1,
+          fmt::format("model.embedding_dropout = {} is neither a probability nor -1, which stands "
+                      "for model.dropout",
+                      c.embedding_dropout));
+  require(c.position != "rope" || (c.rotary_width() >= 2 && c.rotary_width() % 2 == 0),
+          fmt::format("model.partial_rotary_factor = {} of model.head_dim = {} gives {} rotated "
+                      "channels; it takes an even number of them, from 2 on",
+                      c.partial_rotary_factor, c.head_dim, c.rotary_width()));
+  require(!c.rotary_interleaved || c.rotary_width() == c.head_dim,
+          "model.rotary_interleaved turns whole heads; leave model.partial_rotary_factor at 1");
   require(context <= c.max_position_embeddings,
           fmt::format("data.context = {} is longer than model.max_position_embeddings = {}",
                       context, c.max_position_embeddings));

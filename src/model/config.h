@@ -27,24 +27,38 @@ struct ModelConfig {
   bool attention_output_bias = true;     // of o
   bool mlp_bias = true;
   bool tie_word_embeddings = true;
-  double dropout = 0;            // embeddings and both residual branches
-  double attention_dropout = 0;  // attention probabilities
+  double dropout = 0;  // both residual branches, and embeddings unless they have their own
+  double embedding_dropout = -1;  // -1: as dropout
+  double attention_dropout = 0;   // attention probabilities
   bool scale_attn_by_inverse_layer_idx = false;
   bool qk_norm = false;  // RMSNorm of each head of q and k before rotary positions, as Qwen3 has it
+  // Rotary positions turn channels 2 i and 2 i + 1 of a head together (GPT-J), not i and i + D / 2.
+  bool rotary_interleaved = false;
+  // x + attention(norm x) + mlp(norm x), as GPT-NeoX has it, instead of one after the other.
+  bool parallel_residual = false;
   double rope_theta = 10000;
+  double partial_rotary_factor = 1;   // part of each head that rotary positions turn
   std::string rope_scaling = "none";  // none | linear | llama3
   double rope_factor = 1;
   double rope_low_freq_factor = 1;
   double rope_high_freq_factor = 4;
   int64_t rope_original_max_position_embeddings = 8192;
+  std::string init_scheme = "normal";        // normal | torchtitan; the setting is init.scheme
   double initializer_range = 0.02;           // std of linear layers and token embeddings
   double position_initializer_range = 0.01;  // std of learned positions
   bool scaled_residual_init = false;  // o_proj and down_proj divided by sqrt(2 L), as GPT-2's paper
 
   bool gated() const { return hidden_act == "swiglu"; }
   bool rms() const { return norm == "rmsnorm"; }
+  double dropout_of_embeddings() const {
+    return embedding_dropout < 0 ? dropout : embedding_dropout;
+  }
   int64_t attention_width() const { return num_attention_heads * head_dim; }
   int64_t key_value_width() const { return num_key_value_heads * head_dim; }
+  // Channels of a head that rotary positions turn: pairs (i, i + D / 2) with i below half of it.
+  int64_t rotary_width() const {
+    return static_cast<int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);
+  }
 };
 
 void describe(Fields& fields, ModelConfig& config);

@@ -1,6 +1,7 @@
 #include "model/decoder.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
@@ -31,8 +32,9 @@ namespace {
 constexpr int64_t kPadVocabularyFrom = 1024;
 
 Parameter* declare_table(ParameterArena& arena, const TablePlan& plan, int64_t pad_rows_to = 1) {
-  return arena.declare({plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std)},
-                       pad_rows_to);
+  return arena.declare(
+      {plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std, plan.init_cut)},
+      pad_rows_to);
 }
 
 Norm declare_norm(ParameterArena& arena, const NormPlan& plan) {
@@ -107,6 +109,7 @@ class DecoderLayer {
 
  private:
   at::Tensor with_normalized_heads(const at::Tensor& qkv) const;
+  at::Tensor with_parted_channels(const at::Tensor& qkv) const;
 
   std::unique_ptr<Projections> qkv_, output_, up_, down_;
   std::optional<Norm> q_norm_, k_norm_;
@@ -146,9 +149,22 @@ at::Tensor DecoderLayer::with_normalized_heads(const at::Tensor& qkv) const {
   return at::cat({heads(parts[0], q_norm_), heads(parts[1], k_norm_), parts[2]}, -1);
 }
 
+// Every rotated head's channels 2 i come before its channels 2 i + 1, so that what turns together
+// lies half a head apart, as rope() wants it. q and k are reordered alike, and a score is a sum
+// over channels: it does not see the order.
+at::Tensor DecoderLayer::with_parted_channels(const at::Tensor& qkv) const {
+  if (!plan.rotary_interleaved) return qkv;
+  const int64_t heads = plan.rotated_heads, D = plan.attention.head_dim;
+  const int64_t rest = qkv.size(-1) - heads * D;
+  const at::Tensor turned = qkv.narrow(-1, 0, heads * D);
+  const at::Tensor parted =
+      turned.reshape({-1, heads, D / 2, 2}).transpose(2, 3).reshape(turned.sizes());
+  return at::cat({parted, qkv.narrow(-1, heads * D, rest)}, -1);
+}
+
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
-  at::Tensor qkv = with_normalized_heads(qkv_->forward(context, x));
+  at::Tensor qkv = with_parted_channels(with_normalized_heads(qkv_->forward(context, x)));
   if (plan.rotated_heads > 0) {
     const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
     qkv =
@@ -219,6 +235,12 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
     }
     branch = dropped(context, layer->attention(context, normed, place), plan.dropout,
                      plan.attention.name);
+    if (plan.parallel) {
+      const at::Tensor second = normalized(stream, layer->post_attention_norm);
+      branch =
+          at::add(branch, dropped(context, layer->mlp(context, second), plan.dropout, plan.mlp));
+      continue;
+    }
     std::tie(normed, stream) = add_and_normalize(stream, branch, layer->post_attention_norm);
     branch = dropped(context, layer->mlp(context, normed), plan.dropout, plan.mlp);
   }

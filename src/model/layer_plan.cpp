@@ -18,8 +18,17 @@ Activation activation_of(const ModelConfig& config) {
   return config.hidden_act == "gelu" ? Activation::kGelu : Activation::kGeluTanh;
 }
 
+// Starting weights as torchtitan draws them for a Llama (its models/llama, init_weights). Its cut
+// of linear layers, at +-2, lies 100 standard deviations out and cuts nothing.
+bool torchtitan(const ModelConfig& c) { return c.init_scheme == "torchtitan"; }
+
+double depth_std(const ModelConfig& c, int64_t index) {
+  return c.initializer_range / std::sqrt(2.0 * static_cast<double>(index + 1));
+}
+
 // Of the layers that write to the residual stream.
-double residual_std(const ModelConfig& c) {
+double residual_std(const ModelConfig& c, int64_t index) {
+  if (torchtitan(c)) return depth_std(c, index);
   if (!c.scaled_residual_init) return c.initializer_range;
   return c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers));
 }
@@ -42,6 +51,10 @@ void plan_attention(const ModelConfig& c, int64_t index, LayerPlan& plan) {
     plan.extras.emplace_back("qk_norm");
   }
   if (c.position == "rope") plan.rotated_heads = c.num_attention_heads + c.num_key_value_heads;
+  if (c.rotary_interleaved) {
+    plan.rotary_interleaved = true;
+    plan.extras.emplace_back("rotary_interleaved");
+  }
   plan.attention = {name,
                     index,
                     c.num_attention_heads,
@@ -50,19 +63,21 @@ void plan_attention(const ModelConfig& c, int64_t index, LayerPlan& plan) {
                     score_scale(c, index),
                     c.attention_dropout};
   plan.output.members = {
-      {name + ".o_proj", queries, C, c.attention_output_bias, residual_std(c), index}};
+      {name + ".o_proj", queries, C, c.attention_output_bias, residual_std(c, index), index}};
 }
 
 void plan_feed_forward(const ModelConfig& c, int64_t index, LayerPlan& plan) {
   plan.mlp = plan.name + ".mlp";
   const int64_t C = c.hidden_size, F = c.intermediate_size;
-  const auto up = [&](const char* name) {
-    return LinearSpec{plan.mlp + name, C, F, c.mlp_bias, c.initializer_range, index};
+  const auto up = [&](const char* name, double std) {
+    return LinearSpec{plan.mlp + name, C, F, c.mlp_bias, std, index};
   };
-  if (c.gated()) plan.up.members.push_back(up(".gate_proj"));
-  plan.up.members.push_back(up(".up_proj"));
+  const double std = c.initializer_range;
+  if (c.gated()) plan.up.members.push_back(up(".gate_proj", std));
+  const bool by_depth = torchtitan(c) && c.gated();
+  plan.up.members.push_back(up(".up_proj", by_depth ? depth_std(c, index) : std));
   plan.up.activation = activation_of(c);
-  plan.down.members = {{plan.mlp + ".down_proj", F, C, c.mlp_bias, residual_std(c), index}};
+  plan.down.members = {{plan.mlp + ".down_proj", F, C, c.mlp_bias, residual_std(c, index), index}};
 }
 
 }  // namespace
@@ -75,16 +90,31 @@ LayerPlan layer_plan(const ModelConfig& config, int64_t index) {
   plan.post_attention_norm = norm_plan(config, plan.name + ".post_attention_layernorm");
   plan_feed_forward(config, index, plan);
   plan.dropout = config.dropout;
+  plan.parallel = config.parallel_residual;
+  if (plan.parallel) plan.extras.emplace_back("parallel_residual");
   return plan;
 }
+
+namespace {
+
+// With tied embeddings the head's draw is the one that stays, as in torchtitan.
+TablePlan token_table(const ModelConfig& c, const std::string& name, bool head) {
+  TablePlan table{name, c.vocab_size, c.hidden_size, c.initializer_range};
+  if (!torchtitan(c)) return table;
+  table.init_std = head ? 1 / std::sqrt(static_cast<double>(c.hidden_size)) : 1;
+  if (head) table.init_cut = 3 * table.init_std;
+  return table;
+}
+
+}  // namespace
 
 ModelPlan model_plan(const ModelConfig& config) {
   const int64_t C = config.hidden_size;
   ModelPlan plan;
-  plan.tokens = {"model.embed_tokens.weight", config.vocab_size, C, config.initializer_range};
+  plan.tokens = token_table(config, "model.embed_tokens.weight", config.tie_word_embeddings);
   plan.rotary = config.position == "rope";
   plan.longest = config.max_position_embeddings;
-  plan.dropout = config.dropout;
+  plan.dropout = config.dropout_of_embeddings();
   if (config.position == "learned") {
     plan.positions = TablePlan{"model.embed_positions.weight", plan.longest, C,
                                config.position_initializer_range};
@@ -92,8 +122,7 @@ ModelPlan model_plan(const ModelConfig& config) {
   for (int64_t i = 0; i < config.num_hidden_layers; ++i)
     plan.layers.push_back(layer_plan(config, i));
   plan.final_norm = norm_plan(config, "model.norm");
-  if (!config.tie_word_embeddings)
-    plan.head = TablePlan{"lm_head.weight", config.vocab_size, C, config.initializer_range};
+  if (!config.tie_word_embeddings) plan.head = token_table(config, "lm_head.weight", /*head=*/true);
   return plan;
 }
 

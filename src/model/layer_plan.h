@@ -31,24 +31,29 @@ struct TablePlan {
   std::string name;  // "model.embed_tokens.weight"
   int64_t rows = 0, width = 0;
   double init_std = 0;
+  double init_cut = 0;  // starting values beyond +-cut are drawn again; 0: none are
 };
 
 // One decoder layer. Its parts are in the order in which they are declared and computed:
 //   x = x + output(attention(rotate(head_norms(qkv(input_norm(x))))))
 //   x = x + down(up(post_attention_norm(x)))
+// or, where it is parallel, both branches from the x that came in.
 struct LayerPlan {
   std::string name;  // "model.layers.3"
   NormPlan input_norm;
   ProjectionSpec qkv;                      // members q, k, v
   std::optional<NormPlan> q_norm, k_norm;  // of each head; "qk_norm"
   int64_t rotated_heads = 0;  // the first heads of the joint q, k, v, which rotary positions turn
-  AttentionSpec attention;    // its name is that of the whole branch, "model.layers.3.self_attn"
-  ProjectionSpec output;      // member o
+  // A rotated head turns its channels 2 i and 2 i + 1 together; "rotary_interleaved".
+  bool rotary_interleaved = false;
+  AttentionSpec attention;  // its name is that of the whole branch, "model.layers.3.self_attn"
+  ProjectionSpec output;    // member o
   NormPlan post_attention_norm;
-  std::string mlp;      // the name of the feed-forward branch, "model.layers.3.mlp"
-  ProjectionSpec up;    // members gate and up, or up alone; with the activation
-  ProjectionSpec down;  // member down
-  double dropout = 0;   // of both branches
+  std::string mlp;        // the name of the feed-forward branch, "model.layers.3.mlp"
+  ProjectionSpec up;      // members gate and up, or up alone; with the activation
+  ProjectionSpec down;    // member down
+  double dropout = 0;     // of both branches
+  bool parallel = false;  // "parallel_residual"
   // What the layer computes beyond the lines above, by the names of the settings.
   std::vector<std::string> extras;
 };

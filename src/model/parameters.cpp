@@ -9,6 +9,7 @@
 #include <cmath>
 #include <numbers>
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -24,18 +25,35 @@ int64_t product(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-// Standard normal numbers by Box and Muller's method, two from one Philox block; in double, so that
+// Two standard normal numbers by Box and Muller's method from one Philox block; in double, so that
 // every platform rounds to the same float.
-void fill_normal(float* out, int64_t n, uint64_t seed, const std::string& name, double std) {
-  const PhiloxKey key = philox_key(seed, stream_id(name));
+std::pair<double, double> normal_pair(PhiloxKey key, uint64_t attempt, uint64_t index, double std) {
+  const PhiloxBlock block = philox(key, attempt, index);
+  const double u = (block.word[0] + 0.5 + block.word[1] * 0x1p-32) * 0x1p-32;
+  const double angle = 2 * std::numbers::pi * (block.word[2] * 0x1p-32);
+  const double radius = std * std::sqrt(-2 * std::log(u));
+  return {radius * std::cos(angle), radius * std::sin(angle)};
+}
+
+void fill_normal(float* out, int64_t n, PhiloxKey key, double std) {
   at::parallel_for(0, (n + 1) / 2, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const PhiloxBlock block = philox(key, 0, static_cast<uint64_t>(i));
-      const double u = (block.word[0] + 0.5 + block.word[1] * 0x1p-32) * 0x1p-32;
-      const double angle = 2 * std::numbers::pi * (block.word[2] * 0x1p-32);
-      const double radius = std * std::sqrt(-2 * std::log(u));
-      out[2 * i] = static_cast<float>(radius * std::cos(angle));
-      if (2 * i + 1 < n) out[2 * i + 1] = static_cast<float>(radius * std::sin(angle));
+      const auto [first, second] = normal_pair(key, 0, static_cast<uint64_t>(i), std);
+      out[2 * i] = static_cast<float>(first);
+      if (2 * i + 1 < n) out[2 * i + 1] = static_cast<float>(second);
+    }
+  });
+}
+
+// Each number has its own attempts, so that none depends on what became of another.
+void redraw_beyond(float* out, int64_t n, PhiloxKey key, double std, double cut) {
+  const auto bound = static_cast<float>(cut);
+  at::parallel_for(0, n, 8192, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (uint64_t attempt = 1; std::abs(out[i]) > bound; ++attempt) {
+        const auto [first, second] = normal_pair(key, attempt, static_cast<uint64_t>(i / 2), std);
+        out[i] = static_cast<float>(i % 2 == 0 ? first : second);
+      }
     }
   });
 }
@@ -44,7 +62,16 @@ void fill_normal(float* out, int64_t n, uint64_t seed, const std::string& name, 
 
 at::Tensor draw_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name, double std) {
   at::Tensor drawn = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
-  fill_normal(drawn.mutable_data_ptr<float>(), drawn.numel(), seed, name, std);
+  fill_normal(drawn.mutable_data_ptr<float>(), drawn.numel(), philox_key(seed, stream_id(name)),
+              std);
+  return drawn;
+}
+
+at::Tensor draw_truncated_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name,
+                                 double std, double cut) {
+  at::Tensor drawn = draw_normal(shape, seed, name, std);
+  redraw_beyond(drawn.mutable_data_ptr<float>(), drawn.numel(), philox_key(seed, stream_id(name)),
+                std, cut);
   return drawn;
 }
 
@@ -131,8 +158,10 @@ void ParameterArena::initialize(uint64_t seed) {
         target.fill_(1);
         break;
       case Init::Kind::kNormal: {
-        target.copy_(
-            draw_normal(parameter.shape, seed, "init:" + parameter.name, parameter.init.std));
+        const std::string stream = "init:" + parameter.name;
+        const auto& [kind, std, cut] = parameter.init;
+        target.copy_(cut > 0 ? draw_truncated_normal(parameter.shape, seed, stream, std, cut)
+                             : draw_normal(parameter.shape, seed, stream, std));
         break;
       }
     }

@@ -23,9 +23,10 @@ namespace refract {
 struct Init {
   enum class Kind { kZeros, kOnes, kNormal } kind = Kind::kZeros;
   double std = 0;  // of kNormal
+  double cut = 0;  // of kNormal: what lies beyond +-cut is drawn again; 0: nothing is
   static Init zeros() { return {Kind::kZeros, 0}; }
   static Init ones() { return {Kind::kOnes, 0}; }
-  static Init normal(double std) { return {Kind::kNormal, std}; }
+  static Init normal(double std, double cut = 0) { return {Kind::kNormal, std, cut}; }
 };
 
 struct Parameter {
@@ -52,6 +53,10 @@ struct ParameterSpec {
 
 // Independent normal numbers of the stream `name`, float on the CPU: the same on every platform.
 at::Tensor draw_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name, double std);
+// The same, with every number beyond +-cut replaced by the next of its own draws that is not: a
+// normal distribution truncated there.
+at::Tensor draw_truncated_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name,
+                                 double std, double cut);
 
 class ParameterArena {
  public:

@@ -27,9 +27,10 @@ float llama3_frequency(const ModelConfig& c, float frequency) {
   return (1 - blend) * frequency / factor + blend * frequency;
 }
 
+// Of the pairs that turn.
 at::Tensor frequencies(const ModelConfig& c) {
-  const at::Tensor exponents =
-      at::arange(0, c.head_dim, 2, at::kFloat).div(static_cast<double>(c.head_dim));
+  const int64_t width = c.rotary_width();
+  const at::Tensor exponents = at::arange(0, width, 2, at::kFloat).div(static_cast<double>(width));
   at::Tensor frequencies = at::pow(c.rope_theta, exponents).reciprocal();
   float* data = frequencies.mutable_data_ptr<float>();
   for (int64_t i = 0; i < frequencies.numel(); ++i) {
@@ -48,9 +49,10 @@ std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& c) {
   float *cos_data = cos.mutable_data_ptr<float>(), *sin_data = sin.mutable_data_ptr<float>();
   const at::Tensor frequency_tensor = frequencies(c);
   const float* frequency = frequency_tensor.const_data_ptr<float>();
+  const int64_t turning = frequency_tensor.numel();
   for (int64_t t = 0; t < length; ++t) {
     for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(t) * frequency[i];
+      const float angle = i < turning ? static_cast<float>(t) * frequency[i] : 0.F;
       cos_data[t * half + i] = std::cos(angle);
       sin_data[t * half + i] = std::sin(angle);
     }

@@ -10,7 +10,8 @@
 namespace refract {
 
 // cos and sin of every position's angles, each [max_position_embeddings, head_dim / 2], float on
-// the CPU.
+// the CPU. With a partial_rotary_factor below 1 the first rotary_width() / 2 pairs turn, as fast as
+// those of a head of that width, and the others stand still.
 std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& config);
 
 }  // namespace refract

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/system/new_folder.h"
+
 namespace refract {
 
 class AppendFile {
@@ -19,7 +21,8 @@ class AppendFile {
 
   // Hands the record to the system at once, so a killed process loses nothing. When that fails (a
   // full disk), what was written of it is cut off again and an Error is thrown: the file still
-  // holds whole records only, and a later call may succeed.
+  // holds whole records only, and a later call may succeed. Fails as well where the path no longer
+  // names this file, because somebody removed or replaced it: the record would be lost.
   void append(std::string_view record);
   const std::filesystem::path& path() const { return path_; }
 
@@ -28,6 +31,7 @@ class AppendFile {
   std::string what_;
   int fd_ = -1;
   int64_t size_ = 0;
+  FileIdentity identity_;
 };
 
 }  // namespace refract

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -16,7 +17,9 @@ namespace fs = std::filesystem;
 
 // The step of a line, or nothing where it isn't one of ours (torn, or overwritten by a crash).
 std::optional<int64_t> step_of(std::string_view line) {
-  const auto parsed = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const std::optional<nlohmann::json> line_json = try_parse_json(line);
+  if (!line_json) return std::nullopt;
+  const nlohmann::json& parsed = *line_json;
   if (!parsed.is_object()) return std::nullopt;
   const auto step = parsed.find("step");
   if (step == parsed.end() || !step->is_number_integer()) return std::nullopt;

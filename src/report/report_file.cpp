@@ -12,7 +12,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The runs that a path stands for: itself, or those in its folders.
+fs::path default_file(const std::vector<std::string>& paths) {
+  if (paths.size() != 1) return "report.html";
+  if (fs::exists(fs::path(paths[0]) / "connectivity.json")) {
+    fail_usage(
+        "'{}' is an analysis, whose report.html refract connectivity writes (and renews when "
+        "it is run again); for a page about its runs give --out FILE",
+        paths[0]);
+  }
+  return fs::path(paths[0]) / "report.html";
+}
+
+}  // namespace
+
 std::vector<fs::path> runs_in(const fs::path& path) {
   if (!fs::is_directory(path)) fail_usage("'{}' is not a folder of a run", path.string());
   if (is_run(path)) return {path};
@@ -27,19 +39,6 @@ std::vector<fs::path> runs_in(const fs::path& path) {
   std::sort(found.begin(), found.end());
   return found;
 }
-
-fs::path default_file(const std::vector<std::string>& paths) {
-  if (paths.size() != 1) return "report.html";
-  if (fs::exists(fs::path(paths[0]) / "connectivity.json")) {
-    fail_usage(
-        "'{}' is an analysis, whose report.html refract connectivity writes (and renews when "
-        "it is run again); for a page about its runs give --out FILE",
-        paths[0]);
-  }
-  return fs::path(paths[0]) / "report.html";
-}
-
-}  // namespace
 
 ReportFile write_report(const std::vector<std::string>& paths, const fs::path& out) {
   ReportFile file{out.empty() ? default_file(paths) : out, {}};

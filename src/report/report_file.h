@@ -16,4 +16,8 @@ struct ReportFile {
 // where it holds none, and for the folder of an analysis, whose own report would be lost.
 ReportFile write_report(const std::vector<std::string>& paths, const std::filesystem::path& out);
 
+// The runs that a path stands for: itself, or those in its folders. Error (usage) where there are
+// none.
+std::vector<std::filesystem::path> runs_in(const std::filesystem::path& path);
+
 }  // namespace refract

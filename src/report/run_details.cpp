@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "report/run/range_map.h"
 #include "report/run_report.h"
 
 namespace refract {
@@ -63,7 +64,8 @@ MatrixSpec range_matrix(const std::string& role, const Ranges& tracks) {
   for (const RangeTrack* track : tracks) steps.insert(track->steps.begin(), track->steps.end());
   MatrixSpec matrix{.title = fmt::format("{}: larger end of the range", role),
                     .column_label = "checkpoint at step",
-                    .value_label = "max(|low|, |high|)"};
+                    .value_label = "max(|low|, |high|)",
+                    .log_colors = true};
   matrix.show_values = steps.size() <= 12 && tracks.size() <= 64;
   for (const double step : steps) {
     matrix.columns.push_back(format_integer(static_cast<int64_t>(step)));
@@ -125,7 +127,10 @@ void add_ranges(Page& page, const std::vector<RunRecord>& runs) {
     if (runs.size() > 1) page.subheading(run.name);
     std::map<std::string, Ranges> by_role;
     for (const RangeTrack& track : run.ranges) by_role[track.role].push_back(&track);
+    page.matrix(range_map(run.ranges));
+    page.begin_fold("The ranges over the checkpoints");
     for (const auto& [role, tracks] : by_role) page.matrix(range_matrix(role, tracks));
+    page.end_fold();
     add_range_table(page, run);
   }
 }

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/toml.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -27,7 +28,9 @@ void for_each_object(const fs::path& path, const std::function<void(const json&)
   if (!fs::exists(path)) return;
   std::istringstream lines(read_file(path));
   for (std::string line; std::getline(lines, line);) {
-    const json object = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const std::optional<json> parsed = try_parse_json(line);
+    if (!parsed) continue;
+    const json& object = *parsed;
     if (object.is_object() && object.contains("step") && object["step"].is_number()) use(object);
   }
 }
@@ -115,7 +118,7 @@ std::map<std::string, Curve> read_metrics(const fs::path& folder) {
   std::map<std::string, Curve> metrics;
   for_each_object(folder / "metrics.jsonl", [&](const json& line) {
     for (const auto& [name, value] : line.items()) {
-      if (name == "step" || name == "time" || !(value.is_number() || value.is_null())) continue;
+      if (name == "step" || !(value.is_number() || value.is_null())) continue;
       Curve& curve = metrics[name];
       curve.steps.push_back(line["step"].get<double>());
       curve.values.push_back(value.is_null() ? kNaN : value.get<double>());
@@ -139,6 +142,7 @@ RunRecord read_run(const fs::path& folder) {
   run.samples = read_samples(folder / kSamplesFile);
   run.transforms = read_transforms(folder / "transforms.toml");
   run.ranges = read_ranges(folder);
+  run.starts = read_starts(folder);
   return run;
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "report/run/start_record.h"
 #include "report/run_ranges.h"
 
 namespace refract {
@@ -40,6 +41,7 @@ struct RunRecord {
   std::vector<Sample> samples;
   std::vector<TransformRow> transforms;
   std::vector<RangeTrack> ranges;
+  std::vector<StartRecord> starts;
 
   // An empty curve where the run has no such metric.
   const Curve& curve(std::string_view metric) const;
@@ -51,7 +53,7 @@ struct RunRecord {
 bool is_run(const std::filesystem::path& folder);
 // Error (usage) where the folder holds no run.
 RunRecord read_run(const std::filesystem::path& folder);
-// The metrics of a run alone; empty where there are none yet.
+// The metrics of a run alone, and the time of every line as "time"; empty where there are none yet.
 std::map<std::string, Curve> read_metrics(const std::filesystem::path& folder);
 
 // The file that RunRecord::samples comes from: one JSON object {"step":,"text":} per line.

@@ -10,6 +10,8 @@
 
 #include "core/log.h"
 #include "core/progress.h"
+#include "report/run/run_axes.h"
+#include "report/run/run_head.h"
 #include "report/run_details.h"
 
 namespace refract {
@@ -45,6 +47,17 @@ const Curve& training_loss(const RunRecord& run) {
   return mean.steps.empty() ? run.curve("loss") : mean;
 }
 
+// The steps in which guides may take part, where all runs that have them agree.
+void shade_guided(PlotSpec& plot, const std::vector<RunRecord>& runs) {
+  std::set<int64_t> ends;
+  for (const RunRecord& run : runs) {
+    if (!run.starts.empty() && run.starts.back().guided_steps > 0)
+      ends.insert(run.starts.back().guided_steps);
+  }
+  if (ends.size() != 1) return;
+  plot.shades.push_back({0, static_cast<double>(*ends.begin()), "guided"});
+}
+
 // One metric of all runs.
 PlotSpec metric_plot(const std::vector<RunRecord>& runs, const std::string& metric,
                      const std::string& title, const std::string& unit) {
@@ -55,12 +68,16 @@ PlotSpec metric_plot(const std::vector<RunRecord>& runs, const std::string& metr
   plot.colors = static_cast<int64_t>(runs.size());
   plot.height = 300;
   plot.half_width = true;
+  std::vector<size_t> owners;  // of the series
   for (size_t i = 0; i < runs.size(); ++i) {
     const Curve& curve = runs[i].curve(metric);
     if (curve.steps.empty()) continue;
     plot.series.push_back(series(curve, runs[i].name, static_cast<int>(i)));
     plot.series.back().in_legend = false;
+    owners.push_back(i);
   }
+  add_other_axes(plot, runs, owners);
+  shade_guided(plot, runs);
   return plot;
 }
 
@@ -112,12 +129,15 @@ void look_at_starts(PlotSpec& plot) {
 }
 
 // Training and validation loss of one run.
-void add_loss(Page& page, const RunRecord& run) {
+void add_loss(Page& page, const std::vector<RunRecord>& runs) {
+  const RunRecord& run = runs.front();
   PlotSpec plot{.title = "Loss", .x_label = "optimizer step", .y_label = "loss (nats per token)"};
   plot.smoothing = true;
   plot.series.push_back(series(training_loss(run), "training", 0));
   plot.series.push_back(series(run.curve("validation_loss"), "validation", 1));
   plot.series.back().mode = SeriesMode::kLinesMarkers;
+  add_other_axes(plot, runs, {0, 0});
+  shade_guided(plot, runs);
   look_at_starts(plot);
   page.plot(plot);
 }
@@ -129,14 +149,19 @@ void add_losses(Page& page, const std::vector<RunRecord>& runs) {
   training.smoothing = true;
   PlotSpec validation{
       .title = "Validation loss", .x_label = "optimizer step", .y_label = "loss (nats per token)"};
+  std::vector<size_t> owners;  // of the series
   for (size_t i = 0; i < runs.size(); ++i) {
     const int color = static_cast<int>(i);
     training.series.push_back(series(training_loss(runs[i]), runs[i].name, color));
     validation.series.push_back(series(runs[i].curve("validation_loss"), runs[i].name, color));
     validation.series.back().mode = SeriesMode::kLinesMarkers;
+    owners.push_back(i);
   }
-  look_at_starts(training);
-  look_at_starts(validation);
+  for (PlotSpec* plot : {&training, &validation}) {
+    add_other_axes(*plot, runs, owners);
+    shade_guided(*plot, runs);
+    look_at_starts(*plot);
+  }
   page.plot(training);
   page.plot(validation);
 }
@@ -155,7 +180,9 @@ void add_other_metrics(Page& page, const std::vector<RunRecord>& runs) {
                                                "tokens_per_second",
                                                "validation_accuracy",
                                                "tokens",
-                                               "mfu"};
+                                               "mfu",
+                                               "time",
+                                               "step_flops"};
   std::set<std::string> others;
   for (const RunRecord& run : runs) {
     for (const auto& [name, curve] : run.metrics) {
@@ -205,7 +232,7 @@ void add_final_figures(Page& page, const std::vector<RunRecord>& runs) {
 
 void add_curves(Page& page, const std::vector<RunRecord>& runs) {
   if (runs.size() == 1) {
-    add_loss(page, runs.front());
+    add_loss(page, runs);
   } else {
     add_losses(page, runs);
   }
@@ -220,6 +247,7 @@ Page run_page(const std::vector<RunRecord>& runs) {
   const bool one = runs.size() == 1;
   Page page(one ? fmt::format("Run {}", runs.front().name) : fmt::format("{} runs", runs.size()),
             one ? runs.front().folder.string() : "");
+  add_head(page, runs);
   page.heading("Final figures");
   add_final_figures(page, runs);
   if (!one) {
@@ -235,11 +263,14 @@ Page run_page(const std::vector<RunRecord>& runs) {
   return page;
 }
 
-void write_run_report(const std::filesystem::path& run_folder) {
+std::string write_run_report(const std::filesystem::path& run_folder) {
+  const std::filesystem::path path = run_folder / "report.html";
   try {
-    run_page({read_run(run_folder)}).write(run_folder / "report.html");
+    run_page({read_run(run_folder)}).write(path);
+    return path.string();
   } catch (const std::exception& error) {
     log_warning("no report was written: {}", error.what());
+    return "";
   }
 }
 

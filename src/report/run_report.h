@@ -20,8 +20,8 @@ void add_final_figures(Page& page, const std::vector<RunRecord>& runs);
 void add_curves(Page& page, const std::vector<RunRecord>& runs);
 void add_setting_differences(Page& page, const std::vector<RunRecord>& runs);
 
-// Writes report.html into a run's folder. Where that can't be done it warns: a run is not lost for
-// its report.
-void write_run_report(const std::filesystem::path& run_folder);
+// Writes report.html into a run's folder and returns its path. Where that can't be done it warns,
+// and the path is empty: a run is not lost for its report.
+std::string write_run_report(const std::filesystem::path& run_folder);
 
 }  // namespace refract

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/system/new_folder.h"
 #include "formats/checkpoint.h"
 #include "formats/hf_config.h"
 #include "formats/model_path.h"
@@ -25,7 +26,8 @@ void write_model(const LoadedModel& loaded, const std::string& family, const fs:
   save.format = family;
   save.merge = true;
   save.max_shard_bytes = options.max_shard_bytes;
-  if (loaded.tokenizer) save.ids.bos = save.ids.eos = loaded.tokenizer->end_of_text();
+  if (loaded.tokenizer) save.ids = ids_of(*loaded.tokenizer);
+  save.carried = loaded.carried;
   save_model(*loaded.model, out, save);
   if (loaded.tokenizer) loaded.tokenizer->save(out);
 }
@@ -47,10 +49,7 @@ void write_adapter(const LoadedModel& loaded, const fs::path& out, const ExportO
 
 ExportedModel export_model(const std::string& specification, const fs::path& out,
                            const ExportOptions& options) {
-  for (const char* file : {"config.json", kAdapterConfig}) {
-    if (fs::exists(out / file))
-      fail_usage("'{}' already holds a model; choose another --out", out.string());
-  }
+  NewFolder folder(out, options.adapter ? "the adapters" : "the model");
   const LoadedModel loaded = load_model(specification, {"train.device=cpu"});
   const HfFamily family = hf_family(loaded.config.model);
   if (family.name.empty()) {
@@ -58,10 +57,11 @@ ExportedModel export_model(const std::string& specification, const fs::path& out
          loaded.folder.string(), family.reason);
   }
   if (options.adapter) {
-    write_adapter(loaded, out, options);
+    write_adapter(loaded, folder.path(), options);
   } else {
-    write_model(loaded, family.name, out, options);
+    write_model(loaded, family.name, folder.path(), options);
   }
+  folder.commit();
   return {loaded.folder, family.name};
 }
 

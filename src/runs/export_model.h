@@ -23,8 +23,9 @@ struct ExportedModel {
 };
 
 // Writes the model that `specification` names as a Hugging Face folder that transformers opens,
-// its transformed layers as the dense weights they multiply by, or its adapters. Fails where `out`
-// holds a model already, and where transformers has no model that computes this one.
+// its transformed layers as the dense weights they multiply by, or its adapters. The folder appears
+// when it is whole. Fails where `out` holds anything already, and where transformers has no model
+// that computes this one.
 ExportedModel export_model(const std::string& specification, const std::filesystem::path& out,
                            const ExportOptions& options);
 

@@ -31,8 +31,9 @@ double state_bytes(const RunConfig& config, const ParameterArena& arena) {
     trained += static_cast<double>(guide.numel());
   }
   const double compute = config.train.precision == "bf16" ? 2 : 4;
-  // Master weights, a half-precision copy where there is one, gradients, two fp32 moments.
-  return 4 * n + (compute < 4 ? compute * n : 0) + compute * trained + 8 * trained;
+  const double moments = config.optimizer.name == "sgd" ? 4 : 8;
+  // Master weights, a half-precision copy where there is one, gradients, one or two fp32 moments.
+  return 4 * n + (compute < 4 ? compute * n : 0) + compute * trained + moments * trained;
 }
 
 // The meta device tells which layers have a merged matrix without allocating any.

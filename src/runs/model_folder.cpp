@@ -5,6 +5,7 @@
 #include "core/toml.h"
 #include "formats/hf_config.h"
 #include "runs/device.h"
+#include "train/run_paths.h"
 
 namespace refract {
 namespace {
@@ -14,7 +15,10 @@ namespace fs = std::filesystem;
 // A run's checkpoint holds the settings it was trained with, its transform rules among them.
 nlohmann::json saved_settings(const fs::path& folder) {
   const fs::path file = folder / "config.toml";
-  return fs::exists(file) ? read_toml(file) : nlohmann::json::object();
+  if (!fs::exists(file)) return nlohmann::json::object();
+  nlohmann::json tree = read_toml(file);
+  restore_saved_settings(tree, file);
+  return tree;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/error.h"
 #include "data/tokenize.h"
 #include "formats/hf_config.h"
 #include "formats/model_path.h"
@@ -15,8 +16,10 @@ Recipe open_recipe(const std::string& path, const std::vector<std::string>& over
   Recipe recipe;
   recipe.names_tokenizer = sets_key(tree, "data.tokenizer");
   std::string from = "random";
-  if (sets_key(tree, "init.from") && tree["init"]["from"].is_string())
+  if (sets_key(tree, "init.from")) {
+    if (!tree["init"]["from"].is_string()) fail_usage("{}: init.from takes text, in quotes", path);
     from = tree["init"]["from"].get<std::string>();
+  }
   if (from == "random") {
     recipe.config = make_run_config(tree, path);
   } else {

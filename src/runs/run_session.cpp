@@ -1,13 +1,15 @@
 #include "runs/run_session.h"
 
+#include <algorithm>
+
 #include "analysis/model_flops.h"
 #include "analysis/peak.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "formats/load_weights.h"
 #include "runs/device.h"
-#include "runs/model_folder.h"
 #include "runs/plan.h"
+#include "runs/resume/run_corpus.h"
 #include "runs/run_cost.h"
 #include "transforms/peft.h"
 
@@ -19,10 +21,13 @@ namespace fs = std::filesystem;
 }  // namespace
 
 Dataset open_run_data(RunConfig& config, const fs::path& source, bool names_tokenizer) {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  if (!source.empty() && !names_tokenizer) tokenizer = folder_tokenizer(source);
-  Dataset data = open_dataset(config.data, tokenizer);
-  resolve(config.model, data.tokenizer ? data.tokenizer->vocab_size() : 0, config.data.context);
+  Dataset data = open_run_corpus(config, source, names_tokenizer);
+  int64_t vocabulary = data.tokenizer ? data.tokenizer->vocab_size() : 0;
+  // A tokenizer may have more tokens than a finished model has embeddings. It is the tokens of the
+  // text that count, which are looked at below.
+  if (!source.empty() && config.model.vocab_size > 0)
+    vocabulary = std::min(vocabulary, config.model.vocab_size);
+  resolve(config.model, vocabulary, config.data.context);
   check_tokens(*data.train, config.model.vocab_size, "the training tokens");
   if (data.validation)
     check_tokens(*data.validation, config.model.vocab_size, "the validation tokens");
@@ -30,19 +35,25 @@ Dataset open_run_data(RunConfig& config, const fs::path& source, bool names_toke
 }
 
 RunSession open_session(RunConfig config, const Dataset& data, const fs::path& source,
-                        at::Device device, const std::string& where) {
+                        at::Device device, const std::string& where, bool names_tokenizer) {
   RunSession session;
   session.config = std::move(config);
   session.data = data;
+  if (!source.empty()) check_layer_count(session.config.model, source);
   TransformedModel planned = plan_model(session.config, where);
   session.plan = plan_table(planned);
   session.transforms = transforms_toml(planned.rules, planned.plan);
   session.model = std::move(planned.decoder);
   session.steps = resolve_steps(session.config, session.model->arena().count());
-  if (session.steps == 0) fail_usage("{}: set train.steps or train.tokens", where);
+  if (session.steps == 0) fail_usage("{}: set train.steps, train.tokens or train.minutes", where);
+  if (!source.empty()) check_weights(*session.model, source, /*starting=*/true);
   session.model->allocate(device, compute_dtype(session.config));
   session.model->initialize(static_cast<uint64_t>(session.config.run.seed));
-  if (!source.empty()) session.taken_over = start_from_weights(*session.model, source);
+  if (!source.empty()) {
+    session.taken_over = start_from_weights(*session.model, source);
+    session.carried = read_carried(source);
+    if (names_tokenizer) session.carried.drop_tokenizer();
+  }
   if (!session.config.init.adapter.empty())
     load_adapter(*session.model, planned.rules, session.config.init.adapter);
   return session;

@@ -6,9 +6,10 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "formats/carried.h"
 #include "formats/load_weights.h"
 #include "model/decoder.h"
-#include "runs/reporter.h"
+#include "runs/progress/reporter.h"
 #include "train/run_config.h"
 #include "transforms/model_builder.h"
 
@@ -21,6 +22,7 @@ Dataset open_run_data(RunConfig& config, const std::filesystem::path& source, bo
 struct RunSession {
   RunConfig config;  // resolved
   Dataset data;
+  Carried carried;                 // of the folder that the run starts from
   std::unique_ptr<Decoder> model;  // with its starting values
   std::string transforms;          // transforms.toml, empty without rules
   std::string plan;                // its table, empty without rules
@@ -29,9 +31,10 @@ struct RunSession {
 };
 
 // Builds the model of a run, draws its values from run.seed and, where `source` is not empty, takes
-// the weights of that folder. `where` names the recipe in errors.
+// the weights of that folder. `where` names the recipe in errors. `names_tokenizer`: the recipe has
+// a tokenizer of its own, so the folder's ids count for nothing.
 RunSession open_session(RunConfig config, const Dataset& data, const std::filesystem::path& source,
-                        at::Device device, const std::string& where);
+                        at::Device device, const std::string& where, bool names_tokenizer = false);
 
 // Makes run.dir, and writes config.toml and transforms.toml into it.
 void make_run_folder(const std::filesystem::path& folder);

@@ -61,7 +61,7 @@ AlignReport align_and_save(const AlignStudy& study) {
   if (const std::string difference = first_difference(a, b); !difference.empty())
     fail_usage("'{}' can't be aligned with '{}': {}", study.b, study.a, difference);
   const AlignReport report = align_models(a, b, study.by, study.residual, tokens_of(study, a));
-  save_model(*b.model, out);
+  save_model(*b.model, out, {.carried = b.carried});
   if (b.tokenizer) b.tokenizer->save(out);
   if (const fs::path settings = b.folder / "config.toml"; fs::exists(settings))
     write_file_atomically(out / "config.toml", read_file(settings, "the settings"));

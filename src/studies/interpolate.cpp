@@ -66,7 +66,9 @@ class Interpolation {
 
   // Everything up to the first evaluation.
   void open();
-  PathResult measure_path();
+  PathResult measure_path() { return measure_between(corners_, "interpolate"); }
+  // Before the second model was aligned with the first; nothing where it was not.
+  std::optional<PathResult> measure_before();
   PlaneResult measure_plane();
   std::vector<std::string> folders() const;
 
@@ -78,6 +80,7 @@ class Interpolation {
   void take_corners();
   void warm_up(const PointOptions& options);
   PointOptions point_options() const;
+  PathResult measure_between(const std::vector<Weights>& corners, const std::string& label);
 
   LoadedModel& first() { return models_[0]; }
   const LoadedModel& first() const { return models_[0]; }
@@ -85,6 +88,7 @@ class Interpolation {
   const InterpolateStudy& study_;
   std::vector<LoadedModel> models_;  // the first one also computes
   std::vector<Weights> corners_;
+  std::optional<Weights> unaligned_;  // of the second model, for a path
   std::vector<NamedStream> streams_;
   std::shared_ptr<TokenStream> calibration_;
   PointOptions options_;
@@ -121,6 +125,8 @@ void Interpolation::warn_of_other_settings(const LoadedModel& model,
 // The corners, the others aligned with the first where that is asked for. Their own models go.
 void Interpolation::take_corners() {
   for (size_t i = 0; i < models_.size(); ++i) {
+    if (i > 0 && study_.align != "none" && study_.plane == 0)
+      unaligned_ = weights_of(*models_[i].model);
     if (i > 0 && study_.align != "none")
       align_models(models_[0], models_[i], study_.align, "auto", calibration_);
     corners_.push_back(weights_of(*models_[i].model));
@@ -204,10 +210,16 @@ void Interpolation::open() {
   options_.calibration = calibration_;
 }
 
-PathResult Interpolation::measure_path() {
-  Progress progress("interpolate", static_cast<int64_t>(streams_.size()) * study_.alphas);
+std::optional<PathResult> Interpolation::measure_before() {
+  if (!unaligned_) return std::nullopt;
+  return measure_between({corners_[0], *unaligned_}, "before alignment");
+}
+
+PathResult Interpolation::measure_between(const std::vector<Weights>& corners,
+                                          const std::string& label) {
+  Progress progress(label, static_cast<int64_t>(streams_.size()) * study_.alphas);
   PathResult result =
-      refract::measure_path(*first().model, corners_, options_, streams_, study_.alphas,
+      refract::measure_path(*first().model, corners, options_, streams_, study_.alphas,
                             [&](int64_t done) { progress.update(done); });
   progress.finish();
   return result;
@@ -253,7 +265,7 @@ void write_path(const InterpolateStudy& study, const InterpolateResult& result) 
   Page page(fmt::format("The path between {} and {}", study.models[0], study.models[1]),
             fmt::format("{} points, alpha 1 is {}, alpha 0 is {}", study.alphas, result.folders[0],
                         result.folders[1]));
-  add_path(page, result.path);
+  add_path(page, result.path, result.before ? &*result.before : nullptr);
   page.write(out / "report.html");
 }
 
@@ -270,6 +282,7 @@ InterpolateResult interpolate_models(const InterpolateStudy& study) {
     result.plane = interpolation.measure_plane();
     write_plane(*result.plane, study.out);
   } else {
+    result.before = interpolation.measure_before();
     result.path = interpolation.measure_path();
     write_path(study, result);
   }
@@ -285,6 +298,7 @@ json interpolate_json(const InterpolateStudy& study, const InterpolateResult& re
   out["buffers"] = study.buffers;
   out["align"] = study.align;
   out["seconds"] = result.path.seconds;
+  if (result.before) out["before_alignment"] = path_json(*result.before);
   return out;
 }
 

@@ -27,6 +27,7 @@ struct InterpolateStudy {
 struct InterpolateResult {
   std::vector<std::string> folders;  // of the models
   PathResult path;                   // without a plane
+  std::optional<PathResult> before;  // the path of the same models before they are aligned
   std::optional<PlaneResult> plane;
 };
 
@@ -35,7 +36,8 @@ struct InterpolateResult {
 // wrong, for models of different architectures and for an `out` that can't be written.
 InterpolateResult interpolate_models(const InterpolateStudy& study);
 
-// path_json() with "a", "b", "batches", "buffers", "align" and "seconds", or plane_json().
+// path_json() with "a", "b", "batches", "buffers", "align", "seconds" and, where they are aligned,
+// "before_alignment": path_json(); or plane_json().
 nlohmann::json interpolate_json(const InterpolateStudy& study, const InterpolateResult& result);
 
 }  // namespace refract

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -24,6 +25,8 @@ json numbers(const std::vector<double>& values) {
 double number(const json& value) {
   return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
 }
+
+constexpr const char *kBefore = ", before alignment", *kAfter = ", aligned";
 
 std::string share(double fraction) { return format_percent(fraction, 2); }
 
@@ -116,7 +119,25 @@ std::string path_csv(const PathResult& result) {
 
 namespace {
 
-Table barrier_table(const PathResult& result) {
+// The rows of one path; `what` stands behind the name of a split.
+void add_barriers(Table& table, const PathResult& result, const std::string& what) {
+  for (size_t i = 0; i < result.splits.size(); ++i) {
+    const PathSplit& split = result.splits[i];
+    const auto add = [&](const std::string& quantity, const std::vector<double>& values,
+                         const Barrier& b) {
+      table.add_row({split.name + what, quantity, format_fixed(values.back(), 4),
+                     format_fixed(values.front(), 4),
+                     format_fixed(b.end_point_mean + b.instability, 4),
+                     format_fixed(b.instability_alpha, 2), format_fixed(b.instability, 4),
+                     share(b.relative_instability()), format_fixed(b.barrier, 4),
+                     share(b.relative_barrier())});
+    };
+    add("loss", split.losses(), result.loss_barrier(i));
+    add("token error", split.errors(), result.error_barrier(i));
+  }
+}
+
+Table barrier_table(const PathResult& result, const PathResult* before) {
   Table table({{"split"},
                {"quantity"},
                {"A", Align::kRight},
@@ -127,40 +148,96 @@ Table barrier_table(const PathResult& result) {
                {"", Align::kRight},
                {"barrier", Align::kRight},
                {"", Align::kRight}});
-  for (size_t i = 0; i < result.splits.size(); ++i) {
-    const PathSplit& split = result.splits[i];
-    const auto add = [&](const std::string& quantity, const std::vector<double>& values,
-                         const Barrier& b) {
-      table.add_row(
-          {split.name, quantity, format_fixed(values.back(), 4), format_fixed(values.front(), 4),
-           format_fixed(b.end_point_mean + b.instability, 4), format_fixed(b.instability_alpha, 2),
-           format_fixed(b.instability, 4), share(b.relative_instability()),
-           format_fixed(b.barrier, 4), share(b.relative_barrier())});
-    };
-    add("loss", split.losses(), result.loss_barrier(i));
-    add("token error", split.errors(), result.error_barrier(i));
-  }
+  if (before) add_barriers(table, *before, kBefore);
+  add_barriers(table, result, before ? kAfter : "");
   return table;
+}
+
+std::string geometry_text(const PathResult& result, const PathResult* before) {
+  const auto text = [](const Geometry& geometry) {
+    return fmt::format("{}, cosine {}", format_number(geometry.distance),
+                       format_number(geometry.cosine()));
+  };
+  if (!before) return "distance " + text(result.geometry);
+  return fmt::format("distance before alignment {}, after it {}", text(before->geometry),
+                     text(result.geometry));
+}
+
+// The value on the line between the end points, from which a barrier is measured.
+double on_chord(const std::vector<double>& values, double alpha) {
+  return alpha * values.back() + (1 - alpha) * values.front();
+}
+
+// A split's curve, and thinner lines of its colour for its chord and its barrier.
+void add_curve(PlotSpec& plot, const PathResult& path, const std::string& name,
+               const std::vector<double>& values, const Barrier& barrier, bool dashed) {
+  const int color = static_cast<int>(plot.colors++);
+  plot.series.push_back({.name = name,
+                         .x = path.alphas,
+                         .y = values,
+                         .mode = SeriesMode::kLinesMarkers,
+                         .color = color,
+                         .dashed = dashed});
+  plot.series.push_back({.name = "chord",
+                         .x = {0, 1},
+                         .y = {values.front(), values.back()},
+                         .color = color,
+                         .dashed = true,
+                         .in_legend = false});
+  if (!std::isfinite(barrier.barrier) || barrier.barrier <= 0) return;
+  const double at = barrier.barrier_alpha, foot = on_chord(values, at);
+  plot.series.push_back({.name = "barrier",
+                         .x = {at, at},
+                         .y = {foot, foot + barrier.barrier},
+                         .color = color,
+                         .in_legend = false});
+  plot.notes.push_back(
+      {at, foot + barrier.barrier, fmt::format("barrier {}", format_number(barrier.barrier, 3))});
+}
+
+using ValuesOf = std::vector<double> (PathSplit::*)() const;
+using BarrierOf = Barrier (PathResult::*)(size_t) const;
+
+PlotSpec path_plot(const PathResult& result, const PathResult* before, const std::string& title,
+                   const std::string& unit, ValuesOf values_of, BarrierOf barrier_of) {
+  PlotSpec plot{.title = title, .x_label = "alpha (0: B, 1: A)", .y_label = unit};
+  for (size_t i = 0; i < result.splits.size(); ++i) {
+    if (before) {
+      const PathSplit& split = before->splits[i];
+      add_curve(plot, *before, split.name + kBefore, (split.*values_of)(), (before->*barrier_of)(i),
+                true);
+    }
+    const PathSplit& split = result.splits[i];
+    add_curve(plot, result, split.name + (before ? kAfter : ""), (split.*values_of)(),
+              (result.*barrier_of)(i), false);
+  }
+  // The ends, at the last split's losses.
+  const std::vector<double> ends = (result.splits.back().*values_of)();
+  plot.notes.push_back({0, ends.front(), "B"});
+  plot.notes.push_back({1, ends.back(), "A"});
+  return plot;
 }
 
 }  // namespace
 
-void add_path(Page& page, const PathResult& result) {
-  page.table(barrier_table(result));
-  page.paragraph(fmt::format("Distance of the end points {}, cosine {}.",
-                             format_number(result.geometry.distance),
-                             format_number(result.geometry.cosine())));
-  PlotSpec loss{.title = "Loss", .x_label = "alpha", .y_label = "nats per token"};
-  PlotSpec error{.title = "Token error rate", .x_label = "alpha", .y_label = "1 - accuracy"};
-  PlotSpec perplexity{.title = "Perplexity", .x_label = "alpha", .y_label = "exp(loss)"};
-  for (const PathSplit& split : result.splits) {
-    Series series{.name = split.name, .x = result.alphas, .y = split.losses()};
-    series.mode = SeriesMode::kLinesMarkers;
-    loss.series.push_back(series);
-    for (double& value : series.y) value = std::exp(value);
-    perplexity.series.push_back(series);
-    series.y = split.errors();
-    error.series.push_back(series);
+void add_path(Page& page, const PathResult& result, const PathResult* before) {
+  page.table(barrier_table(result, before));
+  std::string geometry = geometry_text(result, before);
+  geometry[0] = 'D';
+  page.paragraph(geometry +
+                 " of the end points. The dashed line between them is the chord that a "
+                 "barrier is measured from.");
+  PlotSpec loss = path_plot(result, before, "Loss", "nats per token", &PathSplit::losses,
+                            &PathResult::loss_barrier);
+  PlotSpec error = path_plot(result, before, "Token error rate", "1 - accuracy", &PathSplit::errors,
+                             &PathResult::error_barrier);
+  PlotSpec perplexity{
+      .title = "Perplexity", .x_label = "alpha (0: B, 1: A)", .y_label = "exp(loss)"};
+  perplexity.colors = loss.colors;
+  for (const Series& curve : loss.series) {
+    if (!curve.in_legend) continue;
+    perplexity.series.push_back(curve);
+    for (double& value : perplexity.series.back().y) value = std::exp(value);
   }
   error.half_width = perplexity.half_width = true;
   page.plot(loss);
@@ -168,13 +245,19 @@ void add_path(Page& page, const PathResult& result) {
   page.plot(perplexity);
 }
 
-std::string path_text(const PathResult& result) {
+std::string path_text(const PathResult& result, const PathResult* before) {
   std::vector<TerminalSeries> series;
-  for (const PathSplit& split : result.splits)
-    series.push_back({split.name, series.empty() ? '*' : 'o', result.alphas, split.losses()});
-  return fmt::format("{}\ndistance {}, cosine {}\n\n{}", barrier_table(result).str(),
-                     format_number(result.geometry.distance),
-                     format_number(result.geometry.cosine()),
+  const auto add = [&](const PathResult& path, const std::string& what, const char* marks) {
+    for (size_t i = 0; i < path.splits.size(); ++i) {
+      const PathSplit& split = path.splits[i];
+      series.push_back(
+          {split.name + what, marks[std::min<size_t>(i, 1)], path.alphas, split.losses()});
+    }
+  };
+  if (before) add(*before, kBefore, "+x");
+  add(result, before ? kAfter : "", "*o");
+  return fmt::format("{}\n{}\n\n{}", barrier_table(result, before).str(),
+                     geometry_text(result, before),
                      terminal_plot(series, "alpha (0: B, 1: A)", "loss (nats per token)"));
 }
 

@@ -44,9 +44,10 @@ nlohmann::json finite_or_null(double value);
 
 // alpha,split,loss,perplexity,error: a line a point.
 std::string path_csv(const PathResult& result);
-// The table of barriers and a plot of the losses.
-std::string path_text(const PathResult& result);
+// The table of barriers and a plot of the losses; with the path that the same models have before
+// they are aligned, where there is one.
+std::string path_text(const PathResult& result, const PathResult* before = nullptr);
 // The same as sections of a page.
-void add_path(Page& page, const PathResult& result);
+void add_path(Page& page, const PathResult& result, const PathResult* before = nullptr);
 
 }  // namespace refract

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/files.h"
 #include "report/page/page.h"
@@ -46,9 +49,23 @@ Series models_series(const PlaneResult& result) {
   for (size_t i = 0; i < kModels; ++i) {
     series.x.push_back(result.corners[i][0]);
     series.y.push_back(result.corners[i][1]);
-    series.labels.push_back(std::string(kLetters[i]) + ": " + result.names[i]);
+    series.labels.emplace_back(kLetters[i]);
   }
+  series.named = true;
   return series;
+}
+
+// Of all splits; (0, 0), which means each grid's own, where there is only one.
+std::pair<double, double> loss_range(const PlaneResult& result) {
+  if (result.splits.size() < 2) return {0, 0};
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  for (const PlaneSplit& split : result.splits) {
+    for (size_t i = kModels; i < split.points.size(); ++i) {
+      const double loss = split.points[i].loss;
+      if (std::isfinite(loss)) low = std::min(low, loss), high = std::max(high, loss);
+    }
+  }
+  return low < high ? std::pair(low, high) : std::pair(0.0, 0.0);
 }
 
 Table corner_table(const PlaneResult& result) {
@@ -108,6 +125,7 @@ void write_plane(const PlaneResult& result, const std::filesystem::path& folder)
       "The plane through three models",
       fmt::format("{} x {} points, distances in weight space", result.x.size(), result.y.size()));
   page.table(corner_table(result));
+  const std::pair<double, double> range = loss_range(result);
   for (const PlaneSplit& split : result.splits) {
     ContourSpec contour;
     contour.title = "Loss on " + split.name;
@@ -117,6 +135,7 @@ void write_plane(const PlaneResult& result, const std::filesystem::path& folder)
     contour.x = result.x;
     contour.y = result.y;
     contour.z = grid(result, split);
+    contour.z_range = range;  // one scale: the splits are compared
     contour.series = {models_series(result)};
     page.contour(contour);
   }

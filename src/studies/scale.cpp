@@ -4,13 +4,17 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 #include <tuple>
 #include <utility>
 
 #include "analysis/model_flops.h"
 #include "core/choices.h"
 #include "core/error.h"
+#include "core/log.h"
+#include "report/report_file.h"
 #include "report/run_record.h"
+#include "report/sweep/sweep_record.h"
 #include "runs/plan.h"
 #include "runs/recipe.h"
 #include "runs/run_cost.h"
@@ -73,6 +77,23 @@ std::vector<SlopeDifference> against_dense(const std::vector<ScalingFit>& fits, 
   return all;
 }
 
+// A path that is no folder is left to read_scaled_run(), which says what is missing.
+std::vector<fs::path> folders_of(const fs::path& path) {
+  if (!fs::is_directory(path) || is_run(path)) return {path};
+  const std::optional<SweepRecord> sweep = read_sweep(path);
+  if (!sweep) return runs_in(path);
+  std::vector<fs::path> finished;
+  for (const SweepRun& run : sweep->runs) {
+    if (run.state == SweepState::kFinished) {
+      finished.push_back(path / run.name);
+    } else {
+      log_warning("{} is left out: it is {}", (path / run.name).string(), state_name(run.state));
+    }
+  }
+  if (finished.empty()) fail("no run of the sweep '{}' is finished", path.string());
+  return finished;
+}
+
 }  // namespace
 
 ScaledRun read_scaled_run(const fs::path& folder, const std::string& metric) {
@@ -128,10 +149,21 @@ ScaleResult fit_scaled_runs(std::vector<ScaledRun> runs, const std::string& law,
   return result;
 }
 
+std::vector<fs::path> scaled_folders(const std::vector<std::string>& paths) {
+  std::vector<fs::path> folders;
+  std::set<fs::path> seen;
+  for (const std::string& path : paths) {
+    for (const fs::path& folder : folders_of(path)) {
+      if (seen.insert(fs::weakly_canonical(folder)).second) folders.push_back(folder);
+    }
+  }
+  return folders;
+}
+
 ScaleResult scale_runs(const ScaleStudy& study) {
   check(study);
   std::vector<ScaledRun> runs;
-  for (const std::string& folder : study.runs)
+  for (const fs::path& folder : scaled_folders(study.runs))
     runs.push_back(read_scaled_run(folder, study.metric));
   return fit_scaled_runs(std::move(runs), study.law, study.confidence);
 }

@@ -11,7 +11,7 @@ namespace refract {
 
 // Errors name the options of the command.
 struct ScaleStudy {
-  std::vector<std::string> runs;           // folders of finished runs
+  std::vector<std::string> runs;           // finished runs, sweeps, or folders of runs
   std::string metric = "validation_loss";  // or "mean_loss": the last value of it
   std::string law = "auto";                // "plain", "offset"; auto: offset from five runs on
   double confidence = 0.95;                // of the intervals
@@ -68,7 +68,11 @@ ScaledRun read_scaled_run(const std::filesystem::path& folder, const std::string
 // an error.
 ScaleResult fit_scaled_runs(std::vector<ScaledRun> runs, const std::string& law, double confidence);
 
-// Both: reads the runs, then fits.
+// The runs that the paths stand for, each once: runs themselves, the finished ones of a sweep (what
+// is left out is said), those in a folder.
+std::vector<std::filesystem::path> scaled_folders(const std::vector<std::string>& paths);
+
+// All of it: finds the runs, reads them, then fits.
 ScaleResult scale_runs(const ScaleStudy& study);
 
 }  // namespace refract

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -56,7 +57,10 @@ Table run_table(const std::vector<ScaledRun>& runs, const std::string& metric) {
   return table;
 }
 
-// The measured points of a fit, and its curve between them.
+// How far beyond the measured x a curve is drawn, as a part of their span on the logarithmic axis.
+constexpr double kBeyond = 0.35;
+
+// The measured points of a fit, and its curve with its band, which both go on beyond them.
 std::vector<Series> series_of(const ScalingFit& fit, int color) {
   constexpr int kSteps = 60;
   Series points, curve;
@@ -73,9 +77,13 @@ std::vector<Series> series_of(const ScalingFit& fit, int color) {
   curve.name = fmt::format("{}, alpha {}", fit.group, format_number(fit.law.alpha.value, 3));
   curve.dashed = true;
   for (int i = 0; i <= kSteps; ++i) {
-    const double x = least * std::pow(most / least, static_cast<double>(i) / kSteps);
+    const double part = -kBeyond + (1 + 2 * kBeyond) * static_cast<double>(i) / kSteps;
+    const double x = least * std::pow(most / least, part);
+    const Estimate loss = fit.law.at(x);
     curve.x.push_back(x);
-    curve.y.push_back(fit.law(x));
+    curve.y.push_back(loss.value);
+    curve.low.push_back(loss.low);
+    curve.high.push_back(loss.high);
   }
   return {points, curve};
 }
@@ -95,6 +103,19 @@ PlotSpec plot_of(const ScalingAxis& axis, const std::vector<ScalingFit>& fits,
   }
   plot.colors = color;
   return plot;
+}
+
+// Of all measured points: what lies outside is extrapolated.
+std::vector<Shade> measured_span(const PlotSpec& plot) {
+  double least = std::numeric_limits<double>::infinity(), most = 0;
+  for (const Series& series : plot.series) {
+    if (series.mode != SeriesMode::kMarkers) continue;
+    for (const double x : series.x) {
+      least = std::min(least, x);
+      most = std::max(most, x);
+    }
+  }
+  return {{least, most, "measured"}};
 }
 
 json fit_json(const ScalingFit& fit) {
@@ -149,12 +170,15 @@ std::filesystem::path write_scale_page(const ScaleStudy& study, const ScaleResul
   std::filesystem::create_directories(folder);
   Page page("Scaling", fmt::format("{} of {} runs", study.metric, result.runs.size()));
   for (const ScalingAxis& axis : kScalingAxes) {
-    const PlotSpec plot = plot_of(axis, result.fits, study.metric);
-    if (plot.colors > 0) page.plot(plot);
+    PlotSpec plot = plot_of(axis, result.fits, study.metric);
+    if (plot.colors == 0) continue;
+    plot.shades = measured_span(plot);
+    page.plot(plot);
   }
   page.heading("Fits");
   page.paragraph(
-      fmt::format("L = E + A (x / x0)^-alpha, least squares on log L, with {} intervals.",
+      fmt::format("L = E + A (x / x0)^-alpha, least squares on log L, with {} intervals. The "
+                  "band is that of the law; the shaded part of an axis was measured.",
                   format_percent(study.confidence, 0)));
   page.table(fit_table(result.fits));
   for (const std::string& why : result.left_out) page.paragraph("Left out: " + why);

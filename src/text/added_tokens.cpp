@@ -45,6 +45,34 @@ size_t space_after(std::string_view text, size_t begin) {
 
 }  // namespace
 
+void AddedVocabulary::add(AddedToken token) {
+  if (token.content.empty()) return;
+  for (AddedToken& known : tokens_) {
+    if (known.content != token.content) continue;
+    if (token.special && !known.special) {
+      token.id = known.id;
+      known = std::move(token);
+    }
+    return;
+  }
+  const std::optional<TokenId> known = lookup_(token.content);
+  token.id = known ? *known : std::max(next_, size_);
+  next_ = std::max(next_, token.id + 1);
+  tokens_.push_back(std::move(token));
+}
+
+bool AddedVocabulary::contains(const std::string& content) const {
+  return std::any_of(tokens_.begin(), tokens_.end(),
+                     [&](const AddedToken& token) { return token.content == content; });
+}
+
+std::optional<TokenId> AddedVocabulary::find(const std::string& content) const {
+  for (const AddedToken& token : tokens_) {
+    if (token.content == content) return token.id;
+  }
+  return lookup_(content);
+}
+
 AddedTokenFinder::AddedTokenFinder() = default;
 AddedTokenFinder::~AddedTokenFinder() = default;
 

@@ -1,9 +1,12 @@
 // Added tokens: strings that are found in a text before it is pre-tokenized.
 #pragma once
 #include <array>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "text/tokenizer.h"
@@ -19,6 +22,28 @@ struct AddedToken {
   bool rstrip = false;       // takes the white space after it
   bool normalized = false;   // looked for in the normalized text
   bool special = false;
+};
+
+// A set of added tokens with the ids that `tokenizers` gives them: the vocabulary's where it has
+// the token, else the next free one behind it.
+class AddedVocabulary {
+ public:
+  using Lookup = std::function<std::optional<TokenId>(const std::string&)>;
+  // `lookup` finds a token of the vocabulary, which has `size` tokens.
+  AddedVocabulary(Lookup lookup, TokenId size) : lookup_(std::move(lookup)), size_(size) {}
+
+  // The id of `token` is not read. A token that is there already stays as it is, but for one that
+  // becomes special, which takes the new flags.
+  void add(AddedToken token);
+  bool contains(const std::string& content) const;
+  // Of an added token or one of the vocabulary.
+  std::optional<TokenId> find(const std::string& content) const;
+  const std::vector<AddedToken>& tokens() const { return tokens_; }
+
+ private:
+  Lookup lookup_;
+  TokenId size_, next_ = 0;
+  std::vector<AddedToken> tokens_;
 };
 
 // Finds a set of added tokens: the leftmost match, and of those the longest.

@@ -1,8 +1,11 @@
 #include "text/gpt2_files.h"
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.h"
+#include "core/untrusted.h"
+#include "text/json_trouble.h"
 
 namespace refract {
 namespace {
@@ -22,26 +25,49 @@ ordered_json read_merges(std::string_view text) {
   return merges;
 }
 
+// Qwen 2's expression; every digit stands apart.
+constexpr const char* kQwen2Pattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+ordered_json byte_level(bool use_regex) {
+  return {{"type", "ByteLevel"},
+          {"add_prefix_space", false},
+          {"trim_offsets", true},
+          {"use_regex", use_regex}};
+}
+
+// What stands before the model: normalizer and pre-tokenizer.
+std::pair<ordered_json, ordered_json> front_of(const std::string& tokenizer_class,
+                                               const std::string& where) {
+  const ordered_json nfc = {{"type", "NFC"}};
+  if (tokenizer_class.empty() || tokenizer_class == "GPT2Tokenizer" ||
+      tokenizer_class == "CodeGenTokenizer")
+    return {nullptr, byte_level(true)};
+  if (tokenizer_class == "GPTNeoXTokenizer") return {nfc, byte_level(true)};
+  if (tokenizer_class == "Qwen2Tokenizer") {
+    const ordered_json split = {{"type", "Split"},
+                                {"pattern", {{"Regex", kQwen2Pattern}}},
+                                {"behavior", "Isolated"},
+                                {"invert", false}};
+    return {
+        nfc,
+        {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split, byte_level(false)})}}};
+  }
+  fail(
+      "{}: how the tokenizer class {} cuts text is not known for vocab.json and merges.txt; save "
+      "the tokenizer with transformers (AutoTokenizer.from_pretrained, then save_pretrained), "
+      "which "
+      "writes a tokenizer.json",
+      where, tokenizer_class);
+}
+
 }  // namespace
 
 std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view merges_txt,
-                                const std::string& where) {
+                                const std::string& tokenizer_class, const std::string& where) {
   try {
-    const auto vocab = nlohmann::json::parse(vocab_json);
-    const ordered_json byte_level = {{"type", "ByteLevel"},
-                                     {"add_prefix_space", false},
-                                     {"trim_offsets", true},
-                                     {"use_regex", true}};
-    ordered_json added = ordered_json::array();
-    if (const auto end = vocab.find("<|endoftext|>"); end != vocab.end()) {
-      added.push_back({{"id", *end},
-                       {"content", "<|endoftext|>"},
-                       {"single_word", false},
-                       {"lstrip", false},
-                       {"rstrip", false},
-                       {"normalized", false},
-                       {"special", true}});
-    }
+    const auto vocab = parse_json(vocab_json, where);
+    const auto [normalizer, pre_tokenizer] = front_of(tokenizer_class, where);
     const ordered_json model = {{"type", "BPE"},
                                 {"dropout", nullptr},
                                 {"unk_token", nullptr},
@@ -52,13 +78,18 @@ std::string gpt2_tokenizer_json(std::string_view vocab_json, std::string_view me
                                 {"ignore_merges", false},
                                 {"vocab", vocab},
                                 {"merges", read_merges(merges_txt)}};
-    const ordered_json file = {
-        {"version", "1.0"},          {"truncation", nullptr}, {"padding", nullptr},
-        {"added_tokens", added},     {"normalizer", nullptr}, {"pre_tokenizer", byte_level},
-        {"post_processor", nullptr}, {"decoder", byte_level}, {"model", model}};
+    const ordered_json file = {{"version", "1.0"},
+                               {"truncation", nullptr},
+                               {"padding", nullptr},
+                               {"added_tokens", ordered_json::array()},
+                               {"normalizer", normalizer},
+                               {"pre_tokenizer", pre_tokenizer},
+                               {"post_processor", nullptr},
+                               {"decoder", byte_level(true)},
+                               {"model", model}};
     return file.dump();
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a valid vocab.json: {}", where, error.what());
+    fail("{}: not a valid vocab.json, a table from tokens to ids: {}", where, json_trouble(error));
   }
 }
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "core/error.h"
+#include "core/untrusted.h"
 #include "text/bpe/byte_level.h"
+#include "text/hf_settings.h"
 
 namespace refract {
 namespace {
@@ -28,22 +31,22 @@ SplitBehavior read_behavior(const std::string& name, const std::string& where) {
   if (name == "Contiguous") return SplitBehavior::kContiguous;
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
-  fail("{}: unknown behavior '{}' of the pre-tokenizer Split", where, name);
+  fail("{}: unknown behavior '{}' of the pre-tokenizer Split", where, shown(name));
 }
 
 // `done` is set by ByteLevel, after which the text consists of byte characters and nothing may
 // follow.
-void append_pre_tokenizer(const json& part, const std::string& where, PreTokenizer& out,
-                          bool& done) {
+void append_pre_tokenizer(const json& part, const std::string& where,
+                          std::optional<bool> add_prefix_space, PreTokenizer& out, bool& done) {
   const std::string type = type_of(part, "pre-tokenizer", where);
   if (type == "Sequence") {
     for (const json& member : part.at("pretokenizers"))
-      append_pre_tokenizer(member, where, out, done);
+      append_pre_tokenizer(member, where, add_prefix_space, out, done);
     return;
   }
-  if (done) fail("{}: the pre-tokenizer {} after ByteLevel is not supported", where, type);
+  if (done) fail("{}: the pre-tokenizer {} after ByteLevel is not supported", where, shown(type));
   if (type == "ByteLevel") {
-    if (part.value("add_prefix_space", true)) out.add_prefix_space();
+    if (add_prefix_space.value_or(part.value("add_prefix_space", true))) out.add_prefix_space();
     if (part.value("use_regex", true)) out.add_split(Regex(kGpt2Pattern), SplitBehavior::kIsolated);
     done = true;
   } else if (type == "Split") {
@@ -58,7 +61,7 @@ void append_pre_tokenizer(const json& part, const std::string& where, PreTokeniz
                                          : SplitBehavior::kContiguous);
   } else {
     fail("{}: the pre-tokenizer {} is not supported (ByteLevel, Split, Digits and Sequence are)",
-         where, type);
+         where, shown(type));
   }
 }
 
@@ -72,12 +75,12 @@ std::pair<std::string, std::string> read_merge(const json& merge, const std::str
       return {text.substr(0, space), text.substr(space + 1)};
     }
   }
-  fail("{}: {} is not a merge of two tokens", where, merge.dump());
+  fail("{}: {} is not a merge of two tokens", where, shown(merge));
 }
 
 void check_bpe_settings(const json& model, const std::string& where) {
   const std::string type = model.value("type", "BPE");
-  if (type != "BPE") fail("{}: the model {} is not supported (BPE is)", where, type);
+  if (type != "BPE") fail("{}: the model {} is not supported (BPE is)", where, shown(type));
   if (!model.contains("merges") || !model.contains("vocab")) {
     fail("{}: the model lacks 'vocab' or 'merges'", where);
   }
@@ -102,17 +105,19 @@ bool read_normalizer(const json& normalizer, const std::string& where) {
   const std::string type = type_of(normalizer, "normalizer", where);
   if (type == "NFC") return true;
   if (type != "Sequence") {
-    fail("{}: the normalizer {} is not supported (NFC and none are)", where, type);
+    fail("{}: the normalizer {} is not supported (NFC and none are)", where, shown(type));
   }
   bool nfc = false;
   for (const json& member : normalizer.at("normalizers")) nfc |= read_normalizer(member, where);
   return nfc;
 }
 
-PreTokenizer read_pre_tokenizer(const json& pre_tokenizer, const std::string& where) {
+PreTokenizer read_pre_tokenizer(const json& pre_tokenizer, const std::string& where,
+                                std::optional<bool> add_prefix_space) {
   PreTokenizer out;
   bool done = false;
-  if (!pre_tokenizer.is_null()) append_pre_tokenizer(pre_tokenizer, where, out, done);
+  if (!pre_tokenizer.is_null())
+    append_pre_tokenizer(pre_tokenizer, where, add_prefix_space, out, done);
   if (!done) fail("{}: only byte-level BPE is supported, and no pre-tokenizer is ByteLevel", where);
   return out;
 }
@@ -120,15 +125,22 @@ PreTokenizer read_pre_tokenizer(const json& pre_tokenizer, const std::string& wh
 void check_decoder(const json& decoder, const std::string& where) {
   if (decoder.is_null()) return;
   const std::string type = type_of(decoder, "decoder", where);
-  if (type != "ByteLevel") fail("{}: the decoder {} is not supported (ByteLevel is)", where, type);
+  if (type != "ByteLevel")
+    fail("{}: the decoder {} is not supported (ByteLevel is)", where, shown(type));
 }
 
 BpeParts read_bpe(const json& model, const std::string& where) {
   check_bpe_settings(model, where);
   BpeParts parts;
-  for (const auto& [token, id] : model.at("vocab").items()) {
+  const json& vocab = model.at("vocab");
+  // Ids may have gaps, but memory is taken up to the largest: not on the word of one entry.
+  const auto largest = static_cast<int64_t>(4 * vocab.size() + 100'000);
+  for (const auto& [token, id] : vocab.items()) {
     const auto value = id.get<int64_t>();
-    if (value < 0 || value > INT32_MAX) fail("{}: token '{}' has the id {}", where, token, value);
+    if (value < 0 || value > largest) {
+      fail("{}: token '{}' has the id {}, but a vocabulary of {} has none above {}", where,
+           shown(token), value, vocab.size(), largest);
+    }
     parts.vocabulary.emplace(token, static_cast<TokenId>(value));
     if (auto bytes = characters_to_bytes(token)) {
       parts.byte_vocabulary.emplace(std::move(*bytes), static_cast<TokenId>(value));
@@ -137,7 +149,7 @@ BpeParts read_bpe(const json& model, const std::string& where) {
   const auto id_of = [&](const std::string& token) {
     const auto found = parts.vocabulary.find(token);
     if (found == parts.vocabulary.end()) {
-      fail("{}: the token '{}' of the merges is not in the vocabulary", where, token);
+      fail("{}: the token '{}' of the merges is not in the vocabulary", where, shown(token));
     }
     return found->second;
   };
@@ -156,28 +168,14 @@ BpeParts read_bpe(const json& model, const std::string& where) {
   return parts;
 }
 
-std::vector<AddedToken> read_added_tokens(
-    const json& added_tokens, const std::unordered_map<std::string, TokenId>& vocabulary,
-    const std::string& where) {
+std::vector<AddedToken> read_added_tokens(const json& added_tokens, const std::string& where) {
   std::vector<AddedToken> tokens;
-  const auto size = static_cast<TokenId>(vocabulary.size());
-  TokenId next = size;
+  std::unordered_set<std::string> seen;
   for (const json& entry : added_tokens) {
-    AddedToken token;
-    token.content = entry.at("content").get<std::string>();
+    AddedToken token = read_added_token(entry, where);
     if (token.content.empty()) continue;
-    token.single_word = entry.value("single_word", false);
-    token.lstrip = entry.value("lstrip", false);
-    token.rstrip = entry.value("rstrip", false);
-    token.special = entry.value("special", false);
-    token.normalized = entry.value("normalized", !token.special);
-    const auto same = [&](const AddedToken& other) { return other.content == token.content; };
-    if (std::any_of(tokens.begin(), tokens.end(), same)) {
-      fail("{}: the added token '{}' is listed twice", where, token.content);
-    }
-    const auto known = vocabulary.find(token.content);
-    token.id = known != vocabulary.end() ? known->second : next;
-    next = std::max(next, token.id >= size ? token.id + 1 : next);
+    if (!seen.insert(token.content).second)
+      fail("{}: the added token '{}' is listed twice", where, shown(token.content));
     tokens.push_back(std::move(token));
   }
   return tokens;

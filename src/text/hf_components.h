@@ -2,6 +2,7 @@
 // refused by name; every error starts with `where`, the file.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -16,7 +17,9 @@ namespace refract {
 bool read_normalizer(const nlohmann::json& normalizer, const std::string& where);
 
 // ByteLevel, Split, Digits, and Sequences of these whose last member is ByteLevel.
-PreTokenizer read_pre_tokenizer(const nlohmann::json& pre_tokenizer, const std::string& where);
+// `add_prefix_space`, where given, is ByteLevel's instead of the file's.
+PreTokenizer read_pre_tokenizer(const nlohmann::json& pre_tokenizer, const std::string& where,
+                                std::optional<bool> add_prefix_space = std::nullopt);
 
 // null or ByteLevel.
 void check_decoder(const nlohmann::json& decoder, const std::string& where);
@@ -30,9 +33,8 @@ struct BpeParts {
 
 BpeParts read_bpe(const nlohmann::json& model, const std::string& where);
 
-// Ids as `tokenizers` gives them: the vocabulary's where it has the token, else the next free one.
-std::vector<AddedToken> read_added_tokens(
-    const nlohmann::json& added_tokens, const std::unordered_map<std::string, TokenId>& vocabulary,
-    const std::string& where);
+// `added_tokens` of the file, without ids.
+std::vector<AddedToken> read_added_tokens(const nlohmann::json& added_tokens,
+                                          const std::string& where);
 
 }  // namespace refract

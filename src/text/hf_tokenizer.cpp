@@ -7,8 +7,11 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "text/bpe/byte_level.h"
+#include "core/untrusted.h"
+#include "text/gpt2_files.h"
 #include "text/hf_components.h"
+#include "text/hf_settings.h"
+#include "text/json_trouble.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -16,31 +19,34 @@ namespace {
 
 using nlohmann::json;
 
-// The string of "eos_token": "..." or "eos_token": {"content": "..."}.
-std::optional<std::string> configured_eos(const std::string& tokenizer_config) {
-  const json config = json::parse(tokenizer_config);
-  const auto found = config.find("eos_token");
-  if (found == config.end()) return std::nullopt;
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content")) {
-    return found->at("content").get<std::string>();
-  }
-  return std::nullopt;
+json entry_of(const AddedToken& token) {
+  return {{"id", token.id},          {"content", token.content}, {"single_word", token.single_word},
+          {"lstrip", token.lstrip},  {"rstrip", token.rstrip},   {"normalized", token.normalized},
+          {"special", token.special}};
 }
 
 class HfTokenizer final : public Tokenizer {
  public:
-  HfTokenizer(std::map<std::string, std::string> files, const std::string& where)
+  HfTokenizer(TokenizerFiles files, const std::string& where, const std::string& config_json)
       : files_(std::move(files)) {
-    const json file = json::parse(files_.at("tokenizer.json"));
+    const TokenizerSettings settings = read_tokenizer_settings(files_, config_json, where);
+    class_ = settings.tokenizer_class;
+    const bool made = !files_.contains("tokenizer.json");
+    if (made) {
+      files_["tokenizer.json"] =
+          gpt2_tokenizer_json(files_.at("vocab.json"), files_.at("merges.txt"), class_, where);
+    }
+    json file = parse_json(files_.at("tokenizer.json"), where);
     const auto part = [&](const char* key) { return file.contains(key) ? file.at(key) : json(); };
+    std::optional<bool> prefix;
+    if (sets_prefix_space(class_) || made) prefix = settings.add_prefix_space.value_or(false);
     nfc_ = read_normalizer(part("normalizer"), where);
-    pre_tokenizer_ = read_pre_tokenizer(part("pre_tokenizer"), where);
+    pre_tokenizer_ = read_pre_tokenizer(part("pre_tokenizer"), where, prefix);
     check_decoder(part("decoder"), where);
     BpeParts bpe = read_bpe(part("model"), where);
-    std::vector<AddedToken> added = read_added_tokens(part("added_tokens"), bpe.vocabulary, where);
+    std::vector<AddedToken> added = all_added(bpe, part("added_tokens"), settings, where);
+    if (made) keep_settings(std::move(file), added, *prefix);
     fill_token_bytes(bpe, added);
-    choose_end_of_text(bpe, added, where);
     for (AddedToken& token : added) {
       std::string storage;
       const bool normalize = token.normalized && nfc_;
@@ -95,11 +101,13 @@ class HfTokenizer final : public Tokenizer {
   std::optional<TokenId> end_of_text() const override { return end_of_text_; }
 
   void save(const std::filesystem::path& folder) const override {
-    std::filesystem::create_directories(folder);
-    for (const auto& [name, bytes] : files_) write_file_atomically(folder / name, bytes);
+    for (const auto& [name, bytes] : files_) {
+      std::filesystem::create_directories((folder / name).parent_path());
+      write_file_atomically(folder / name, bytes);
+    }
     if (files_.contains("tokenizer_config.json")) return;
     // What transformers needs to open the folder without a config.json.
-    json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+    json config = {{"tokenizer_class", class_.empty() ? "PreTrainedTokenizerFast" : class_},
                    {"clean_up_tokenization_spaces", false}};
     if (end_of_text_) config["eos_token"] = end_of_text_name_;
     write_file_atomically(folder / "tokenizer_config.json", config.dump(2) + "\n");
@@ -160,36 +168,36 @@ class HfTokenizer final : public Tokenizer {
     for (const AddedToken& token : added) set_token(token.id, token.content);
   }
 
-  void choose_end_of_text(const BpeParts& bpe, const std::vector<AddedToken>& added,
-                          const std::string& where) {
-    const auto id_of = [&](const std::string& token) -> std::optional<TokenId> {
-      for (const AddedToken& candidate : added) {
-        if (candidate.content == token) return candidate.id;
-      }
+  // The tokens of the file and of the files beside it, with their ids.
+  std::vector<AddedToken> all_added(const BpeParts& bpe, const json& own,
+                                    const TokenizerSettings& settings, const std::string& where) {
+    const auto lookup = [&](const std::string& token) -> std::optional<TokenId> {
       const auto found = bpe.vocabulary.find(token);
       return found == bpe.vocabulary.end() ? std::nullopt : std::optional(found->second);
     };
-    if (const auto config = files_.find("tokenizer_config.json"); config != files_.end()) {
-      if (const auto eos = configured_eos(config->second)) {
-        end_of_text_ = id_of(*eos);
-        if (!end_of_text_) {
-          fail("{}: the eos_token '{}' of tokenizer_config.json is not in the vocabulary", where,
-               *eos);
-        }
-        end_of_text_name_ = *eos;
-        return;
-      }
+    AddedVocabulary vocabulary(lookup, static_cast<TokenId>(bpe.vocabulary.size()));
+    for (const AddedToken& token : read_added_tokens(own, where)) vocabulary.add(token);
+    if (const auto name = add_special_tokens(settings, vocabulary)) {
+      end_of_text_ = vocabulary.find(*name);
+      end_of_text_name_ = *name;
     }
-    for (const char* name : {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"}) {
-      end_of_text_ = id_of(name);
-      if (end_of_text_) {
-        end_of_text_name_ = name;
-        return;
-      }
-    }
+    return vocabulary.tokens();
   }
 
-  std::map<std::string, std::string> files_;
+  // A tokenizer.json that we write says itself what the files beside it add.
+  void keep_settings(json file, const std::vector<AddedToken>& added, bool add_prefix_space) {
+    file["added_tokens"] = json::array();
+    for (const AddedToken& token : added) file["added_tokens"].push_back(entry_of(token));
+    json& pre_tokenizer = file["pre_tokenizer"];
+    json& byte_level = pre_tokenizer.contains("pretokenizers")
+                           ? pre_tokenizer["pretokenizers"].back()
+                           : pre_tokenizer;
+    byte_level["add_prefix_space"] = add_prefix_space;
+    files_["tokenizer.json"] = file.dump();
+  }
+
+  TokenizerFiles files_;
+  std::string class_;  // of transformers
   bool nfc_ = false;
   PreTokenizer pre_tokenizer_;
   std::unique_ptr<BpeModel> model_;
@@ -205,7 +213,7 @@ class HfTokenizer final : public Tokenizer {
 }  // namespace
 
 bool is_sentencepiece_translation(std::string_view tokenizer_json) {
-  const json parsed = json::parse(tokenizer_json, nullptr, /*allow_exceptions=*/false);
+  const json parsed = try_parse_json(tokenizer_json).value_or(json());
   if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object())
     return false;
   const json& model = parsed["model"];
@@ -213,11 +221,12 @@ bool is_sentencepiece_translation(std::string_view tokenizer_json) {
 }
 
 std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> files,
-                                             const std::string& where) {
+                                             const std::string& where,
+                                             const std::string& config_json) {
   try {
-    return std::make_unique<HfTokenizer>(std::move(files), where);
+    return std::make_unique<HfTokenizer>(std::move(files), where, config_json);
   } catch (const json::exception& error) {
-    fail("{}: not a valid tokenizer: {}", where, error.what());
+    fail("{}: not a valid tokenizer.json: {}", where, json_trouble(error));
   }
 }
 

@@ -10,11 +10,13 @@
 
 namespace refract {
 
-// `files` are written as they are by save(), name to bytes; among them "tokenizer.json", which is
-// read, and perhaps "tokenizer_config.json", whose eos_token is the end-of-text token. `where`
-// names them in errors.
+// `files` are written as they are by save(), name to bytes; among them "tokenizer.json", or
+// "vocab.json" and "merges.txt" (save() then writes a tokenizer.json too), and perhaps those of
+// hf_settings.h beside them, which say what special tokens there are. `config_json` is the text of
+// the model's config.json, if there is one. `where` names the tokenizer in errors.
 std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> files,
-                                             const std::string& where);
+                                             const std::string& where,
+                                             const std::string& config_json = "");
 
 // Whether a tokenizer.json holds what `transformers` makes from a SentencePiece model: a unigram
 // model, or BPE over characters that falls back to bytes. False where it can't be read, so that

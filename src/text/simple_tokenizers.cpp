@@ -8,6 +8,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
+#include "text/json_trouble.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -139,7 +141,7 @@ std::unique_ptr<Tokenizer> make_char_tokenizer(std::string_view text) {
 std::unique_ptr<Tokenizer> read_char_tokenizer(std::string_view chars_json,
                                                const std::string& where) {
   try {
-    const auto file = nlohmann::json::parse(chars_json);
+    const auto file = parse_json(chars_json, where);
     const std::u32string characters = code_points(file.at("characters").get<std::string>());
     std::u32string sorted = characters;
     std::sort(sorted.begin(), sorted.end());
@@ -148,7 +150,7 @@ std::unique_ptr<Tokenizer> read_char_tokenizer(std::string_view chars_json,
     }
     return std::make_unique<CharTokenizer>(characters);
   } catch (const nlohmann::json::exception& error) {
-    fail("{}: not a character tokenizer: {}", where, error.what());
+    fail("{}: not a character tokenizer: {}", where, json_trouble(error));
   }
 }
 

@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
-#include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "text/gpt2_files.h"
+#include "text/hf_settings.h"
 #include "text/hf_tokenizer.h"
-#include "text/sentencepiece_tokenizer.h"
+#include "text/sentencepiece/sentencepiece_tokenizer.h"
 #include "text/simple_tokenizers.h"
 
 namespace refract {
@@ -19,30 +19,62 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void add_config(const fs::path& folder, std::map<std::string, std::string>& files) {
-  const fs::path config = folder / "tokenizer_config.json";
-  if (fs::exists(config)) files["tokenizer_config.json"] = read_file(config, "the tokenizer");
+// The named files of a folder that are there, name to bytes.
+TokenizerFiles read_files(const fs::path& folder, const std::vector<std::string>& names) {
+  TokenizerFiles files;
+  for (const std::string& name : names) {
+    if (fs::exists(folder / name)) files[name] = read_file(folder / name, "the tokenizer");
+  }
+  return files;
+}
+
+// What every tokenizer of a folder has beside it, chat templates among it.
+TokenizerFiles side_files(const fs::path& folder) {
+  std::vector<std::string> names = tokenizer_side_files();
+  const fs::path templates = "additional_chat_templates";
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder / templates, none)) {
+    if (entry.path().extension() == ".jinja")
+      names.push_back((templates / entry.path().filename()).string());
+  }
+  return read_files(folder, names);
+}
+
+// The model's, which may name the tokenizer's class.
+std::string config_of(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  return fs::exists(path) ? read_file(path, "the model's configuration") : "";
 }
 
 std::unique_ptr<Tokenizer> open_tokenizer_json(const fs::path& path) {
-  std::map<std::string, std::string> files{{"tokenizer.json", read_file(path, "the tokenizer")}};
-  add_config(path.parent_path(), files);
-  return make_hf_tokenizer(std::move(files), path.string());
+  const fs::path folder = path.parent_path();
+  TokenizerFiles files = side_files(folder);
+  files.merge(read_files(folder, {"vocab.json", "merges.txt", "tokenizer.model"}));
+  files["tokenizer.json"] = read_file(path, "the tokenizer");
+  return make_hf_tokenizer(std::move(files), path.string(), config_of(folder));
 }
 
 std::unique_ptr<Tokenizer> open_gpt2_files(const fs::path& vocab) {
-  const fs::path merges = vocab.parent_path() / "merges.txt";
+  const fs::path folder = vocab.parent_path(), merges = folder / "merges.txt";
   if (!fs::exists(merges)) fail_usage("{}: merges.txt must stand beside it", vocab.string());
-  std::map<std::string, std::string> files{{"vocab.json", read_file(vocab, "the tokenizer")},
-                                           {"merges.txt", read_file(merges, "the tokenizer")}};
-  add_config(vocab.parent_path(), files);
-  files["tokenizer.json"] =
-      gpt2_tokenizer_json(files["vocab.json"], files["merges.txt"], vocab.string());
-  return make_hf_tokenizer(std::move(files), vocab.string());
+  TokenizerFiles files = side_files(folder);
+  files["vocab.json"] = read_file(vocab, "the tokenizer");
+  files["merges.txt"] = read_file(merges, "the tokenizer");
+  return make_hf_tokenizer(std::move(files), vocab.string(), config_of(folder));
 }
 
+// A file that is named alone is that model and no more.
 std::unique_ptr<Tokenizer> open_sentencepiece(const fs::path& path) {
-  return make_sentencepiece_tokenizer(read_file(path, "the tokenizer"), path.string());
+  return make_sentencepiece_tokenizer({{"tokenizer.model", read_file(path, "the tokenizer")}},
+                                      path.string());
+}
+
+std::unique_ptr<Tokenizer> open_sentencepiece_folder(const fs::path& folder) {
+  const fs::path model = folder / "tokenizer.model";
+  TokenizerFiles files = side_files(folder);
+  files.merge(read_files(folder, {"tokenizer.json"}));
+  files["tokenizer.model"] = read_file(model, "the tokenizer");
+  return make_sentencepiece_tokenizer(std::move(files), model.string(), config_of(folder));
 }
 
 std::unique_ptr<Tokenizer> open_folder(const fs::path& folder) {
@@ -51,10 +83,10 @@ std::unique_ptr<Tokenizer> open_folder(const fs::path& folder) {
     // Llama 2's kind: the tokenizer.json is a translation of the SentencePiece model beside it.
     const bool translated =
         fs::exists(model) && is_sentencepiece_translation(read_file(json, "the tokenizer"));
-    return translated ? open_sentencepiece(model) : open_tokenizer_json(json);
+    return translated ? open_sentencepiece_folder(folder) : open_tokenizer_json(json);
   }
   if (fs::exists(folder / "vocab.json")) return open_gpt2_files(folder / "vocab.json");
-  if (fs::exists(model)) return open_sentencepiece(model);
+  if (fs::exists(model)) return open_sentencepiece_folder(folder);
   if (const fs::path chars = folder / "chars.json"; fs::exists(chars)) {
     return read_char_tokenizer(read_file(chars, "the tokenizer"), chars.string());
   }

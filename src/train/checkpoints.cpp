@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <utility>
 
 #include "core/error.h"
 #include "core/files.h"
-#include "formats/checkpoint.h"
 #include "formats/load_weights.h"
 #include "formats/safetensors.h"
 #include "formats/safetensors_write.h"
@@ -46,26 +46,46 @@ at::Tensor guides(const ParameterArena& arena) {
   return arena.master().slice(0, arena.core_size(), arena.trainable_size());
 }
 
+// Adam's two moments, or SGD's buffer.
+std::vector<std::pair<std::string, at::Tensor>> named_state(const OptimizerState& state) {
+  if (!state.exp_avg_sq.defined()) return {{"momentum", state.exp_avg}};
+  return {{"exp_avg", state.exp_avg}, {"exp_avg_sq", state.exp_avg_sq}};
+}
+
 }  // namespace
 
-Checkpoints::Checkpoints(const fs::path& run_folder) : folder_(run_folder / "checkpoints") {}
+Checkpoints::Checkpoints(const fs::path& run_folder)
+    : run_(run_folder), folder_(run_folder / "checkpoints"), identity_(run_folder) {}
+
+void Checkpoints::check_folder() {
+  const FileIdentity now(run_);
+  if (!identity_.known()) identity_ = now;
+  if (now == identity_) return;
+  fail(
+      "the run folder '{}' was removed or replaced while the run was going; it stops, because what "
+      "it has written is gone",
+      run_.string());
+}
 
 fs::path Checkpoints::path(int64_t step) const { return folder_ / fmt::format("step-{:08}", step); }
 
 fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
                            const TrainPosition& position,
-                           const std::function<void(const fs::path&)>& extra) {
+                           const std::function<void(const fs::path&)>& extra,
+                           const SaveOptions& options) {
+  check_folder();
   const fs::path final_path = path(position.step);
   fs::path partial = final_path;
   partial += kUnfinished;
   try {
     fs::remove_all(partial);
     fs::create_directories(partial);
-    save_model(model, partial);
+    save_model(model, partial, options);
     extra(partial);
     // Last, because a checkpoint without it is never taken for a complete one.
-    std::vector<TensorSource> tensors = {source_of("exp_avg", state.exp_avg),
-                                         source_of("exp_avg_sq", state.exp_avg_sq)};
+    std::vector<TensorSource> tensors;
+    for (const auto& [name, tensor] : named_state(state))
+      tensors.push_back(source_of(name, tensor));
     // Guides are no part of the model that save_model() wrote.
     if (model.arena().has_guides()) tensors.push_back(source_of("guides", guides(model.arena())));
     write_safetensors(partial / kStateFile, tensors,
@@ -82,6 +102,7 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
     fs::remove_all(final_path);
     fs::rename(partial, final_path);
     sync_path(folder_);
+    if (!identity_.known()) identity_ = FileIdentity(run_);
   } catch (const fs::filesystem_error& error) {
     std::error_code ignored;
     fs::remove_all(partial, ignored);
@@ -123,9 +144,15 @@ TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& st
         "trained with",
         path(step).string());
   }
+  for (const auto& [name, tensor] : named_state(state)) {
+    if (saved.find(name)) continue;
+    fail_usage(
+        "'{}' holds the state of another optimizer, without '{}'; resume with the optimizer.name "
+        "it was trained with",
+        path(step).string(), name);
+  }
   load_weights(model, path(step));
-  state.exp_avg.copy_(saved.tensor("exp_avg"));
-  state.exp_avg_sq.copy_(saved.tensor("exp_avg_sq"));
+  for (const auto& [name, tensor] : named_state(state)) tensor.copy_(saved.tensor(name));
   if (model.arena().has_guides()) {
     guides(model.arena()).copy_(saved.tensor("guides"));
     model.arena().refresh_compute();
@@ -147,11 +174,21 @@ TrainPosition Checkpoints::position(int64_t step) const {
   return position;
 }
 
+void Checkpoints::remove_unfinished() const {
+  std::error_code ignored;
+  std::vector<fs::path> ours;
+  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    const fs::path name = entry.path().filename();
+    const std::optional<int64_t> step = step_of(name.stem().string());
+    if (step && name.extension() == kUnfinished && name.stem() == path(*step).filename())
+      ours.push_back(entry.path());
+  }
+  for (const fs::path& unfinished : ours) fs::remove_all(unfinished, ignored);
+}
+
 void Checkpoints::prune(int64_t keep, const std::vector<int64_t>& permanent) const {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
-    if (entry.path().string().ends_with(kUnfinished)) fs::remove_all(entry.path(), ignored);
-  }
+  remove_unfinished();
   if (keep == 0) return;
   std::vector<int64_t> removable;
   for (int64_t step : steps()) {

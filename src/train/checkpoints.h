@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/system/new_folder.h"
+#include "formats/checkpoint.h"
 #include "model/decoder.h"
 #include "train/step.h"
 
@@ -25,12 +27,14 @@ class Checkpoints {
  public:
   explicit Checkpoints(const std::filesystem::path& run_folder);
 
+  // Fails where the run's folder is no longer the one that it was: somebody removed or replaced it.
   // Writes a checkpoint beside its name, syncs and renames it. `extra` adds files (tokenizer,
-  // settings) to the folder. On failure (disk full) nothing with the final name exists and the
-  // error says so; older checkpoints stay.
+  // settings) to the folder; `options` are save_model()'s. On failure (disk full) nothing with the
+  // final name exists and the error says so; older checkpoints stay.
   std::filesystem::path save(Decoder& model, const OptimizerState& state,
                              const TrainPosition& position,
-                             const std::function<void(const std::filesystem::path&)>& extra);
+                             const std::function<void(const std::filesystem::path&)>& extra,
+                             const SaveOptions& options = {});
 
   // Complete checkpoints, oldest first.
   std::vector<int64_t> steps() const;
@@ -43,11 +47,16 @@ class Checkpoints {
   TrainPosition load(int64_t step, Decoder& model, OptimizerState& state) const;
 
   // Removes all but the newest `keep` (0: none are removed) and the permanent ones, and whatever an
-  // interrupted save left.
+  // interrupted save or removal left.
   void prune(int64_t keep, const std::vector<int64_t>& permanent) const;
+  // Only the latter: folders "step-00001000.unfinished". Others of a user's stay.
+  void remove_unfinished() const;
 
  private:
-  std::filesystem::path folder_;
+  void check_folder();
+
+  std::filesystem::path run_, folder_;
+  FileIdentity identity_;  // of the run's folder
 };
 
 }  // namespace refract

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <vector>
 
 #include "core/error.h"
@@ -45,22 +46,43 @@ Decoder::Loss batch_loss(Decoder& model, const TokenStream& stream, const Batch&
                     batch.narrow(1, 1, at.length).contiguous());
 }
 
+// Adds up what is predicted, for whoever wants to know.
+class Meter {
+ public:
+  Meter(const std::vector<Batch>& batches, const EvaluationProgress& progress)
+      : progress_(progress) {
+    for (const Batch& batch : batches) all_ += batch.windows * batch.length;
+  }
+  void add(const Batch& batch) {
+    if (!progress_) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    done_ += batch.windows * batch.length;
+    progress_(done_, all_);
+  }
+
+ private:
+  const EvaluationProgress& progress_;
+  std::mutex mutex_;
+  int64_t done_ = 0, all_ = 0;
+};
+
 // Both fill parts [batches, 2]: the summed loss of each batch and its right guesses.
 
 // One batch after the other, each with all the device has; nothing is read back in between.
 void in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
-             const at::Tensor& parts) {
+             const at::Tensor& parts, Meter& meter) {
   for (size_t i = 0; i < batches.size(); ++i) {
     const Decoder::Loss part = batch_loss(model, stream, batches[i], i == 0);
     const at::Tensor row = parts.select(0, static_cast<int64_t>(i));
     row.select(0, 0).copy_(part.sum);
     row.select(0, 1).copy_(part.correct);
+    meter.add(batches[i]);
   }
 }
 
 // Every core with small batches of its own, whose operations then run on one thread each.
 void side_by_side(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
-                  const at::Tensor& parts) {
+                  const at::Tensor& parts, Meter& meter) {
   auto* out = parts.mutable_data_ptr<double>();
   const auto run = [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
@@ -68,6 +90,7 @@ void side_by_side(Decoder& model, const TokenStream& stream, const std::vector<B
       const Decoder::Loss part = batch_loss(model, stream, batches[i], i == 0);
       out[2 * i] = part.sum.item<double>();
       out[2 * i + 1] = static_cast<double>(part.correct.item<int64_t>());
+      meter.add(batches[i]);
     }
   };
   const auto count = static_cast<int64_t>(batches.size());
@@ -78,7 +101,7 @@ void side_by_side(Decoder& model, const TokenStream& stream, const std::vector<B
 // Batch i is process i % W's. The sum is over batches in their order, so it depends neither on the
 // number of cores nor on that of processes.
 Totals total_of(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
-                bool spread, World& world) {
+                bool spread, Meter& meter, World& world) {
   std::vector<Batch> own;
   for (size_t i = static_cast<size_t>(world.rank()); i < batches.size();
        i += static_cast<size_t>(world.size())) {
@@ -88,7 +111,8 @@ Totals total_of(Decoder& model, const TokenStream& stream, const std::vector<Bat
   const int64_t most = (count + world.size() - 1) / world.size();
   const auto options = at::TensorOptions().device(model.device()).dtype(at::kDouble);
   const at::Tensor parts = at::zeros({most, 2}, options);
-  spread ? side_by_side(model, stream, own, parts) : in_turn(model, stream, own, parts);
+  spread ? side_by_side(model, stream, own, parts, meter)
+         : in_turn(model, stream, own, parts, meter);
   const at::Tensor all = at::empty({world.size(), most, 2}, options);
   world.all_gather(parts, all);
   const at::Tensor host = all.cpu();
@@ -112,7 +136,7 @@ bool plain_on_cpu(Decoder& model) {
 double Evaluation::perplexity() const { return std::exp(loss); }
 
 Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, int64_t max_windows,
-                    World* world) {
+                    const EvaluationProgress& progress, World* world) {
   const int64_t predicted = stream.size() - 1;
   if (predicted < 1)
     fail("the corpus has {} tokens; at least 2 are needed to predict one", stream.size());
@@ -127,7 +151,9 @@ Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, 
   for (int64_t first = 0; first < windows; first += per_batch)
     batches.push_back({first, first * context, std::min(per_batch, windows - first), context});
   if (rest > 0) batches.push_back({windows, windows * context, 1, rest});
-  const Totals totals = total_of(model, stream, batches, spread, world ? *world : World::single());
+  Meter meter(batches, progress);
+  const Totals totals =
+      total_of(model, stream, batches, spread, meter, world ? *world : World::single());
   Evaluation result;
   result.tokens = windows * context + rest;
   result.loss = totals.loss / static_cast<double>(result.tokens);

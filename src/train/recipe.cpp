@@ -10,6 +10,9 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/toml.h"
+#include "text/utf8.h"
+#include "train/run_config.h"
+#include "train/run_paths.h"
 
 namespace refract {
 namespace {
@@ -77,6 +80,7 @@ json Chain::read_base(const json& base) {
 
 json read_with_bases(const std::string& path) {
   json tree = read_toml(path);
+  restore_saved_settings(tree, path);
   if (!tree.contains("base")) return tree;
   Chain chain(path);
   while (tree.contains("base")) {
@@ -101,7 +105,45 @@ json& child(json& node, const std::string& part, const std::string& key) {
   return node[index];
 }
 
+// The settings of a run, for their types.
+const Fields& run_settings() {
+  static RunConfig defaults;
+  static const Fields fields = [] {
+    Fields made;
+    describe(made, defaults);
+    return made;
+  }();
+  return fields;
+}
+
+bool all_text(const json& list) {
+  return list.is_array() &&
+         std::all_of(list.begin(), list.end(), [](const json& v) { return v.is_string(); });
+}
+
+// What is typed for a text is that text: run.dir=1.10 is no number. Quotes as TOML has them are
+// taken off, and a list of texts may be written as one.
+json as_typed(const std::string& key, const std::string& typed, json read) {
+  const Field* field = run_settings().find(key);
+  if (!field) return read;
+  const bool list = field->type == "a list of text";
+  const bool choice = field->type.find(" | ") != std::string::npos && field->type != "true | false";
+  if (field->type != "text" && !choice && !list) return read;
+  const bool quoted = typed.starts_with('"') || typed.starts_with('\'');
+  if (quoted && read.is_string()) return read;
+  if (list && typed.starts_with('[') && all_text(read)) return read;
+  return typed;
+}
+
+// A rule file stands for all rules, so it takes the place of those that the recipe has.
+void make_room_for_rule_file(json& tree, const std::string& key) {
+  if (key != "transform.legacy") return;
+  const auto rules = tree.find("transform");
+  if (rules != tree.end() && rules->is_array()) *rules = json::object();
+}
+
 void merge(json& tree, const std::string& key, json value) {
+  make_room_for_rule_file(tree, key);
   json* node = &tree;
   size_t begin = 0;
   for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
@@ -128,10 +170,17 @@ json overrides_tree(const std::vector<std::string>& overrides) {
 
 void merge_overrides(json& tree, const std::vector<std::string>& overrides) {
   for (const std::string& text : overrides) {
+    if (!is_valid_utf8(text)) {
+      fail_usage(
+          "'{}' is not UTF-8, and settings are; a file with such a name is reached through its "
+          "folder",
+          repair_utf8(text));
+    }
     auto [key, value] = parse_override(text);
     if (key == "base") fail_usage("'{}': a base is named in a recipe, not by an override", text);
-    merge(tree, key, std::move(value));
+    merge(tree, key, as_typed(key, text.substr(key.size() + 1), std::move(value)));
   }
+  expand_setting_paths(tree);
 }
 
 bool sets_key(const json& tree, const std::string& key) {

@@ -18,7 +18,8 @@ nlohmann::json read_recipe(const std::string& path, const std::vector<std::strin
 
 // The overrides alone, as a tree.
 nlohmann::json overrides_tree(const std::vector<std::string>& overrides);
-// Sets the overrides in a tree; "transform.0.rank=4" reaches into the array of rules.
+// Sets the overrides in a tree; "transform.0.rank=4" reaches into the array of rules, and
+// "transform.legacy=FILE" takes its place.
 void merge_overrides(nlohmann::json& tree, const std::vector<std::string>& overrides);
 
 // Whether the tree sets a dotted key itself.

@@ -27,25 +27,47 @@ std::map<std::string, TableCheck>& foreign_tables() {
 void describe_optimizer(Fields& fields, RunConfig& c) {
   using enum Decides;
   const Limits not_negative{.min = 0}, positive{.min = 0, .open_min = true};
-  fields.add({"optimizer.name", kOutcome}, c.optimizer.name, "the optimizer", {"adamw", "adam"});
+  fields.add({"optimizer.name", kOutcome}, c.optimizer.name, "the optimizer",
+             {"adamw", "adam", "sgd"});
   fields.add({"optimizer.lr", kOutcome}, c.optimizer.lr, "peak learning rate", not_negative);
   fields.add({"optimizer.betas", kOutcome}, c.optimizer.betas, "decay of the two moments");
   fields.add({"optimizer.eps", kOutcome}, c.optimizer.eps, "added to the root of the second moment",
              positive);
   fields.add({"optimizer.weight_decay", kOutcome}, c.optimizer.weight_decay,
-             "decoupled weight decay (adamw)", not_negative);
+             "weight decay, decoupled (adamw) or added to the gradient (sgd, whose default is 0)",
+             not_negative);
   fields.add({"optimizer.decay", kOutcome}, c.optimizer.decay, "which parameters decay",
              {"matrices", "all"});
   fields.add({"optimizer.clip", kOutcome}, c.optimizer.clip,
              "largest global gradient norm; 0: no clipping", not_negative);
+  fields.add({"optimizer.momentum", kOutcome}, c.optimizer.momentum, "momentum (sgd)",
+             {.min = 0, .max = 1});
+  fields.add({"optimizer.nesterov", kOutcome}, c.optimizer.nesterov, "Nesterov's momentum (sgd)");
+}
+
+void describe_schedule(Fields& fields, RunConfig& c) {
+  using enum Decides;
+  const Limits not_negative{.min = 0}, positive{.min = 0, .open_min = true};
   fields.add({"schedule.kind", kOutcome}, c.schedule.kind, "the learning rate after the warm-up",
-             {"constant", "linear", "cosine"});
+             {"constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "multistep"});
   fields.add({"schedule.warmup", kOutcome}, c.schedule.warmup,
              "steps of linear warm-up; a number below 1 is a fraction of all steps", not_negative);
   fields.add({"schedule.start", kOutcome}, c.schedule.start,
              "fraction of the peak at which the warm-up starts", {.min = 0, .max = 1});
   fields.add({"schedule.final", kOutcome}, c.schedule.final,
-             "fraction of the peak at the end (linear, cosine)", {.min = 0, .max = 1});
+             "fraction of the peak at the end (but constant and multistep)", {.min = 0, .max = 1});
+  fields.add({"schedule.warmup_from", kOutcome}, c.schedule.warmup_from,
+             "what the first warm-up step counts as: with 1 the last one has the peak, with 0 the "
+             "step after it",
+             {.min = 0, .max = 1});
+  fields.add({"schedule.cycles", kOutcome}, c.schedule.cycles,
+             "how often the cosine comes down (cosine_with_restarts)", positive);
+  fields.add({"schedule.power", kOutcome}, c.schedule.power, "exponent (polynomial)", positive);
+  fields.add({"schedule.milestones", kOutcome}, c.schedule.milestones,
+             "steps from which the rate is multiplied by schedule.gamma; numbers below 1 are "
+             "fractions of all steps (multistep)");
+  fields.add({"schedule.gamma", kOutcome}, c.schedule.gamma, "factor at a milestone (multistep)",
+             not_negative);
 }
 
 // Where and in how many pieces a step is computed decides how its sums are rounded.
@@ -57,6 +79,17 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add(
       {"train.tokens", kOutcome}, c.train.tokens,
       "tokens to train on, a number or an expression over N, the parameter count: \"22*N/100\"");
+  fields.add({"train.nominal", kOutcome}, c.train.nominal,
+             "N of train.tokens, where a source counts with the size in a model's name; 0: the "
+             "parameter count",
+             or_zero);
+  fields.add({"train.rounding", kOutcome}, c.train.rounding,
+             "how the tokens over those of a step become a number of steps",
+             {"nearest", "up", "down"});
+  fields.add({"train.minutes", kNothing}, c.train.minutes,
+             "where train.steps and train.tokens are not set: train as many steps as fit into this "
+             "time on this machine, whose speed is measured first; 0: off",
+             or_zero);
   fields.add({"train.batch", kOutcome}, c.train.batch,
              "sequences per optimizer step, over all ranks", count);
   fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,
@@ -133,6 +166,7 @@ void describe(Fields& fields, RunConfig& c) {
   fields.add({"init.adapter", kOutcome}, c.init.adapter,
              "a folder with LoRA adapters as peft writes them, for the rules of the kind lora");
   describe_optimizer(fields, c);
+  describe_schedule(fields, c);
   describe_train(fields, c);
   fields.add_raw({"transform", kFunction}, c.transform,
                  "ordered rules, see refract kinds and docs/transforms.md; or transform.legacy = "
@@ -152,6 +186,9 @@ RunConfig make_run_config(const json& tree, const std::string& where,
       config.model = preset(name.get<std::string>());
     }
   }
+  // torch's defaults: what decays decoupled from the rate would be far too much inside of it.
+  if (sets_key(tree, "optimizer.name") && tree["optimizer"]["name"] == "sgd")
+    config.optimizer.weight_decay = 0;
   Fields fields;
   describe(fields, config);
   json own = tree;
@@ -178,15 +215,42 @@ std::string to_toml(RunConfig config) {
 int64_t resolve_steps(const RunConfig& config, int64_t parameter_count) {
   if (config.train.steps > 0) return config.train.steps;
   if (config.train.tokens.empty()) return 0;
-  const double tokens =
-      evaluate_expression(config.train.tokens, {{"N", static_cast<double>(parameter_count)}});
+  const RunConfig::Train& train = config.train;
+  const double N = train.nominal > 0 ? train.nominal : static_cast<double>(parameter_count);
+  const double tokens = evaluate_expression(train.tokens, {{"N", N}});
   const auto per_step = static_cast<double>(config.train.batch * config.data.context);
   if (tokens <= 0)
     fail_usage("train.tokens = \"{}\" is {}; it must be positive", config.train.tokens, tokens);
-  return std::max<int64_t>(1, std::llround(tokens / per_step));
+  const double steps = tokens / per_step;
+  const double slack = 1e-9 * steps;  // what the expression's own rounding may have added
+  const double whole = train.rounding == "up"     ? std::ceil(steps - slack)
+                       : train.rounding == "down" ? std::floor(steps + slack)
+                                                  : std::round(steps);
+  return std::max<int64_t>(1, static_cast<int64_t>(whole));
 }
 
+namespace {
+
+void check_schedule(const RunConfig::Schedule& s) {
+  const bool stepped = s.kind == "multistep";
+  if (stepped && s.milestones.empty())
+    fail_usage("schedule.kind = \"multistep\" needs schedule.milestones, such as [0.3, 0.6, 0.8]");
+  if (!stepped && !s.milestones.empty()) {
+    fail_usage(
+        "schedule.kind = \"{}\" has no milestones; schedule.milestones belongs to \"multistep\"",
+        s.kind);
+  }
+  for (size_t i = 0; i < s.milestones.size(); ++i) {
+    if (s.milestones[i] > (i == 0 ? 0.0 : s.milestones[i - 1])) continue;
+    fail_usage("schedule.milestones takes positive numbers in rising order, not {}",
+               fmt::join(s.milestones, ", "));
+  }
+}
+
+}  // namespace
+
 void check_run_config(const RunConfig& c) {
+  check_schedule(c.schedule);
   if (c.optimizer.betas.size() != 2 || c.optimizer.betas[0] < 0 || c.optimizer.betas[0] >= 1 ||
       c.optimizer.betas[1] < 0 || c.optimizer.betas[1] >= 1) {
     fail_usage("optimizer.betas takes two numbers in [0, 1)");
@@ -198,6 +262,15 @@ void check_run_config(const RunConfig& c) {
   check_reduction_groups(c);
   if (c.train.steps > 0 && !c.train.tokens.empty())
     fail_usage("set train.steps or train.tokens, not both");
+  if (c.optimizer.nesterov && c.optimizer.momentum == 0)
+    fail_usage("optimizer.nesterov needs an optimizer.momentum above 0");
+  if (c.model.init_scheme != "normal" && c.init.from != "random") {
+    fail_usage(
+        "init.scheme = \"{}\" draws random starting weights, but init.from = \"{}\" brings its "
+        "own; "
+        "leave init.scheme out",
+        c.model.init_scheme, c.init.from);
+  }
   batch_count(c.eval.batches, "eval.batches");
 }
 

@@ -34,16 +34,26 @@ struct RunConfig {
     double weight_decay = 0.1;
     std::string decay = "matrices";
     double clip = 1.0;
+    double momentum = 0.9;
+    bool nesterov = false;
   } optimizer;
   struct Schedule {
     std::string kind = "cosine";
     double warmup = 0.02;
     double start = 0;
     double final = 0.1;
+    int64_t warmup_from = 1;
+    double cycles = 1;
+    double power = 1;
+    std::vector<double> milestones;
+    double gamma = 0.1;
   } schedule;
   struct Train {
     int64_t steps = 0;
     std::string tokens;
+    double nominal = 0;
+    std::string rounding = "nearest";
+    double minutes = 0;
     int64_t batch = 32;
     int64_t micro_batch = 0;
     int64_t reduction_groups = 0;
@@ -102,8 +112,9 @@ void register_recipe_table(std::string name,
 // The resolved settings as TOML.
 std::string to_toml(RunConfig config);
 
-// Optimizer steps of the run: train.steps, or train.tokens over the tokens of a step, where N is
-// the parameter count.
+// Optimizer steps of the run: train.steps, or train.tokens over the tokens of a step, rounded as
+// train.rounding says. N is train.nominal, or the parameter count. 0 where neither is set;
+// train.minutes is made into steps by runs/time_budget.h.
 int64_t resolve_steps(const RunConfig& config, int64_t parameter_count);
 
 // Checks that keys agree with each other (batch and micro_batch, steps and tokens, ...).

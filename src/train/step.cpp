@@ -13,11 +13,42 @@
 #include "distributed/world.h"
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
+#include "ops/dense/optimizer/sgd.h"
 #include "train/schedule.h"
 #include "train/together/gradient_sum.h"
 #include "train/together/range_pool.h"
 
 namespace refract {
+namespace {
+
+WindowOrder window_order(const RunConfig& config, int64_t tokens) {
+  const Sampling sampling =
+      config.data.sampling == "random" ? Sampling::kRandom : Sampling::kPermutation;
+  return {tokens, config.data.context, static_cast<uint64_t>(config.order_seed()), sampling};
+}
+
+AdamW adamw_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
+  AdamW settings;
+  settings.beta1 = o.betas[0];
+  settings.beta2 = o.betas[1];
+  settings.eps = o.eps;
+  settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
+  settings.n_decay = n_decay;
+  settings.zero_grads = true;
+  return settings;
+}
+
+Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
+  Sgd settings;
+  settings.momentum = o.momentum;
+  settings.weight_decay = o.weight_decay;
+  settings.n_decay = n_decay;
+  settings.nesterov = o.nesterov;
+  settings.zero_grads = true;
+  return settings;
+}
+
+}  // namespace
 
 TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
                      int64_t steps, World* world)
@@ -26,7 +57,7 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
-      order_(stream_->size(), config.data.context, static_cast<uint64_t>(config.order_seed())),
+      order_(window_order(config, stream_->size())),
       world_(world ? *world : World::single()),
       share_(share_of_batch(config, world_.rank(), world_.size())),
       micro_batches_(share_.micro_batches()),
@@ -35,7 +66,7 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
   state_.exp_avg = at::zeros({n}, device.dtype(at::kFloat));
-  state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
+  if (config.optimizer.name != "sgd") state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
   const bool adds = micro_batches_ > 1 || world_.size() > 1;
   if (adds && model.arena().grads().scalar_type() != at::kFloat) {
     accumulated_ = at::zeros({n}, device.dtype(at::kFloat));
@@ -143,8 +174,9 @@ void TrainStep::set_ranges(int64_t step, int64_t first_sequence) {
 
 void TrainStep::share_state() {
   ParameterArena& arena = model_.arena();
-  for (const at::Tensor& flat : {arena.master(), state_.exp_avg, state_.exp_avg_sq})
-    world_.broadcast_(flat);
+  for (const at::Tensor& flat : {arena.master(), state_.exp_avg, state_.exp_avg_sq}) {
+    if (flat.defined()) world_.broadcast_(flat);
+  }
   for (const BufferStore::Buffer& buffer : model_.buffers().all()) world_.broadcast_(buffer.tensor);
   if (world_.size() > 1) arena.refresh_compute();
 }
@@ -211,18 +243,18 @@ void TrainStep::compute(bool guided) {
 void TrainStep::optimize(const at::Tensor& grads, int64_t begin, int64_t end) {
   ParameterArena& arena = model_.arena();
   const RunConfig::Optimizer& o = config_.optimizer;
-  AdamW settings;
-  settings.beta1 = o.betas[0];
-  settings.beta2 = o.betas[1];
-  settings.eps = o.eps;
-  settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
   const bool all = o.decay == "all" || begin >= arena.core_size();
-  settings.n_decay = all ? end - begin : arena.matrix_size();
-  settings.zero_grads = true;
+  const int64_t n_decay = all ? end - begin : arena.matrix_size();
   const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, end - begin); };
   const bool same = arena.compute().is_same(arena.master());
-  adamw_(part(arena.master()), optional_of(same ? at::Tensor() : part(arena.compute())),
-         part(grads), part(state_.exp_avg), part(state_.exp_avg_sq), floats_, control_, settings);
+  const auto compute = optional_of(same ? at::Tensor() : part(arena.compute()));
+  if (o.name == "sgd") {
+    sgd_(part(arena.master()), compute, part(grads), part(state_.exp_avg), floats_, control_,
+         sgd_settings(o, n_decay));
+  } else {
+    adamw_(part(arena.master()), compute, part(grads), part(state_.exp_avg),
+           part(state_.exp_avg_sq), floats_, control_, adamw_settings(o, n_decay));
+  }
 }
 
 void TrainStep::drop_guides() {

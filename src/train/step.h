@@ -29,7 +29,8 @@ struct StepRecord {
   double grad_norm = 0;  // before clipping
 };
 
-// Moments and everything else the optimizer keeps; flat, as the arena is.
+// Moments and everything else the optimizer keeps; flat, as the arena is. sgd keeps its momentum
+// buffer in exp_avg and has no second one.
 struct OptimizerState {
   at::Tensor exp_avg, exp_avg_sq;  // fp32 [trainable_size]
 };

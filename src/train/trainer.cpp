@@ -1,15 +1,20 @@
 #include "train/trainer.h"
 
+#include <ATen/ops/aminmax.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
 #include "decode/generate.h"
+#include "decode/text_stream.h"
 #include "distributed/world.h"
+#include "formats/checkpoint.h"
+#include "formats/start_token.h"
 #include "train/batch_count.h"
 #include "train/memory.h"
 #include "train/schedule.h"
@@ -18,8 +23,31 @@
 namespace refract {
 namespace {
 
+// No copy is made of them, and a NaN or an infinity anywhere shows in one of the two.
+bool weights_are_finite(const ParameterArena& arena) {
+  if (arena.master().numel() == 0) return true;
+  const auto [least, most] = at::aminmax(arena.master());
+  return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
+}
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string last_good(const Checkpoints& checkpoints) {
+  const std::optional<int64_t> good = checkpoints.newest();
+  return good ? fmt::format("The last good checkpoint is '{}'.", checkpoints.path(*good).string())
+              : "There is no checkpoint yet.";
+}
+
+// A step with a finite loss and gradient may still make weights that are not, and nothing tells
+// before the next one. Such weights are never saved, so every checkpoint is a good one.
+void check_weights(const Decoder& model, const Checkpoints& checkpoints, int64_t step) {
+  if (weights_are_finite(model.arena())) return;
+  fail(
+      "the weights are not finite after step {}; they are not saved. {} A smaller optimizer.lr or "
+      "optimizer.clip may help",
+      step, last_good(checkpoints));
 }
 
 }  // namespace
@@ -81,6 +109,7 @@ RunResult Trainer::run(std::optional<int64_t> until) {
   StopSignals signals;
   const int64_t end = std::min(until.value_or(steps_), steps_);
   step_.share_state();
+  if (world_.leader()) checkpoints_.remove_unfinished();
   if (position_.step == 0) evaluate_now();
   restart_clock();
   while (position_.step < end) {
@@ -100,6 +129,7 @@ RunResult Trainer::run(std::optional<int64_t> until) {
       log_point();  // waits for the device; a bad step is found before anything is evaluated or
                     // saved
     }
+    if (evaluating || saving) check_weights(model_, checkpoints_, position_.step);
     if (evaluating) evaluate_now();
     if (saving) save();
     if (evaluating || saving) restart_clock();
@@ -158,15 +188,13 @@ int64_t Trainer::first_sequence(int64_t step) const {
 
 void Trainer::stop_at_bad_step(int64_t bad_step) {
   const int64_t first = first_sequence(bad_step);
-  const std::optional<int64_t> good = checkpoints_.newest();
   fail(
       "the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, "
       "the first window at token {}); "
       "the weights were left as they were before it. {} A smaller optimizer.lr or optimizer.clip "
       "may help",
       bad_step + 1, first, first + config_.train.batch - 1, step_.order().start(first),
-      good ? fmt::format("The last good checkpoint is '{}'.", checkpoints_.path(*good).string())
-           : "There is no checkpoint yet.");
+      last_good(checkpoints_));
 }
 
 void Trainer::evaluate_now() {
@@ -176,7 +204,7 @@ void Trainer::evaluate_now() {
   if (data_.validation && data_.validation->size() > 1) {
     const int64_t windows = batch_count(config_.eval.batches, "eval.batches") * config_.train.batch;
     result_.evaluation =
-        evaluate(model_, *data_.validation, config_.data.context, windows, &world_);
+        evaluate(model_, *data_.validation, config_.data.context, windows, {}, &world_);
     observer_.on_evaluation(position_.step, *result_.evaluation);
   }
   if (!data_.tokenizer || !world_.leader()) return;
@@ -188,9 +216,11 @@ std::string Trainer::sample(int64_t index) {
   options.max_tokens = config_.eval.sample_tokens;
   options.temperature = config_.eval.temperature;
   options.seed = static_cast<uint64_t>(config_.run.seed + index);
-  options.stop = data_.tokenizer->end_of_text();
-  const std::vector<TokenId> prompt = prompt_tokens(*data_.tokenizer, config_.eval.prompt);
-  return config_.eval.prompt + data_.tokenizer->decode(generate(model_, prompt, options));
+  options.stop = stop_tokens(carried_, *data_.tokenizer);
+  const std::vector<TokenId> prompt =
+      prompt_tokens(*data_.tokenizer, config_.eval.prompt, start_token(carried_, *data_.tokenizer));
+  return config_.eval.prompt +
+         continuation(*data_.tokenizer, prompt, generate(model_, prompt, options));
 }
 
 void Trainer::save() {
@@ -200,11 +230,16 @@ void Trainer::save() {
 }
 
 void Trainer::write_checkpoint() {
+  SaveOptions options;
+  if (data_.tokenizer) options.ids = ids_of(*data_.tokenizer);
+  options.carried = carried_;
   const std::filesystem::path path = checkpoints_.save(
-      model_, step_.state(), position_, [this](const std::filesystem::path& folder) {
+      model_, step_.state(), position_,
+      [this](const std::filesystem::path& folder) {
         if (data_.tokenizer) data_.tokenizer->save(folder);
         write_file_atomically(folder / "config.toml", to_toml(config_));
-      });
+      },
+      options);
   checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
   observer_.on_checkpoint(position_.step, path);
 }

@@ -5,8 +5,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "data/dataset.h"
+#include "formats/carried.h"
 #include "model/decoder.h"
 #include "train/checkpoints.h"
 #include "train/evaluate.h"
@@ -61,6 +63,9 @@ class Trainer {
   Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer,
           World* world = nullptr);
 
+  // Takes what checkpoints keep of the folder that the model came from.
+  void carry(Carried carried) { carried_ = std::move(carried); }
+
   // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where
   // there is none.
   std::optional<int64_t> resume();
@@ -96,6 +101,7 @@ class Trainer {
   Dataset data_;
   Observer& observer_;
   World& world_;
+  Carried carried_;
   Checkpoints checkpoints_;
   TrainStep step_;
   int64_t steps_;  // in all

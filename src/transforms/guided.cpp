@@ -1,9 +1,8 @@
 #include "transforms/guided.h"
 
-#include <ATen/ops/lerp.h>
-
 #include "core/error.h"
 #include "ops/dense/linear/linear.h"
+#include "ops/structured/blend.h"
 #include "transforms/kind.h"
 
 namespace refract {
@@ -20,8 +19,7 @@ class GuidedLinear : public LinearLayer {
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
     at::Tensor y = inner_->forward(context, x);
     if (!context.guide.defined() || !arena_.has_guides()) return y;
-    // lerp is exact at both ends: with a = 1 the output is the guide's, bit for bit.
-    return at::lerp(y, fused_linear(x, arena_.leaf(guide_)), context.guide.to(y.scalar_type()));
+    return blend(y, fused_linear(x, arena_.leaf(guide_)), context.guide);
   }
 
   void initialize(uint64_t seed) override {

@@ -1,6 +1,7 @@
 #include "transforms/inner_kind.h"
 
 #include "core/error.h"
+#include "transforms/structured/structured_kind.h"
 
 namespace refract {
 
@@ -9,6 +10,11 @@ void InnerKind::check(const std::string& where) const {
   kind_ = make_kind(text_, where + ", over");
   if (!kind_->transforms_linear())
     fail_usage("{}: over = {} is not a kind of linear layer", where, text_);
+  const auto* structured = dynamic_cast<const StructuredKind*>(kind_.get());
+  if (structured && structured->joint()) {
+    fail_usage("{}: joint = true joins the layers of a rule, not those that another kind is over",
+               where);
+  }
 }
 
 int64_t multiplications_of(const LinearLayer& layer, int64_t in_features, int64_t out_features) {

@@ -101,8 +101,11 @@ void enter(Build build, const LinearSpec& spec, std::string kind, LinearLayer* l
 #ifdef REFRACT_PLUGIN_ABI  // by scripts/plugin
 // In place of REFRACT_KIND, once: the block that follows calls register_kind<Class>(name, summary)
 // for each kind of a plug-in that has several.
-#define REFRACT_PLUGIN                                                       \
-  extern "C" const char* refract_plugin_abi() { return REFRACT_PLUGIN_ABI; } \
+// Their version stands in a section of its own, which the program reads before it opens the file:
+// whatever dlopen() may call of a plug-in is then of the program's own headers.
+#define REFRACT_PLUGIN                                                                        \
+  __attribute__((section(".refract.abi"), used)) static const char refract_plugin_version[] = \
+      REFRACT_PLUGIN_ABI;                                                                     \
   extern "C" void refract_register()
 #define REFRACT_KIND(name, Class, summary)                          \
   REFRACT_PLUGIN { refract::register_kind<Class>(#name, summary); } \

@@ -33,7 +33,8 @@ const json& table(const json& tree, const char* name, const fs::path& path) {
 }
 
 json lora_over(json rule, const json& tree, const fs::path& path) {
-  json lora = {{"match", rule["match"]}, {"kind", "lora"}, {"r", 32}, {"alpha", 32}};
+  json lora = {
+      {"match", rule["match"]}, {"kind", "lora"}, {"r", 32}, {"alpha", 32}, {"adapter", "merged"}};
   const std::map<std::string, std::string> names = {
       {"r", "r"}, {"lora_alpha", "alpha"}, {"lora_dropout", "dropout"}};
   const json given = tree.value("lora", json::object());
@@ -105,6 +106,13 @@ class YamlRules {
       : path_(path), modules_(modules), file_(read_legacy_yaml(path)) {
     for (const std::string& module : modules_) layers_.insert(split(module).first);
     for (const LegacyEntry& entry : file_.entries) expressions_.push_back(compile(entry));
+    torchtitan_ = std::ranges::any_of(modules_, [this](const std::string& module) {
+      const std::string other = torchtitan_name(module);
+      for (size_t i = 0; i < expressions_.size(); ++i) {
+        if (!matches(i, module) && matches(i, other)) return true;
+      }
+      return false;
+    });
   }
 
   json rules() {
@@ -117,10 +125,11 @@ class YamlRules {
       if (chosen[i].empty()) {
         check_unused(i);
       } else {
-        all.push_back(rule(expression(i, chosen[i]), entry.parameters));
+        add_rules(expression(i, chosen[i]), chosen[i], entry.parameters, all);
       }
     }
-    if (!chosen.back().empty()) all.push_back(rule(exactly(chosen.back()), file_.fallback));
+    if (!chosen.back().empty())
+      add_rules(exactly(chosen.back()), chosen.back(), file_.fallback, all);
     return all;
   }
 
@@ -193,10 +202,33 @@ class YamlRules {
     return fmt::format("{}", fmt::join(parts, "|"));
   }
 
-  static json rule(const std::string& match, const std::string& parameters) {
+  // Whether quantiles are what a module takes that no one has told.
+  bool has_quantiles(const std::string& module) const {
+    return torchtitan_ || !module.ends_with(".self_attn");
+  }
+
+  // The rule of an entry that decides for `chosen`; two where its modules differ in what they take
+  // for a parameter that it leaves out.
+  void add_rules(const std::string& match, const std::vector<std::string>& chosen,
+                 const std::string& parameters, json& all) const {
     json given = json::parse(parameters);
-    if (given.is_null()) return {{"match", match}, {"kind", "none"}};
-    return optical(match.c_str(), std::move(given));
+    if (given.is_null()) {
+      all.push_back({{"match", match}, {"kind", "none"}});
+      return;
+    }
+    if (given.contains("q_quantiles")) {
+      if (given["q_quantiles"].is_null()) given.erase("q_quantiles");
+      all.push_back(optical(match.c_str(), std::move(given)));
+      return;
+    }
+    std::vector<std::string> with, without;
+    for (const std::string& module : chosen)
+      (has_quantiles(module) ? with : without).push_back(module);
+    const bool one = with.empty() || without.empty();
+    if (!without.empty()) all.push_back(optical((one ? match : exactly(without)).c_str(), given));
+    if (with.empty()) return;
+    given["q_quantiles"] = {0.001, 0.999};
+    all.push_back(optical((one ? match : exactly(with)).c_str(), std::move(given)));
   }
 
   fs::path path_;
@@ -204,6 +236,7 @@ class YamlRules {
   LegacyYaml file_;
   std::set<std::string> layers_;
   std::vector<Regex> expressions_;
+  bool torchtitan_ = false;  // whether an entry stands for a module by torchtitan's name alone
 };
 
 }  // namespace

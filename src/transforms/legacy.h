@@ -11,6 +11,9 @@
 // (layers.N.attention.wq, layers.N.feed_forward.w1).
 // `...self_attn` stands for the two matmuls of that layer. The head (`lm_head`, `output`) is never
 // transformed: its entry must be null or absent, and a wider expression passes it over.
+//
+// Where an entry of a YAML file leaves q_quantiles out, the functions that read it there take
+// (0.001, 0.999), but for the attentions of Hugging Face's names, which take none. Null is none.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -19,9 +22,9 @@
 namespace refract {
 
 // The rules of such a file as the JSON of a recipe's [[transform]] array: the kind "optical" with
-// the file's parameters, "lora" over it for use_lora, "none" for null. `modules`: the names of the
-// model's linear layers and attentions, in its order (module_names()). Fails (usage) with file and
-// entry for what can't be translated.
+// the file's parameters, "lora" over it, merged into its weight, for use_lora, "none" for null.
+// `modules`: the names of the model's linear layers and attentions, in its order (module_names()).
+// Fails (usage) with file and entry for what can't be translated.
 std::string legacy_rules(const std::filesystem::path& path,
                          const std::vector<std::string>& modules);
 

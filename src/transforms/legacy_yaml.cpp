@@ -7,9 +7,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <unordered_map>
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -18,6 +20,8 @@ using nlohmann::json;
 using Pairs = std::vector<std::pair<YAML::Node, YAML::Node>>;
 
 constexpr const char* kMergeKey = "<<";
+// Values that a rule file may come to; real ones have a few hundred.
+constexpr int64_t kMaxNodes = 100'000;
 
 int line_of(const YAML::Node& node) { return node.Mark().line + 1; }
 
@@ -54,8 +58,9 @@ class Reader {
   // The pairs of a map with its merge keys resolved: what is merged comes first, in its order, and
   // the map's own values replace merged ones where they stand; of several merged maps the earlier
   // one wins.
-  Pairs pairs(const YAML::Node& map) const {
-    Pairs all;
+  Pairs pairs(const YAML::Node& map) {
+    const Level level(*this, map);
+    Merged all;
     for (const auto& pair : map) {
       if (is_merge(pair.first)) merge(pair.second, all);
     }
@@ -64,13 +69,14 @@ class Reader {
       if (is_merge(pair.first)) continue;
       if (!pair.first.IsScalar()) wrong(pair.first, "a key must be a name or an expression");
       if (!own.insert(pair.first.Scalar()).second)
-        wrong(pair.first, "'{}' appears twice; remove one", pair.first.Scalar());
+        wrong(pair.first, "'{}' appears twice; remove one", shown(pair.first.Scalar()));
       set(all, pair.first, pair.second, true);
     }
-    return all;
+    return std::move(all.pairs);
   }
 
-  json value(const YAML::Node& node) const {
+  json value(const YAML::Node& node) {
+    const Level level(*this, node);
     if (node.IsNull()) return nullptr;
     if (node.IsScalar()) return scalar(node);
     if (node.IsSequence()) {
@@ -88,16 +94,49 @@ class Reader {
     return key.IsScalar() && key.Scalar() == kMergeKey && key.Tag() != "!";
   }
 
-  static void set(Pairs& all, const YAML::Node& key, const YAML::Node& value, bool replace) {
-    for (auto& [known, old] : all) {
-      if (known.Scalar() != key.Scalar()) continue;
-      if (replace) old.reset(value);
-      return;
+  // Pairs in their order, and where each name stands among them.
+  struct Merged {
+    Pairs pairs;
+    std::unordered_map<std::string, size_t> place;
+  };
+
+  // Aliases make a short file name the same node again and again, or a node inside of itself. So
+  // what is read is counted, not what the file holds.
+  class Level {
+   public:
+    Level(Reader& reader, const YAML::Node& node) : reader_(reader) {
+      if (++reader_.depth_ > kMaxDepth)
+        reader_.wrong(node, "it nests deeper than {} levels; does an alias name itself?",
+                      kMaxDepth);
+      reader_.count(node);
     }
-    all.emplace_back(key, value);
+    ~Level() { --reader_.depth_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+
+   private:
+    Reader& reader_;
+  };
+
+  void count(const YAML::Node& node) {
+    if (++read_ > kMaxNodes) {
+      wrong(node, "its aliases make it more than {} values; write out what it should say",
+            kMaxNodes);
+    }
   }
 
-  void merge(const YAML::Node& source, Pairs& all) const {
+  void set(Merged& all, const YAML::Node& key, const YAML::Node& value, bool replace) {
+    count(key);
+    const auto [entry, fresh] = all.place.try_emplace(key.Scalar(), all.pairs.size());
+    if (fresh) {
+      all.pairs.emplace_back(key, value);
+    } else if (replace) {
+      all.pairs[entry->second].second.reset(value);
+    }
+  }
+
+  void merge(const YAML::Node& source, Merged& all) {
+    const Level level(*this, source);
     if (source.IsSequence()) {
       for (const auto& map : source) merge(map, all);
       return;
@@ -107,22 +146,25 @@ class Reader {
   }
 
   std::string file_;
+  int depth_ = 0;
+  int64_t read_ = 0;
 };
 
-// An entry's parameters as JSON text. A parameter that is null is left at its default.
-std::string parameters_of(const Reader& reader, const YAML::Node& node, const std::string& entry) {
+// An entry's parameters as JSON text. A parameter that is null is left at its default; that of
+// q_quantiles is not null (legacy.cpp), so a null there says something.
+std::string parameters_of(Reader& reader, const YAML::Node& node, const std::string& entry) {
   json value = reader.value(node);
   if (value.is_null()) return "null";
   if (!value.is_object())
-    reader.wrong(node, "'{}' takes a map of parameters, or null to leave it alone", entry);
+    reader.wrong(node, "'{}' takes a map of parameters, or null to leave it alone", shown(entry));
   json set = json::object();
   for (const auto& [key, parameter] : value.items()) {
-    if (!parameter.is_null()) set[key] = parameter;
+    if (!parameter.is_null() || key == "q_quantiles") set[key] = parameter;
   }
   return set.dump();
 }
 
-void read_entries(const Reader& reader, const YAML::Node& map, LegacyYaml& file) {
+void read_entries(Reader& reader, const YAML::Node& map, LegacyYaml& file) {
   if (!map.IsMap()) reader.wrong(map, "layer_name_to_config takes a map from names to parameters");
   for (const auto& [key, value] : reader.pairs(map)) {
     const std::string name = key.Scalar();
@@ -141,7 +183,7 @@ LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
   std::ifstream stream(path);
   if (!stream)
     fail_usage("can't read the rule file '{}': no such file, or no permission", path.string());
-  const Reader reader(path.string());
+  Reader reader(path.string());
   LegacyYaml file;
   try {
     const YAML::Node root = YAML::Load(stream);
@@ -159,14 +201,14 @@ LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
         read_entries(reader, value, file);
         has_entries = true;
       } else if (!value.IsMap()) {  // a map is where others may keep what their aliases name
-        reader.wrong(key, "unknown key '{}'; did you mean '{}'?", name,
+        reader.wrong(key, "unknown key '{}'; did you mean '{}'?", shown(name),
                      nearest_name(name, {"use_regex", "layer_name_to_config"}));
       }
     }
     if (!has_entries) fail_usage("{}: layer_name_to_config is missing", path.string());
   } catch (const YAML::Exception& error) {
     fail_usage("{}, line {}, column {}: {}", path.string(), error.mark.line + 1,
-               error.mark.column + 1, error.msg);
+               error.mark.column + 1, shown(error.msg));
   }
   return file;
 }

@@ -10,7 +10,8 @@ namespace refract {
 // One entry of layer_name_to_config.
 struct LegacyEntry {
   std::string pattern;
-  std::string parameters;  // a JSON object; "null": leave alone
+  std::string parameters;  // a JSON object without nulls, but for q_quantiles, where one says that
+                           // there are none; "null": leave alone
   int line = 0;            // in the file, from 1
 };
 

@@ -24,7 +24,8 @@ void save_adapter(const Decoder& decoder, const Rules& rules, const std::filesys
                   const AdapterOptions& options);
 
 // Reads such a folder into a decoder whose rules hold "lora" for the same layers with the same rank
-// and alpha; says what stands against it otherwise. The decoder must be allocated.
+// and alpha; says what stands against it otherwise. An adapter of a GPT-2's c_attn becomes one each
+// of q, k and v. The decoder must be allocated.
 void load_adapter(Decoder& decoder, const Rules& rules, const std::filesystem::path& folder);
 
 }  // namespace refract

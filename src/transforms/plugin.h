@@ -11,7 +11,7 @@ namespace refract {
 
 // Opens a plug-in and registers its kinds; once per file, however often it is named. Fails (usage)
 // for a file that is not a plug-in, and for one that was compiled against other headers than this
-// program.
+// program; nothing of it runs then.
 void load_plugin(const std::string& path);
 
 // Absolute paths of the plug-ins opened so far, for processes that this one starts.

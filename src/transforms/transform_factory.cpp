@@ -1,21 +1,48 @@
 #include "transforms/transform_factory.h"
 
+#include <algorithm>
 #include <set>
 
 #include "core/error.h"
 #include "model/dense.h"
 #include "transforms/guided.h"
+#include "transforms/structured/joint_projections.h"
+#include "transforms/structured/structured_kind.h"
 
 namespace refract {
 namespace {
 
 const char* role(bool is_attention) { return is_attention ? "attention" : "a linear layer"; }
 
-// The number of values in the parameters below "<module>.", without its bias.
-int64_t weights_below(const ParameterArena& arena, const std::string& module) {
+bool is_joint(const Kind* kind) {
+  const auto* structured = dynamic_cast<const StructuredKind*>(kind);
+  return structured && structured->joint();
+}
+
+// Whether the group is one layer, of gate and up; fails (usage) where it should be and can't.
+bool joins(const ProjectionSpec& spec, const std::vector<const Kind*>& kinds, bool same) {
+  if (spec.activation == Activation::kNone || std::ranges::none_of(kinds, is_joint)) return false;
+  const std::string& name = spec.members[0].name;
+  if (spec.activation != Activation::kSwiglu) {
+    fail_usage(
+        "'{}': joint = true joins gate and up of a SwiGLU feed-forward, and this model has "
+        "no gate; leave joint out",
+        name);
+  }
+  if (!same) {
+    fail_usage("'{}' and '{}': joint = true makes them one layer, so one rule must match both",
+               name, spec.members[1].name);
+  }
+  return true;
+}
+
+// The number of values in the parameters below "<module>.", without its bias, among those that
+// were declared after the first `before`: a group's own, or each group would look through all.
+int64_t weights_below(const ParameterArena& arena, size_t before, const std::string& module) {
   int64_t count = 0;
   const std::string prefix = module + ".";
-  for (const Parameter& p : arena.parameters()) {
+  for (size_t i = before; i < arena.parameters().size(); ++i) {
+    const Parameter& p = arena.parameters()[i];
     if (p.name.starts_with(prefix) && p.name != prefix + "bias") count += p.numel();
   }
   return count;
@@ -63,12 +90,20 @@ std::unique_ptr<Projections> TransformFactory::projections(Build build,
   for (const LinearSpec& member : spec.members) {
     rules.push_back(choose(member.name, false));
     kinds.push_back(rules.back() < 0 ? nullptr : rules_.all()[rules.back()].make.get());
-    if (kinds.back()) kinds.back()->check_shape(member);
   }
+  const size_t before = build.arena.parameters().size();
   std::unique_ptr<Projections> group;
   const bool same = std::set<const Kind*>(kinds.begin(), kinds.end()).size() == 1;
   const bool guided = self_guided_ && kinds[0] && kinds[0]->takes_guide();
-  if (same && !guided) {
+  const bool joint = joins(spec, kinds, same);
+  for (size_t i = 0; i < kinds.size() && !joint; ++i) {
+    if (kinds[i]) kinds[i]->check_shape(spec.members[i]);
+  }
+  if (joint) {
+    const LinearSpec both = joint_spec(spec);
+    kinds[0]->check_shape(both);
+    group = make_joint_projections(build, spec, layer(build, both, *kinds[0]), kinds[0]->name());
+  } else if (same && !guided) {
     group = kinds[0] ? kinds[0]->projections(build, spec)
                      : std::make_unique<DenseProjections>(build, spec);
   }
@@ -76,7 +111,7 @@ std::unique_ptr<Projections> TransformFactory::projections(Build build,
   for (size_t i = 0; i < rules.size(); ++i) {
     const LinearSpec& member = spec.members[i];
     built_.push_back({member.name, rules[i], member.in_features * member.out_features,
-                      weights_below(build.arena, member.name)});
+                      weights_below(build.arena, before, member.name)});
   }
   return group;
 }

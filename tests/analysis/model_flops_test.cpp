@@ -120,6 +120,27 @@ TEST(ModelFlops, CountsAdaptersAndWhatTheyFreeze) {
   }
 }
 
+// Merged, an adapter multiplies nothing in the forward pass, and two of its products are left in
+// the backward pass, for the gradients of A and B each r (in + out).
+TEST(ModelFlops, CountsMergedAdaptersInTheBackwardPass) {
+  ModelConfig config = preset("structured-s");
+  resolve(config, 0, 1024);
+  const double attention = 12.0 * 4 * 768 * 768, up = 12.0 * 768 * 3072;
+  for (const json& over : {json(nullptr), json("optical")}) {
+    SCOPED_TRACE(over.dump());
+    json rule = {{"match", ".*_proj"}, {"kind", "lora"}, {"r", 8}, {"adapter", "merged"}};
+    if (!over.is_null()) rule["over"] = over;
+    const auto model = build_model(config, json::array({rule}).dump(), "the test").decoder;
+    const DecoderShape shape = shape_of(*model, 1024);
+    const Flops forward = forward_flops_per_token(shape),
+                training = training_flops_per_token(shape);
+    EXPECT_EQ(forward.attention_projections, 2 * attention);
+    EXPECT_EQ(forward.ffn, 2 * 2 * up);
+    EXPECT_EQ(training.attention_projections, 2 * (2 * attention + 2 * 12.0 * 4 * 8 * (768 + 768)));
+    EXPECT_EQ(training.ffn, 2 * (2 * 2 * up + 2 * 12.0 * 2 * 8 * (768 + 3072)));
+  }
+}
+
 // The factors of a structured layer may be adapted in their turn.
 TEST(ModelFlops, CountsAdaptersOfFactors) {
   ModelConfig config = preset("structured-s");

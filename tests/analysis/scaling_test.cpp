@@ -119,5 +119,37 @@ TEST(Scaling, TooFewRunsAreAnErrorThatSaysHowMany) {
             std::string::npos);
 }
 
+// The band of a plain law is that of a straight line on log axes: narrowest in the middle, where it
+// is the interval of A, and as wide as A's and alpha's errors make it elsewhere.
+TEST(Scaling, TheBandIsThatOfTheFit) {
+  const PowerLaw law = fit_power_law(synthetic(0, 50, 0.05, 6, 0.01, 3), false);
+  const Estimate middle = law.at(law.x0);
+  EXPECT_NEAR(middle.value, law(law.x0), 1e-12);
+  EXPECT_NEAR(middle.low, law.a.low, 1e-9);
+  EXPECT_NEAR(middle.high, law.a.high, 1e-9);
+  const double far = law.x0 * 1e3, log_x = std::log(1e3);
+  const double error_a = std::log(law.a.high / law.a.value) / law.t;
+  const double expected =
+      std::sqrt(error_a * error_a + log_x * log_x * law.alpha.error * law.alpha.error);
+  EXPECT_NEAR(std::log(law.at(far).high / law(far)) / law.t, expected, 1e-6 * expected);
+  EXPECT_GT(law.at(far).high / law.at(far).low, middle.high / middle.low);
+}
+
+// At a point of the data it covers the truth as often as it claims.
+TEST(Scaling, TheBandCoversTheLaw) {
+  constexpr int kSets = 400;
+  int covered = 0;
+  for (int set = 0; set < kSets; ++set) {
+    const PowerLaw law = fit_power_law(
+        synthetic(1.5, 2 * std::pow(1e18, 0.2), 0.2, 12, 0.002, 100 + static_cast<uint64_t>(set)),
+        true);
+    const double x = 1e20, truth = 1.5 + 2 * std::pow(1e18, 0.2) * std::pow(x, -0.2);
+    const Estimate loss = law.at(x);
+    covered += loss.low <= truth && truth <= loss.high ? 1 : 0;
+  }
+  EXPECT_GT(covered, 0.91 * kSets);
+  EXPECT_LT(covered, 0.99 * kSets);
+}
+
 }  // namespace
 }  // namespace refract

@@ -22,6 +22,9 @@ def test_mlp_times_every_kind_against_dense(refract_json):
     assert kinds == {"dense"} | linear - {"none"}
     for row in rows:
         assert row["forward_ms"] > 0 and row["training_ms"] > 0  # their ratio is the machine's affair
+        dense = next(d for d in rows if d["kind"] == "dense" and d["tokens"] == row["tokens"])
+        for what in ("forward", "training"):  # over the row that is shown, and no other measurement
+            assert row[f"{what}_gain"] == pytest.approx(dense[f"{what}_ms"] / row[f"{what}_ms"], rel=1e-12)
         if row["kind"] == "dense":
             assert row["share"] == 1 and row["forward_gain"] == 1
     share = {row["kind"]: row["share"] for row in rows}
@@ -31,7 +34,8 @@ def test_mlp_times_every_kind_against_dense(refract_json):
 
 def test_kernel_takes_the_references_shapes(refract, refract_json):
     rows = refract_json("bench", "kernel", "--tokens", "8", "--kinds", "low_rank", *QUICK)["rows"]
-    assert [(row["in"], row["out"], row["kind"]) for row in rows] == [(2048, 2048, "low_rank rank=1536")]
+    assert [(row["in"], row["out"], row["kind"]) for row in rows] == [(2048, 2048, "dense"), (2048, 2048, "low_rank rank=1536")]
+    assert rows[1]["forward_gain"] == pytest.approx(rows[0]["forward_ms"] / rows[1]["forward_ms"], rel=1e-12)
     assert "forward_gain" in refract("bench", "kernel", "--tokens", "8", "--kinds", "low_rank", *QUICK).stdout
 
 

@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 COMMANDS = [["train"], ["eval"], ["generate"], ["inspect"], ["export"], ["data", "stories"], ["tokenize"],
             ["tokenizer", "train"]]
@@ -65,9 +65,13 @@ def test_stories_are_the_same_for_a_seed(refract, tmp_path):
 
 
 def test_tokenize_writes_shards_that_decode_to_the_text(refract, refract_json, tmp_path):
-    refract("tokenizer", "train", "stories:200KB", "--vocab-size", "400", "--out", "tok/tokenizer.json")
+    refract("tokenizer", "train", "stories:200KB", "--vocab-size", "400", "--out", "tok")
     tokenizer = Tokenizer.from_file(str(tmp_path / "tok" / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == 400
+    assert AutoTokenizer.from_pretrained(tmp_path / "tok").eos_token == "<|endoftext|>"
+    refract("tokenizer", "train", "stories:200KB", "--vocab-size", "400", "--out", "deep/er/mine.json")
+    assert (tmp_path / "deep/er/mine.json").read_bytes() == (tmp_path / "tok/tokenizer.json").read_bytes()
+    assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["mine.json"]
     refract("data", "stories", "--size", "20KB", "--out", "s.jsonl")
     summary = refract_json("tokenize", "s.jsonl", "--tokenizer", "tok", "--validation-fraction", "0", "--out", "shards")
     (shard,) = (tmp_path / "shards").glob("*.bin")
@@ -109,12 +113,15 @@ def test_inspect_counts_without_allocating(refract_json, refract, recipe, tmp_pa
     large = refract_json("inspect", preset, "model.preset=clm-1.1b", "train.tokens=22*N/100")
     assert time.monotonic() - begin < 20
     assert large["parameters"] > 1e9 and large["steps"] == round(22 * large["parameters"] / 100 / (4 * 1024))
-    assert "model.layers.0.self_attn.q_proj.weight" in refract("inspect", recipe).stdout
+    rows = refract("inspect", recipe).stdout.splitlines()  # its two layers are equal and stand once
+    assert [row.split() for row in rows if "q_proj.weight" in row] == [["model.layers.0-1.self_attn.q_proj.weight", "[32,", "32]", "2", "2,048"]]
+    rule = 'transform=[{match="model.layers.1.mlp.up_proj", kind="low_rank", rank=4}]'
+    assert "model.layers.0.self_attn.q_proj.weight" in refract("inspect", recipe, rule).stdout
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
 def test_export_opens_in_transformers(refract, refract_json, recipe, tmp_path, family):
-    settings = [] if family == "gpt2" else [
+    settings = [] if family == "gpt2" else ["model.position=rope", "model.hidden_act=gelu"] if family == "gpt_neox" else [
         "model.norm=rmsnorm", "model.position=rope", "model.hidden_act=swiglu", "model.num_key_value_heads=1",
         "model.attention_bias=false", "model.attention_output_bias=false", "model.mlp_bias=false"]
     refract("train", recipe, "data.tokenizer=bytes", *settings)
@@ -134,9 +141,10 @@ def test_export_opens_in_transformers(refract, refract_json, recipe, tmp_path, f
 
 
 def test_export_refuses_with_the_reason(refract, recipe, tmp_path):
-    refract("train", recipe, "model.position=rope", "train.steps=2")  # LayerNorm with rotary positions
+    refract("train", recipe, "model.position=rope", "model.norm=rmsnorm", "train.steps=2")  # with GELU and biases
     error = refract("export", "run", "--out", "hf", code=1).stderr
-    assert "can't be exported" in error and "position" in error
+    assert "can't be exported" in error and "Llama has no hidden_act = gelu_tanh" in error
+    assert "GPT-NeoX has no norm = rmsnorm" in error
     assert not (tmp_path / "hf").exists()
 
 
@@ -148,3 +156,28 @@ def test_missing_models_are_named(refract, arguments):
     except AssertionError:
         done = refract(*arguments, code=1)
     assert "nothing" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_eval_says_what_it_evaluated(refract, refract_json, recipe, tmp_path):
+    refract("train", recipe, "data.tokenizer=bytes", "train.steps=5")
+    done = refract("eval", "run").stdout
+    assert "corpus      the validation split of stories:40KB\n" in done and "context     16\n" in done
+    result = refract_json("eval", "run", "--batches", "2")
+    assert result["tokens"] == 2 * 4 * 16 and result["context"] == 16 and result["corpus"] == "the validation split of stories:40KB"
+    shorter = refract_json("eval", "run", "--batches", "2", "--context", "8", "--data", "stories:20KB")
+    assert (shorter["tokens"], shorter["context"], shorter["corpus"]) == (2 * 4 * 8, 8, "stories:20KB")
+    assert shorter["loss"] == refract_json("eval", "run", "--batches", "2", "data.context=8", "--data", "stories:20KB")["loss"]
+    assert "--batches" in refract("eval", "run", "--batches", "0", code=2).stderr
+    assert "--context" in refract("eval", "run", "--context", "-1", code=2).stderr
+    assert "max_position_embeddings" in refract("eval", "run", "--context", "17", code=2).stderr
+    # A folder that is no run was trained on nobody knows what.
+    refract("export", "run", "--out", "hf")
+    assert "'hf' is not a run and has no corpus to evaluate on; give one with --data" in refract("eval", "hf", code=2).stderr
+    assert refract_json("eval", "hf", "--data", "stories:20KB")["context"] == 16
+    assert refract_json("eval", "hf", "data.path=stories:20KB")["corpus"] == "the validation split of stories:20KB"
+
+
+def test_a_long_evaluation_shows_its_progress(refract, recipe):
+    refract("train", recipe, "data.tokenizer=bytes", "train.steps=2")
+    lines = refract("eval", "run", "--data", "stories:12MB", "train.threads=1").stderr.splitlines()
+    assert any(re.search(r"evaluate: [\d.]+[kM] of [\d.]+M tokens, \d+:\d\d left", line) for line in lines), lines

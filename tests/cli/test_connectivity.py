@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,23 @@ def test_ends_are_what_eval_says_and_files_agree(refract, refract_json, two_runs
     assert "plotly" in (out / "report.html").read_text()
     text = refract("interpolate", *two_runs, "--alphas", 3, "--batches", 2, "--splits", "val").stdout
     assert "instability" in text and "alpha (0: B, 1: A)" in text
+
+
+def test_alignment_is_shown_beside_what_was_before(refract, refract_json, two_runs, tmp_path):
+    options = ("--alphas", 5, "--batches", 4, "--splits", "val")
+    plain = path(refract_json, *two_runs, *options)
+    aligned = path(refract_json, *two_runs, *options, "--align", "weights")
+    assert "before_alignment" not in plain
+    before = aligned["before_alignment"]
+    assert before["splits"] == plain["splits"] and before["distance"] == plain["distance"]
+    assert aligned["distance"] <= plain["distance"]
+    assert aligned["splits"]["val"]["loss"][0] == pytest.approx(plain["splits"]["val"]["loss"][0], rel=1e-5)
+    text = refract("interpolate", *two_runs, *options, "--align", "weights", "--out", "both").stdout
+    assert "val, before alignment" in text and "val, aligned" in text
+    page = (tmp_path / "both" / "report.html").read_text()
+    loss = json.loads(re.search(r'data-figure="figure-1">(.*?)</script>', page).group(1))
+    assert [trace["name"] for trace in loss["data"] if trace["showlegend"]] == ["val, before alignment", "val, aligned"]
+    assert {"A", "B"} <= {note["text"] for note in loss["notes"]}
 
 
 def test_a_run_with_itself_is_flat(refract_json, two_runs):

@@ -33,7 +33,7 @@ def test_the_kinds_are_the_files_of_their_folder_by_name(refract_json):
 
 def test_one_kind_alone(refract, refract_json):
     (kind,) = refract_json("kinds", "lora")["kinds"]
-    assert [parameter["name"] for parameter in kind["parameters"]] == ["r", "alpha", "dropout", "over"]
+    assert [parameter["name"] for parameter in kind["parameters"]] == ["r", "alpha", "dropout", "adapter", "over"]
     text = refract("kinds", "lora").stdout
     assert "alpha" in text and "stands for linear layers" in text
     for entry in refract_json("kinds")["kinds"]:

@@ -69,6 +69,19 @@ def test_yaml_in_torchtitan_names(refract, refract_json, recipe, tmp_path):
     assert [rule.get("q_levels") for rule in saved_rules(tmp_path)] == [256, None, 64]
 
 
+def test_it_replaces_the_rules_of_a_recipe(refract_json, recipe, tmp_path):
+    (tmp_path / "rules.yaml").write_text(YAML)
+    recipe.write_text(recipe.read_text() + """
+[[transform]]
+match = 'model\\.layers\\.\\d+\\.mlp\\.\\w+_proj'
+kind = "low_rank"
+rank = 4
+""")
+    assert [row["kind"] for row in refract_json("inspect", recipe)["transforms"]] == ["low_rank", "dense"]
+    figures = refract_json("inspect", recipe, "transform.legacy=rules.yaml")
+    assert [row["kind"] for row in figures["transforms"]] == ["optical", "none", "optical", "dense"]
+
+
 @pytest.mark.parametrize("text, words", [
     ("use_regex: true\nlayer_name_to_config:\n  'x': {q_levels: 8}\n  default: null\n", "matches no module"),
     ("layer_name_to_config:\n  default: {q_level: 8}\n", "did you mean 'q_levels'"),

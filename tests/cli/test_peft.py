@@ -1,5 +1,6 @@
 """LoRA runs and Hugging Face's peft: what we export it reads, what it writes we read, and merged models are the same."""
 import json
+import shutil
 
 import peft
 import pytest
@@ -112,3 +113,89 @@ def test_what_peft_cannot_hold_is_refused(refract, recipe, tmp_path):
     assert not (tmp_path / "a").exists()
     assert "adapter_config.json" in refract("train", recipe, "run.dir=x", "init.from=base", "init.adapter=base", rules,
                                             *settings, code=2).stderr
+
+
+def random_adapter(base, out, **settings):
+    """An adapter of peft with random factors; returns peft's loss with it, read back from its folder."""
+    torch.manual_seed(5)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), peft.LoraConfig(task_type="CAUSAL_LM", **settings))
+    for name, value in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(value, std=0.2)
+    model.save_pretrained(out)
+    return loss_of(peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), out))
+
+
+def start_loss(refract, recipe, tmp_path, transform, **options):
+    """Of a run that starts from hf and the adapter, before its first step."""
+    (tmp_path / "v.txt").write_bytes(TEXT)
+    shutil.rmtree(tmp_path / "started", ignore_errors=True)
+    done = refract("train", recipe, "run.dir=started", "init.from=hf", "init.adapter=theirs", "data.tokenizer=bytes",
+                   "data.path=t.txt", "data.validation=v.txt", "data.context=64", "train.steps=1", "optimizer.lr=0", "eval.samples=0", f"transform={transform}", **options)
+    if options.get("code"):
+        return done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "started/metrics.jsonl").read_text().splitlines()]
+    return next(line["validation_loss"] for line in lines if "validation_loss" in line)
+
+
+@pytest.fixture
+def base_folder(refract, recipe, family, tmp_path):
+    refract("train", recipe, "run.dir=base", "train.steps=10", "data.tokenizer=bytes", "data.context=64", "eval.samples=0",
+            *(LLAMA if family == "llama" else []))
+    refract("export", "base", "--out", "hf")
+    (tmp_path / "t.txt").write_bytes(TEXT * 20)
+    return tmp_path / "hf"
+
+
+def test_a_fused_adapter_becomes_one_of_each_part(refract, recipe, base_folder, family, tmp_path):
+    if family != "gpt2":
+        pytest.skip("q, k and v are apart")
+    expected = random_adapter(base_folder, tmp_path / "theirs", r=3, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True)
+    rule = "[{match='.*(q|k|v)_proj', kind='lora', r=3, alpha=6}]"
+    assert start_loss(refract, recipe, tmp_path, rule) == pytest.approx(expected, rel=1e-5)
+    error = start_loss(refract, recipe, tmp_path, rule.replace("q|k|v", "q|v"), code=2)
+    assert "q_proj, k_proj and v_proj" in error
+
+
+def test_overlapping_patterns_count_in_the_files_order(refract, recipe, base_folder, family, tmp_path):
+    if family != "llama":
+        pytest.skip("one family shows it")
+    random_adapter(base_folder, tmp_path / "theirs", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    path = tmp_path / "theirs/adapter_config.json"
+    for patterns, rules in {
+        (("q_proj", 32), (r"layers\.0\.self_attn\.q_proj", 64)): [(".*q_proj", 32)],
+        ((r"layers\.0\.self_attn\.q_proj", 64), ("q_proj", 32)): [(r".*\.0\..*q_proj", 64), (".*q_proj", 32)],
+        ((r"layers\.1\..*", 2), (r".*\.v_proj", 6)): [(r".*\.1\..*(q|v)_proj", 2), (".*v_proj", 6)],
+    }.items():
+        path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": dict(patterns)}))
+        expected = loss_of(peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), tmp_path / "theirs"))
+        tables = [f"{{match='{match}', kind='lora', r=4, alpha={alpha}}}" for match, alpha in [*rules, (".*(q|v)_proj", 8)]]
+        found = start_loss(refract, recipe, tmp_path, f"[{', '.join(tables)}]")
+        assert found == pytest.approx(expected, rel=1e-5), patterns
+
+
+@pytest.mark.parametrize("settings, key", [
+    ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+    ({"init_lora_weights": "olora"}, "init_lora_weights"),
+    ({"use_dora": True}, "use_dora"),
+    ({"use_rslora": True}, "use_rslora"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+    ({"lora_bias": True}, "lora_bias"),
+])
+def test_what_is_more_than_lora_is_refused_by_name(refract, recipe, base_folder, family, tmp_path, settings, key):
+    if family != "llama":
+        pytest.skip("one family shows it")
+    random_adapter(base_folder, tmp_path / "theirs", r=4, lora_alpha=8, target_modules=["q_proj"], **settings)
+    error = start_loss(refract, recipe, tmp_path, "[{match='.*q_proj', kind='lora', r=4, alpha=8}]", code=1)
+    assert f"{key} = " in error and "not supported" in error and error.count("refract: ") == 1
+
+
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal"])
+def test_other_initializations_are_plain_lora(refract, recipe, base_folder, family, tmp_path, init):
+    if family != "llama":
+        pytest.skip("one family shows it")
+    expected = random_adapter(base_folder, tmp_path / "theirs", r=4, lora_alpha=8, target_modules=["q_proj"], init_lora_weights=init,
+                              layers_to_transform=[0, 1])
+    found = start_loss(refract, recipe, tmp_path, "[{match='.*q_proj', kind='lora', r=4, alpha=8}]")
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -75,7 +75,7 @@ def exports(library):
 def test_the_pages_file_is_one_of_the_tree_as_it_is(noisy, tmp_path):
     """Compiled for src/transforms/kinds/, where scripts/plugin's version is not defined, the same file has the function that
     the build's table of kinds calls."""
-    assert {"refract_register", "refract_plugin_abi"} <= exports(noisy) and "refract_kind_noisy" not in exports(noisy)
+    assert "refract_register" in exports(noisy) and "refract_kind_noisy" not in exports(noisy)
     (tmp_path / "noisy.cpp").write_text(blocks("cpp")[0])
     (tmp_path / "tree.h").write_text("#undef REFRACT_PLUGIN_ABI\n")
     tree = compile_plugin(tmp_path / "noisy.cpp", tmp_path / "tree.so", CXXFLAGS=f"-include {tmp_path / 'tree.h'} -O0 -Werror")
@@ -116,13 +116,19 @@ def test_bad_plugins_are_one_clear_line(refract, tmp_path):
     assert "text.so" in one_line(refract("kinds", "--plugin", "text.so", code=2))
     sources = {
         "empty": "",
-        "older": 'extern "C" const char* refract_plugin_abi() { return "0123"; }\n'
+        "older": '__attribute__((section(".refract.abi"), used)) static const char version[] = "0123";\n'
+                 '__attribute__((constructor)) static void early() { __builtin_trap(); }\n'
                  'extern "C" void refract_register() { __builtin_trap(); }',
+        "unmarked": '__attribute__((constructor)) static void early() { __builtin_trap(); }\n'
+                    'extern "C" void refract_register() { __builtin_trap(); }',
     }
     for name, text in sources.items():
         (tmp_path / f"{name}.cpp").write_text(text)
         subprocess.run(["g++", "-shared", "-fPIC", f"{name}.cpp", "-o", f"{name}.so"], cwd=tmp_path, check=True)
-    assert "not a plug-in of refract" in one_line(refract("kinds", "--plugin", "empty.so", code=2))
+    for name in ("empty", "unmarked"):  # nothing of either runs: the constructor of the second would end the program
+        assert "not a plug-in of refract" in one_line(refract("kinds", "--plugin", f"{name}.so", code=2))
+    (tmp_path / "cut.so").write_bytes((tmp_path / "older.so").read_bytes()[:-700])
+    assert "not a plug-in of refract" in one_line(refract("kinds", "--plugin", "cut.so", code=2))
     error = one_line(refract("kinds", "--plugin", "older.so", code=2))
     assert "version 0123" in error and "scripts/plugin" in error
 

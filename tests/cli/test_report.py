@@ -1,6 +1,7 @@
 """The report command: what stands in the page, and that a browser draws it."""
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -106,8 +107,16 @@ def test_shows_transforms_ranges_and_samples(refract, tmp_path):
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", dom)
     assert "Layers by kind" in captions and "x_range: larger end of the range" in captions
     assert "attention, scores: larger end of the range" in captions
+    # One picture of all ranges is open; those over the checkpoints are drawn when their fold opens.
+    assert "Larger end of each range, max(|low|, |high|), newest checkpoint" in captions
     assert re.search(r'<td>model.layers.0.self_attn</td><td>attention, scores</td><td class="number">4</td><td class="number">5</td>', dom)
-    assert len(re.findall(r'class="heatmaplayer mlayer"><g class="hm"', dom)) == 2 + 5
+    assert len(re.findall(r'class="heatmaplayer mlayer"><g class="hm"', dom)) == 1
+    overview = next(f for f in figures(run / "report.html") if f["data"][0]["type"] == "heatmap")
+    assert overview["layout"]["yaxis"]["ticktext"] == ["0", "1", "2", "3"]
+    columns = overview["layout"]["xaxis"]["ticktext"]
+    assert {"q_proj, x", "q_proj, out", "up_proj, x", "up_proj, out", "attention, scores"} <= set(columns)
+    assert overview["data"][0]["text"][3][columns.index("up_proj, x")] == "4"
+    assert overview["data"][0]["z"][3][columns.index("up_proj, x")] == pytest.approx(np.log10(4), abs=1e-6)
     # Layer 3 at step 400: low = -3 - 1.
     assert re.search(r"<td>model.layers.3.mlp.up_proj</td><td>x_range</td>"
                      r'<td class="number">-4</td><td class="number">1</td><td class="number">400</td>', dom)
@@ -140,16 +149,20 @@ def test_long_and_non_finite_curves(refract, tmp_path):
     run = make_run(tmp_path / "run", points=5000, extra=[{"step": 50001, "time": 1.0, "loss": None, "grad_norm": None}])
     refract("report", "run")
     page = (run / "report.html").read_text()
-    figures = [json.loads(text) for text in re.findall(r'data-figure="[^"]*">(.*?)</script>', page)]
-    loss = figures[0]["data"][0]
+    drawn = [json.loads(text) for text in re.findall(r'data-figure="[^"]*">(.*?)</script>', page)]
+    loss = drawn[0]["data"][0]
     assert len(loss["x"]) == len(loss["y"]) == 1500
     assert loss["x"][-1] == 50000
-    norm = next(f["data"][0] for f in figures if f["layout"]["yaxis"].get("type") == "log")
+    norm = next(f["data"][0] for f in drawn if f["layout"]["yaxis"].get("type") == "log")
     assert norm["y"][-1] is None
 
 
+def figures(page):
+    return [json.loads(text) for text in re.findall(r'data-figure="[^"]*">(.*?)</script>', page.read_text())]
+
+
 def figure(page, index):
-    return json.loads(re.findall(r'data-figure="[^"]*">(.*?)</script>', page.read_text())[index])
+    return figures(page)[index]
 
 
 def test_a_diverged_run_does_not_press_the_others_flat(refract, tmp_path):
@@ -188,6 +201,16 @@ def test_train_leaves_its_report(refract, recipe, tmp_path):
     refract("train", recipe, "train.steps=10")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<h1>Run run</h1>" in page and "Plotly" in page
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC, refract \d", facts["trained"]) and "train.steps=10" in facts["command"]
+    assert re.fullmatch(r"[\d,]+", facts["parameters"]) and facts["device"].endswith(", fp32")
+    flops = json.loads(refract("inspect", recipe, "train.steps=10", "--json").stdout)["training_flops"]
+    assert float(facts["training FLOPs"]) == pytest.approx(flops, rel=5e-3)
+    assert re.match(r"\d+:\d\d, \d+:\d\d of it training steps", facts["wall time"])
+    assert re.search(r"<footer>Written on 20.* by refract \d.*train .*train.steps=10</code></footer>", page)
+    version = refract("--version").stdout.split()[1]
+    root = pathlib.Path(__file__).parents[2]
+    assert f"VERSION {version} " in (root / "CMakeLists.txt").read_text() and f"by refract {version}:" in page
     sample = json.loads((tmp_path / "run" / "samples.jsonl").read_text().splitlines()[-1])
     assert sample["step"] == 10 and sample["text"]
 

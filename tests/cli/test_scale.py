@@ -45,3 +45,20 @@ def test_refusals(refract, recipe, runs):
     settings = recipe.parent / "dense16" / "config.toml"
     settings.write_text(settings.read_text().replace("steps = 6", "steps = 9"))
     assert "not finished" in refract("scale", *runs[:3], code=1).stderr
+
+
+def test_takes_sweeps_and_folders_of_runs(refract, refract_json, recipe, tmp_path):
+    refract("sweep", recipe, "--over", "model.hidden_size=16,32,64", *TINY, "--out", "sizes")
+    runs = [f"sizes/hidden_size={width}" for width in (16, 32, 64)]
+    by_hand = refract_json("scale", *runs)
+    assert refract_json("scale", "sizes") == by_hand
+    assert refract_json("scale", "sizes", *runs) == by_hand  # each run counts once
+    # A sweep's unfinished runs are left out, and that is said.
+    sweep = tmp_path / "sizes" / "sweep.json"
+    sweep.write_text(sweep.read_text().replace('"finished"', '"stopped"', 1))
+    done = refract("scale", "sizes", code=1)
+    assert "sizes/hidden_size=16 is left out: it is stopped" in done.stderr and "takes 3 runs" in done.stderr
+    sweep.unlink()
+    assert refract_json("scale", "sizes") == by_hand
+    (tmp_path / "empty").mkdir()
+    assert "holds no run" in refract("scale", "empty", code=2).stderr

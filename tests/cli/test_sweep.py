@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
@@ -222,3 +223,21 @@ def test_refuses_a_folder_of_another_sweep(refract, recipe):
     changed = refract("sweep", recipe, "--over", "run.seed=1", "train.steps=6", code=2)
     assert "with other settings (/train/steps)" in changed.stderr
     refract("sweep", recipe, "--over", "run.seed=2", "train.steps=5")  # more values are welcome
+
+
+def test_shows_how_far_it_is_and_what_each_run_reached(refract, recipe):
+    lines = refract("sweep", recipe, "--over", "optimizer.lr=1e-3,1e-2,2e-2", "train.steps=40", "--out", "s").stderr.splitlines()
+    started = [line for line in lines if "started" in line]
+    assert [re.search(r"started (\d of 3): (\S+)", line).groups() for line in started] == [
+        ("1 of 3", "lr=1e-3"), ("2 of 3", "lr=1e-2"), ("3 of 3", "lr=2e-2")]
+    ended = [re.search(r"finished (\d) of 3: (\S+), validation loss ([\d.]+) \((\d+:\d\d)\)(; (\d+:\d\d) left)?$", line)
+             for line in lines if "finished" in line]
+    table = {row["run"]: row for row in json.loads((recipe.parent / "s" / "table.json").read_text())}
+    for match in ended:
+        assert float(match.group(3)) == pytest.approx(table[match.group(2)]["validation_loss"], abs=6e-5)
+    assert [bool(match.group(5)) for match in ended] == [True, True, False]  # nothing is left after the last
+
+
+def test_a_time_for_each_run_is_no_sweep(refract, recipe):
+    done = refract("sweep", recipe, "--over", "optimizer.lr=1e-3,1e-2", "train.steps=0", "train.minutes=1", code=2)
+    assert "with train.minutes each run would have a number of steps of its own" in done.stderr

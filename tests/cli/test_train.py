@@ -3,9 +3,11 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import time
+import tomllib
 
 import pytest
 from safetensors.numpy import load_file
@@ -147,3 +149,30 @@ def test_help_keys_lists_every_setting(refract):
     text = refract("train", "--help-keys").stdout
     for key in ("optimizer.lr", "model.num_key_value_heads", "data.context", "checkpoint.permanent"):
         assert key in text
+
+
+def test_a_time_becomes_steps_once(refract, recipe, tmp_path):
+    """train.minutes is measured before the first step; the run is then that of its train.steps, and a resume keeps them."""
+    minutes = ["train.steps=0", "train.minutes=0.0001", "checkpoint.every=50", "eval.every=0"]
+    done = refract("train", recipe, *minutes)
+    assert "100 steps in 0.0001 minutes" in done.stderr
+    settings = tomllib.loads((tmp_path / "run/config.toml").read_text())["train"]
+    assert settings["steps"] == 100 and settings["minutes"] == 0.0001
+    refract("train", recipe, "run.dir=plain", "train.steps=100", "checkpoint.every=50", "eval.every=0")
+    weights = [(tmp_path / run / "checkpoints/step-00000100/model.safetensors").read_bytes() for run in ("run", "plain")]
+    assert weights[0] == weights[1]
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000100")
+    again = refract("train", recipe, *minutes, "--resume")
+    assert "a step takes" not in again.stderr and "resuming from step 50" in again.stderr
+    assert (tmp_path / "run/checkpoints/step-00000100/model.safetensors").read_bytes() == weights[0]
+
+
+def test_the_last_line_names_the_report(refract, recipe):
+    last = refract("train", recipe, "train.steps=5").stderr.splitlines()[-1]
+    assert "its curves are in run/report.html" in last and "refract generate run" in last
+
+
+def test_a_warm_up_that_fills_the_run_is_said(refract, recipe):
+    warning = "schedule.warmup = 60 takes 60 steps and the run has 60"
+    assert warning in refract("train", recipe, "schedule.warmup=60").stderr
+    assert "warmup" not in refract("train", recipe, "schedule.warmup=59", "run.dir=b").stderr

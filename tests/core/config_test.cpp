@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -112,12 +114,46 @@ TEST_F(FieldsTest, HelpNamesEveryKey) {
   EXPECT_NE(help.find("cosine | linear"), std::string::npos);
 }
 
+TEST_F(FieldsTest, NumbersAreFinite) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(complaint("optimizer.lr", infinity),
+            "recipe.toml: optimizer.lr = inf is out of range: it must be a finite number, > 0");
+  EXPECT_NE(complaint("optimizer.lr", std::nan("")).find("finite"), std::string::npos);
+  EXPECT_NE(complaint("optimizer.betas", {0.9, -infinity}).find("finite"), std::string::npos);
+  EXPECT_EQ(s.betas, (std::vector<double>{0.9, 0.95}));
+}
+
+TEST_F(FieldsTest, ANumberThatHasSeveralSpellingsIsNoText) {
+  fields.set("eval.batches", 1e9, "t");
+  EXPECT_EQ(s.batches, "1000000000");
+  fields.set("eval.batches", true, "t");
+  EXPECT_EQ(s.batches, "true");
+  EXPECT_EQ(complaint("eval.batches", 1.1),
+            "recipe.toml: eval.batches takes text, not the number 1.1: put it in quotes");
+  EXPECT_NE(complaint("eval.batches", 6.7217e19).find("in quotes"), std::string::npos);
+}
+
 TEST(Override, ReadsTomlOrPlainText) {
   EXPECT_EQ(parse_override("a.b=1e-4").second, nlohmann::json(1e-4));
   EXPECT_EQ(parse_override("a.b=[1, 2]").second, nlohmann::json({1, 2}));
   EXPECT_EQ(parse_override("data.path=../x y.txt").second, nlohmann::json("../x y.txt"));
   EXPECT_EQ(parse_override("a=\"5\"").second, nlohmann::json("5"));
   EXPECT_THROW(parse_override("novalue"), Error);
+}
+
+TEST(Override, TheWholeOfItIsTheValue) {
+  for (const char* text :
+       {"10 #1", "5\nb = 6", "1, 2", "1,", "[1], b = [2", "1]", "", "2 3", "12:30:00"})
+    EXPECT_EQ(parse_override(std::string("a=") + text).second, nlohmann::json(text)) << text;
+  EXPECT_EQ(parse_override("a=[{m='x#y'}]").second, nlohmann::json::parse(R"([{"m":"x#y"}])"));
+}
+
+TEST(Override, NumbersAsPeopleWriteThem) {
+  EXPECT_EQ(parse_override("a=.5").second, nlohmann::json(0.5));
+  EXPECT_EQ(parse_override("a=+5.").second, nlohmann::json(5.0));
+  EXPECT_EQ(parse_override("a=007").second, nlohmann::json(7));
+  EXPECT_TRUE(parse_override("a=1e-3x").second.is_string());
+  EXPECT_TRUE(parse_override("a=-").second.is_string());
 }
 
 }  // namespace

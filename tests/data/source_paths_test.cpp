@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "core/error.h"
 #include "support/temporary_folder.h"
 
@@ -24,6 +29,29 @@ TEST(Source, ShardsAreSortedIntoTrainingAndValidation) {
   ASSERT_EQ(llmc.shards.size(), 2u);
   EXPECT_EQ(llmc.shards[0].filename(), "f_train_000000.bin");
   EXPECT_EQ(llmc.validation_shards.size(), 1u);
+}
+
+TEST(Source, KindsAreToldByNamesInAnyCase) {
+  for (const char* name : {"a.txt", "a.TXT", "b/a.Txt.Gz", "a.txt.zst"})
+    EXPECT_EQ(corpus_kind(name), CorpusKind::kText) << name;
+  for (const char* name : {"a.jsonl", "a.JsonL", "a.b.jsonl.GZ"})
+    EXPECT_EQ(corpus_kind(name), CorpusKind::kJsonLines) << name;
+  EXPECT_EQ(corpus_kind("a.BIN"), CorpusKind::kShard);
+  for (const char* name : {"a.bin.gz", "a.gz", "txt", "a.txt~", "a.json", "a.txt.bz2"})
+    EXPECT_EQ(corpus_kind(name), CorpusKind::kOther) << name;
+}
+
+TEST(Source, AFolderIsEnteredOnceByItsOwnName) {
+  const TemporaryFolder folder;
+  write_text(folder / "c/sub/b.txt", "b");
+  write_text(folder / "c/a.txt", "a");
+  for (const auto& [link, target] :
+       {std::pair("c/sub/up", ".."), std::pair("c/again", "sub"), std::pair("c/me", ".")})
+    std::filesystem::create_directory_symlink(target, folder / link);
+  EXPECT_EQ(expand_paths({folder.str("c")}).text,
+            (std::vector<std::string>{folder.str("c/a.txt"), folder.str("c/sub/b.txt")}));
+  std::filesystem::create_symlink("nowhere", folder / "c/sub/gone.txt");
+  EXPECT_THROW(expand_paths({folder.str("c")}), Error);
 }
 
 TEST(Source, SizesAreReadInPowersOfTen) {

@@ -69,10 +69,10 @@ TEST(Source, NamesTheBadLine) {
     source->next();
     expect_error([&] { source->next(); }, why);
   };
-  expect_refused("{\"text\": \"cut", {"not JSON"});
-  expect_refused("[1]", {"not a JSON object"});
+  expect_refused("{\"text\": \"cut", {"ends inside its object"});
+  expect_refused("[1]", {"is not an object"});
   expect_refused("{\"body\":\"x\",\"id\":1}", {"no field 'text'", "body, id", "data.text_field"});
-  expect_refused("{\"text\":5}", {"'text' is not a text"});
+  expect_refused("{\"text\":5}", {"'text' is a number, not a text"});
 }
 
 TEST(Source, FieldIsSettable) {

@@ -1,6 +1,7 @@
 #include "data/token_cache.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/system/new_folder.h"
 #include "data/dataset.h"
 #include "support/corpus.h"
 #include "support/errors.h"
@@ -74,6 +76,31 @@ TEST_F(TokenCacheTest, ADamagedCacheIsMadeAgain) {
   std::filesystem::remove_all(cache.folder);
   EXPECT_EQ(all_tokens(*open_dataset(config_).train), tokens);
   EXPECT_EQ(cached(), 1u);
+}
+
+// A system without memory or file handles says nothing about the files.
+TEST_F(TokenCacheTest, OnlyDamageLetsACorpusGo) {
+  config_.path = {add("a.txt", "some text for the cache")};
+  config_.tokenizer = "bytes";
+  const CachedCorpus cache = open_cached_corpus(config_, nullptr);
+  const FileIdentity made(cache.corpus.train[0]);
+  rlimit old{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &old), 0);
+  int failed = 0;
+  // The fewest handles with which anything can be opened, and those above, until all succeeds.
+  for (rlim_t handles = 3; handles < 40; ++handles) {
+    const rlimit limit{handles, old.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    try {
+      open_cached_corpus(config_, nullptr);
+    } catch (const std::exception&) {
+      ++failed;
+    }
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &old), 0);
+    ASSERT_EQ(FileIdentity(cache.corpus.train[0]), made) << handles;
+  }
+  EXPECT_GT(failed, 0);
+  EXPECT_LT(failed, 37);
 }
 
 TEST_F(TokenCacheTest, AFailureLeavesNothingInTheCache) {

@@ -127,5 +127,48 @@ TEST(WindowOrder, TakesTheShortestStreamAndRefusesLess) {
   EXPECT_THROW(order.start(-1), Error);
 }
 
+TEST(RandomWindows, AreAFunctionOfTheSeedAndThePlace) {
+  const auto starts = [](uint64_t seed) {
+    const WindowOrder order(1'000'000, 64, seed, Sampling::kRandom);
+    std::vector<int64_t> drawn;
+    for (int64_t g = 0; g < 200; ++g) drawn.push_back(order.start(g));
+    return drawn;
+  };
+  EXPECT_EQ(starts(1), starts(1));
+  EXPECT_NE(starts(1), starts(2));
+  // Far into a run, a window is found as soon as at its beginning.
+  const WindowOrder order(1'000'000, 64, 1, Sampling::kRandom);
+  EXPECT_NE(order.start(int64_t{1} << 60), order.start((int64_t{1} << 60) + 1));
+  EXPECT_THROW(order.start(-1), Error);
+}
+
+// Every start is as likely: chi-squared within 5 sigma. With replacement: of n draws from n places
+// some 1/e of the places are never met, which a permutation would all visit.
+TEST(RandomWindows, AreUniformAndWithReplacement) {
+  constexpr int64_t kTokens = 108, kContext = 8, kStarts = 100, kDraws = 100'000;
+  const WindowOrder order(kTokens, kContext, 4, Sampling::kRandom);
+  std::vector<double> counts(kStarts);
+  std::set<int64_t> first;
+  for (int64_t g = 0; g < kDraws; ++g) {
+    const int64_t start = order.start(g);
+    ASSERT_GE(start, 0);
+    ASSERT_LE(start + kContext + 1, kTokens);
+    ++counts[static_cast<size_t>(start)];
+    if (g < kStarts) first.insert(start);
+  }
+  const double expected = static_cast<double>(kDraws) / kStarts;
+  double chi = 0;
+  for (const double count : counts) chi += (count - expected) * (count - expected) / expected;
+  EXPECT_LT(chi, 99 + 5 * std::sqrt(2.0 * 99));
+  EXPECT_GT(chi, 99 - 5 * std::sqrt(2.0 * 99));
+  EXPECT_NEAR(static_cast<double>(first.size()), kStarts * (1 - std::exp(-1.0)), 16);  // 5 sigma
+}
+
+TEST(RandomWindows, TakeTheShortestStream) {
+  const WindowOrder order(9, 8, 1, Sampling::kRandom);
+  for (int64_t g = 0; g < 10; ++g) EXPECT_EQ(order.start(g), 0);
+  EXPECT_THROW(WindowOrder(8, 8, 1, Sampling::kRandom), Error);
+}
+
 }  // namespace
 }  // namespace refract

@@ -3,11 +3,15 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "core/error.h"
 #include "decode/generation.h"
 #include "support/cuda_guard.h"
+#include "support/errors.h"
 #include "support/small_models.h"
 
 namespace refract {
@@ -75,16 +79,42 @@ TEST(Generate, AStopTokenEndsItsSampleOnly) {
   auto decoder = make_decoder(testing::small_gpt2(), at::kDouble);
   const Prompts whole = generate_batch(*decoder, unequal_prompts(), greedy(40));
   SamplingOptions options = greedy(40);
-  options.stop = whole[0][5];
+  options.stop = {whole[0][5]};
   std::vector<int64_t> called(whole.size(), 0);
   DecodeOptions decode;
   decode.on_token = [&](int64_t prompt, TokenId) { ++called[prompt]; };
   const Prompts made = generate_batch(*decoder, unequal_prompts(), options, decode);
   EXPECT_EQ(made, generate_batch(*decoder, unequal_prompts(), options));  // the host reads seldom
   for (size_t i = 0; i < whole.size(); ++i) {
-    const auto end = std::find(whole[i].begin(), whole[i].end(), *options.stop);
+    const auto end = std::find(whole[i].begin(), whole[i].end(), options.stop[0]);
     EXPECT_EQ(made[i], std::vector<TokenId>(whole[i].begin(), end));
     EXPECT_EQ(called[i], static_cast<int64_t>(made[i].size()));
+  }
+}
+
+TEST(Generate, AnyOfSeveralStopTokensEndsASample) {
+  auto decoder = make_decoder(testing::small_gpt2(), at::kDouble);
+  const Prompts whole = generate_batch(*decoder, unequal_prompts(), greedy(40));
+  SamplingOptions options = greedy(40);
+  options.stop = {whole[0][5], whole[1][3], 1000};
+  const Prompts made = generate_batch(*decoder, unequal_prompts(), options);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    const auto end = std::find_first_of(whole[i].begin(), whole[i].end(), options.stop.begin(),
+                                        options.stop.end());
+    EXPECT_EQ(made[i], std::vector<TokenId>(whole[i].begin(), end));
+  }
+  EXPECT_LE(made[0].size(), 5u);
+  EXPECT_LE(made[1].size(), 3u);
+}
+
+TEST(Generate, APromptBeyondTheEmbeddingsIsRefused) {
+  auto decoder = make_decoder(testing::small_gpt2());
+  const auto size = static_cast<TokenId>(decoder->config().vocab_size);
+  for (const TokenId wrong : {size, -1}) {
+    const std::string error = testing::error_of([&] {
+      generate_batch(*decoder, {{1, wrong}}, greedy(2));
+    });
+    EXPECT_NE(error.find(fmt::format("the token {}", wrong)), std::string::npos) << error;
   }
 }
 

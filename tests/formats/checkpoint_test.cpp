@@ -53,6 +53,21 @@ void expect_equal(Decoder& a, Decoder& b) {
 
 std::string type_in(const fs::path& folder) { return read_config_json(folder)["model_type"]; }
 
+TEST(CheckpointTest, BuffersOfOldVersionsMeanNothing) {
+  for (const char* name :
+       {"transformer.h.0.attn.bias", "h.11.attn.masked_bias", "transformer.h.3.attn.masked_bias"})
+    EXPECT_TRUE(our_names("gpt2", name).empty()) << name;
+  for (const char* name :
+       {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
+        "rotary_emb.inv_freq", "layers.0.self_attn.rotary_emb.cos_cached",
+        "model.layers.0.self_attn.rotary_emb.sin_cached", "model.rotary_emb.original_inv_freq"})
+    EXPECT_TRUE(our_names("llama", name).empty()) << name;
+  // Much alike, but parameters.
+  for (const char* name : {"model.layers.0.self_attn.q_proj.bias", "my_rotary_emb.inv_freq"})
+    EXPECT_EQ(our_names("llama", name).size(), 1u) << name;
+  EXPECT_EQ(our_names("gpt2", "h.0.attn.c_proj.bias").size(), 1u);
+}
+
 TEST(CheckpointTest, EverySettingIsSavedAndLoaded) {
   for (const auto& [name, config] : testing::every_setting()) {
     const TemporaryFolder folder;

@@ -220,30 +220,19 @@ TEST(SafetensorsTest, TwoTensorsOfOneNameAreRefused) {
   EXPECT_FALSE(fs::exists(folder / "x"));
 }
 
-// The kernel's own full device stands in for the unfinished file.
-TEST(SafetensorsTest, AFullDiskIsOneLineAndLeavesTheOldFile) {
+// The write that crosses the limit is cut short, the next one fails.
+TEST(SafetensorsTest, AShortWriteIsOneLineAndLeavesTheOldFile) {
   const TemporaryFolder folder;
   write_safetensors(folder / "x", {source_of("old", at::zeros({2}))});
-  fs::create_symlink("/dev/full", folder / "x.partial");
-  const std::string message =
-      error_of([&] { write_safetensors(folder / "x", {source_of("a", at::zeros({9}))}); });
-  EXPECT_NE(message.find("No space left on device"), std::string::npos) << message;
-  EXPECT_NE(message.find("/x'"), std::string::npos) << message;
-  EXPECT_EQ(message.find('\n'), std::string::npos);
-  EXPECT_FALSE(fs::is_symlink(folder / "x.partial"));
-  EXPECT_NE(SafetensorsFile(folder / "x").find("old"), nullptr);
-}
-
-// The write that crosses the limit is cut short, the next one fails.
-TEST(SafetensorsTest, AShortWriteFailsAndRemovesThePartialFile) {
-  const TemporaryFolder folder;
   const std::string message = error_of([&] {
     const testing::FileSizeLimit limit(100'000);
     write_safetensors(folder / "x", {source_of("a", at::zeros({100'000}))});
   });
   EXPECT_NE(message.find("File too large"), std::string::npos) << message;
-  EXPECT_FALSE(fs::exists(folder / "x"));
-  EXPECT_FALSE(fs::exists(folder / "x.partial"));
+  EXPECT_NE(message.find("/x'"), std::string::npos) << message;
+  EXPECT_EQ(message.find('\n'), std::string::npos);
+  EXPECT_NE(SafetensorsFile(folder / "x").find("old"), nullptr);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), {}), 1);  // nothing partial
 }
 
 TEST(SafetensorsTest, AFolderThatDoesNotExistIsNamed) {
@@ -271,6 +260,23 @@ TEST(TensorFolderTest, ShardsAreFilledInOrder) {
     EXPECT_TRUE(
         at::equal(read.tensor(fmt::format("t{}", i)), at::full({i == 2 ? 40 : 10}, i, at::kFloat)));
   }
+}
+
+TEST(TensorFolderTest, ASaveRemovesTheFilesOfTheOneBeforeAndNoOthers) {
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "m");
+  testing::write_text(folder / "m" / "model-mine.safetensors", "mine");
+  testing::write_text(folder / "m" / "model-00001-of-00007.safetensors", "of nobody's index");
+  const std::vector<TensorSource> two = {source_of("a", at::zeros({10})),
+                                         source_of("b", at::zeros({10}))};
+  save_tensors(folder / "m", two, 40);
+  EXPECT_TRUE(fs::exists(folder / "m" / "model-00002-of-00002.safetensors"));
+  save_tensors(folder / "m", two);
+  EXPECT_FALSE(fs::exists(folder / "m" / "model-00002-of-00002.safetensors"));
+  EXPECT_FALSE(fs::exists(folder / "m" / "model.safetensors.index.json"));
+  EXPECT_TRUE(fs::exists(folder / "m" / "model.safetensors"));
+  EXPECT_TRUE(fs::exists(folder / "m" / "model-mine.safetensors"));
+  EXPECT_TRUE(fs::exists(folder / "m" / "model-00001-of-00007.safetensors"));
 }
 
 }  // namespace

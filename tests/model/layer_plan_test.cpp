@@ -89,5 +89,29 @@ TEST(LayerPlanTest, TheDecodersMatricesAreThePlans) {
   }
 }
 
+TEST(LayerPlanTest, DropoutOfEmbeddingsFollowsUnlessItIsSet) {
+  ModelConfig config = testing::small_gpt2();
+  config.dropout = 0.2;
+  EXPECT_EQ(model_plan(config).dropout, 0.2);
+  config.embedding_dropout = 0;
+  EXPECT_EQ(model_plan(config).dropout, 0);
+  EXPECT_EQ(model_plan(config).layers[0].dropout, 0.2);
+}
+
+TEST(LayerPlanTest, TorchtitansStartGrowsNarrowWithDepth) {
+  ModelConfig config = testing::small_llama();  // C 8
+  config.init_scheme = "torchtitan";
+  const ModelPlan plan = model_plan(config);
+  EXPECT_EQ(plan.tokens.init_std, 1);
+  EXPECT_EQ(plan.tokens.init_cut, 0);
+  EXPECT_EQ(plan.head->init_std, 1 / std::sqrt(8.0));
+  EXPECT_EQ(plan.head->init_cut, 3 / std::sqrt(8.0));
+  EXPECT_EQ(plan.layers[1].up.members[0].init_std, 0.02);
+  EXPECT_EQ(plan.layers[1].up.members[1].init_std, 0.02 / std::sqrt(4.0));
+  EXPECT_EQ(plan.layers[0].down.members[0].init_std, 0.02 / std::sqrt(2.0));
+  config.tie_word_embeddings = true;  // then the head's draw is the one that stays
+  EXPECT_EQ(model_plan(config).tokens.init_cut, 3 / std::sqrt(8.0));
+}
+
 }  // namespace
 }  // namespace refract

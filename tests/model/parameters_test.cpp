@@ -159,6 +159,52 @@ TEST(InitialisationTest, HasTheStatedDistribution) {
   }
 }
 
+// A normal distribution cut at three standard deviations keeps 0.9734 of its variance.
+TEST(InitialisationTest, TorchtitansHeadIsCutAndTheRestIsNot) {
+  ModelConfig config = testing::small_llama();
+  config.vocab_size = 1001;
+  config.hidden_size = 64;
+  config.init_scheme = "torchtitan";
+  Decoder decoder(config, DenseFactory());
+  decoder.allocate(at::kCPU, at::kFloat);
+  decoder.arena().initialize(7);
+  const auto moments = [&](const std::string& name, double std, double spread, double cut) {
+    const at::Tensor value = decoder.arena().value(decoder.arena().find(name));
+    const double n = static_cast<double>(value.numel());
+    EXPECT_NEAR(value.std().item<double>() / (std * spread), 1, 4 / std::sqrt(2 * n)) << name;
+    EXPECT_NEAR(value.mean().item<double>() / std, 0, 4 / std::sqrt(n)) << name;
+    EXPECT_LE(value.abs().max().item<double>(), cut) << name;
+  };
+  const double head = 1 / std::sqrt(64.0), none = 1e9;
+  moments("lm_head.weight", head, std::sqrt(0.973354), 3 * head * (1 + 1e-6));
+  moments("model.embed_tokens.weight", 1, 1, none);
+  const at::Tensor tokens =
+      decoder.arena().value(decoder.arena().find("model.embed_tokens.weight"));
+  EXPECT_GT(tokens.abs().max().item<double>(), 3.5);
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    const std::string name = "model.layers." + std::to_string(layer) + ".";
+    const double deep = 0.02 / std::sqrt(2.0 * static_cast<double>(layer + 1));
+    for (const char* part :
+         {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj"})
+      moments(name + part + ".weight", 0.02, 1, none);
+    for (const char* part : {"self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"})
+      moments(name + part + ".weight", deep, 1, none);
+  }
+}
+
+TEST(InitialisationTest, ACutRedrawsWhatLiesBeyondItAndNothingElse) {
+  const at::Tensor whole = draw_normal({20'000}, 3, "x", 1);
+  const at::Tensor cut = draw_truncated_normal({20'000}, 3, "x", 1, 1.5);
+  const at::Tensor inside = whole.abs().le(1.5);
+  EXPECT_TRUE(at::equal(cut.masked_select(inside), whole.masked_select(inside)));
+  EXPECT_LE(cut.abs().max().item<double>(), 1.5);
+  const at::Tensor redrawn = cut.masked_select(inside.logical_not());
+  EXPECT_NEAR(static_cast<double>(redrawn.numel()) / 20'000, 0.1336, 4 * std::sqrt(0.116 / 20'000));
+  // As wide as the rest: the variance of a normal distribution cut at 1.5 is 0.5512.
+  EXPECT_NEAR(redrawn.std().item<double>(), std::sqrt(0.5512), 0.04);
+  EXPECT_TRUE(at::equal(cut, draw_truncated_normal({20'000}, 3, "x", 1, 1.5)));
+}
+
 TEST(InitialisationTest, DependsOnSeedAndNameAlone) {
   auto values = [](const ModelConfig& config, uint64_t seed, const char* name) {
     Decoder decoder(config, DenseFactory());

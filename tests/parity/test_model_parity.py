@@ -1,4 +1,4 @@
-"""Random-weight GPT-2 and Llama models of `transformers` against our decoder, both ways.
+"""Random-weight GPT-2, Llama and GPT-NeoX models of `transformers` against our decoder, both ways.
 
 Tolerance in fp32: relative 1e-5 in the norm of each whole tensor, |a - b| / |b|.
 """
@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 from probe import probe  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel,  # noqa: E402
-                          LlamaConfig, LlamaForCausalLM)
+                          GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM)
 
 TOLERANCE = 1e-5
 BATCH, LENGTH, VOCABULARY = 3, 29, 97
@@ -40,8 +40,22 @@ LLAMA = {
     "theta_eps": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-3},
     "padded_vocabulary": {"vocab_size": 1031},
 }
+# Heads are 16 wide, so a factor of 0.25 turns two pairs of channels.
+NEOX = {
+    "parallel_partial": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}},
+    "sequential_partial": {"use_parallel_residual": False,
+                           "rope_parameters": {"rope_type": "default", "rope_theta": 1e5, "partial_rotary_factor": 0.5}},
+    "sequential_tied": {"use_parallel_residual": False, "tie_word_embeddings": True,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}},
+    "no_bias": {"attention_bias": False, "layer_norm_eps": 1e-3},
+    "gelu_pytorch_tanh": {"hidden_act": "gelu_pytorch_tanh"},
+    "linear": {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    "llama3": {"rope_parameters": {**LLAMA3, "partial_rotary_factor": 0.75}},
+    "padded_vocabulary": {"vocab_size": 1031},
+}
 ALL = [pytest.param("gpt2", name, id=f"gpt2-{name}") for name in GPT2] + \
-      [pytest.param("llama", name, id=f"llama-{name}") for name in LLAMA]
+      [pytest.param("llama", name, id=f"llama-{name}") for name in LLAMA] + \
+      [pytest.param("gpt_neox", name, id=f"gpt_neox-{name}") for name in NEOX]
 
 
 def for_this_version(settings):
@@ -49,8 +63,10 @@ def for_this_version(settings):
     rope = settings.get("rope_parameters")
     if rope is None or int(transformers.__version__.split(".")[0]) >= 5:
         return settings
-    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
     rest = {key: value for key, value in settings.items() if key != "rope_parameters"}
+    if "partial_rotary_factor" in rope:  # GPT-NeoX
+        rest = {**rest, "rotary_pct": rope["partial_rotary_factor"], "rotary_emb_base": rope["rope_theta"]}
     return {**rest, "rope_theta": rope["rope_theta"], "rope_scaling": None if rope["rope_type"] == "default" else scaling}
 
 
@@ -61,6 +77,10 @@ def make_model(family, name):
         settings = dict(vocab_size=VOCABULARY, attn_implementation="eager", n_positions=64, n_embd=64, n_layer=3,
                         n_head=4, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=1)
         model = GPT2LMHeadModel(GPT2Config(**{**settings, **GPT2[name]}))
+    elif family == "gpt_neox":
+        settings = dict(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=112, num_hidden_layers=3,
+                        num_attention_heads=4, max_position_embeddings=64, bos_token_id=0, eos_token_id=1)
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**{**settings, **for_this_version(NEOX[name])}))
     else:
         settings = dict(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=112, num_hidden_layers=3,
                         num_attention_heads=4, max_position_embeddings=64)
@@ -92,7 +112,9 @@ def reference(model, tokens):
     out = model(tokens, labels=tokens)
     model.zero_grad()
     out.loss.backward()
-    grads = {f"grad.{name}": p.grad for name, p in model.named_parameters()}
+    # transformers 5 calls GPT-NeoX's head lm_head in memory and embed_out in files.
+    head = "embed_out." if model.config.model_type == "gpt_neox" else "lm_head."
+    grads = {f"grad.{name.replace('lm_head.', head)}": p.grad for name, p in model.named_parameters()}
     return {"logits": out.logits.detach(), "loss": out.loss.detach().reshape(1), **grads}
 
 
@@ -107,7 +129,7 @@ def assert_same_numbers(ours, theirs, tolerance=TOLERANCE):
 
 
 SHARDED = [pytest.param(family, name, True, id=f"{family}-{name}-sharded")
-           for family, name in (("gpt2", "gelu_new"), ("llama", "gqa"))]
+           for family, name in (("gpt2", "gelu_new"), ("llama", "gqa"), ("gpt_neox", "parallel_partial"))]
 
 
 @pytest.mark.parametrize("family,name,sharded",
@@ -136,7 +158,7 @@ def test_transformers_opens_what_we_save_with_equal_logits(family, name, tmp_pat
         assert not any(report.get(k) for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
         assert type(loaded) is type(model)
         logits = loaded.eval()(tokens).logits
-        if name == "gelu_pytorch_tanh":  # saved as gelu_new: the same function, summed in another order
+        if (family, name) == ("gpt2", "gelu_pytorch_tanh"):  # saved as gelu_new: the same function, summed in another order
             assert relative_error(logits, expected) < 1e-6, folder
         else:
             assert torch.equal(logits, expected), folder
@@ -144,7 +166,8 @@ def test_transformers_opens_what_we_save_with_equal_logits(family, name, tmp_pat
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family,name", [("gpt2", "untied"), ("gpt2", "gelu_new"), ("llama", "biases"),
-                                         ("llama", "mqa_tied")])
+                                         ("llama", "mqa_tied"), ("gpt_neox", "parallel_partial"),
+                                         ("gpt_neox", "sequential_tied")])
 def test_load_and_save_is_bit_exact(family, name, dtype, tmp_path):
     model = make_model(family, name).to(getattr(torch, dtype))
     model.save_pretrained(tmp_path / "hf")

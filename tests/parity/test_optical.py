@@ -83,3 +83,29 @@ def test_linear_without_noise_is_mase_tritons_up_to_its_own(mase):
     assert off.max() < 1.01
     same = (off < 0.01).float().mean().item()
     assert 0.45 < same, "noise of half a level either way keeps three of four at the nearest level"
+
+
+@pytest.mark.parametrize("quantiles", [None, (0.001, 0.999)])
+@pytest.mark.parametrize("clipped", [True, False])
+def test_ranges_move_as_mase_tritons_do(quantiles, clipped):
+    """Its function for statistics, on what the layer sees: x, W, and the output, clipped or not."""
+    update = pytest.importorskip("mase_triton.optical_compute.layers").optical_transformer_update_qstats
+    given = torch.tensor(quantiles) if quantiles else None
+    w, bias = torch.randn(48, 96) * 0.1, torch.randn(48) * 0.1
+    ranges = [torch.tensor([float("inf"), -float("inf")]) for _ in range(3)]
+    for call in range(4):
+        x = torch.randn(64, 96) * (1 + call)
+        before = [r.clone() for r in ranges]
+        y = ops.optical_linear(x, w, bias, ranges[0], [ranges[1]], [ranges[2]], [48], [], train=True, noise=True,
+                               shared_noise=0.298, clipped_ranges=clipped, quantiles=list(quantiles or []))
+        seen = [x, w]
+        if clipped and call > 0:
+            seen.append(y)
+        elif not clipped:
+            # The product of the quantized operands, which the op takes with the ranges from before the call.
+            used = [torch.where(r[0] <= r[1], r, update(t, r, given, 0.9)) for r, t in zip(before, (x, w))]
+            quantized = [ops.optical_quantize(t, r, 256, lut) for t, r, lut in zip((x, w), used, (0.0, LUT_MIN))]
+            seen.append(quantized[0] @ quantized[1].T)
+        for role, (tensor, old) in enumerate(zip(seen, before)):
+            expected = update(tensor, old, given, 0.9)
+            assert (ranges[role] - expected).abs().max() < 2e-4 * expected.abs().max(), (role, call)

@@ -1,4 +1,5 @@
 """refract.apply_rules on Hugging Face models: what Python computes with the ops is what the program computes."""
+import copy
 import json
 import re
 
@@ -48,13 +49,17 @@ def model(request):
     return MODELS[request.param]()
 
 
+def toml(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    return f"'{value}'" if isinstance(value, str) else json.dumps(value)
+
+
 def write_rules(path, rules):
     lines = []
     for rule in rules:
         lines.append("[[transform]]")
-        for key, value in rule.items():
-            text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
-            lines.append(f"{key} = {text}")
+        lines += [f"{key} = {toml(value)}" for key, value in rule.items()]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -157,6 +162,215 @@ def test_three_steps_are_the_programs(refract, tmp_path, model, which):
         torch.testing.assert_close(ranges[name] / scale, value / scale, rtol=0, atol=RANGE_TOLERANCE, msg=name)
 
 
+STRUCTURED = {
+    "low_rank": {"kind": "low_rank", "rank": 12},
+    "block_dense": {"kind": "block_dense", "rank": 16, "blocks": 4},
+    "block_shuffle": {"kind": "block_shuffle", "blocks": 4},
+    "default ranks": {"kind": "block_dense"},
+    "over optical": {"kind": "low_rank", "rank": 12, "over": FINE},
+    "blocks over optical": {"kind": "block_shuffle", "over": FINE},
+}
+
+
+@pytest.mark.parametrize("which", STRUCTURED)
+def test_structured_layers_are_the_programs(refract, tmp_path, model, which):
+    """Both start from the projection of the same dense weights."""
+    rules = [{"match": r"model\.layers\.\d+\.(self_attn\.o|mlp\.\w+)_proj", **STRUCTURED[which]}]
+    ours = program_losses(refract, tmp_path, model, rules)
+    dense = python_losses(MODELS[model.config.model_type]())
+    package.apply_rules(model, rules)
+    theirs = python_losses(model)
+    assert ours == pytest.approx(theirs, rel=TOLERANCE if "optical" in which else 1e-4)
+    assert max(abs(a / b - 1) for a, b in zip(theirs, dense)) > 3 * TOLERANCE
+
+
+def test_a_full_rank_changes_nothing_but_the_form():
+    model, tokens = make_llama(), TOKENS[:, :-1]
+    with torch.no_grad():
+        before = model(tokens).logits
+        package.apply_rules(model, [{"match": r".*(o|down)_proj", "kind": "low_rank", "rank": 32}])
+        torch.testing.assert_close(model(tokens).logits, before, rtol=1e-4, atol=1e-4)
+    names = {name for name, _ in model.named_parameters()}
+    assert "model.layers.0.self_attn.o_proj.V.weight" in names and "model.layers.0.self_attn.o_proj.weight" not in names
+
+
+def compat_losses(rules, steps=2):
+    model = package.apply_rules(make_llama(), rules)
+    return python_losses(model, steps)
+
+
+def test_the_references_defects_are_the_programs(refract, tmp_path):
+    """compat, all at once; each by its own name is the same."""
+    rules = [{**LINEAR, "noise": True, "compat": "mase-pretrain"}, {**ATTENTION, "noise": True, "compat": "mase-pretrain"}]
+    ours = program_losses(refract, tmp_path, make_llama(), rules)
+    theirs = compat_losses(rules, 3)
+    assert ours == pytest.approx(theirs, rel=TOLERANCE)
+    single = ("compat_shared_noise", "compat_clipped_range", "compat_scaled_qk_range")
+    apart = [{**{key: value for key, value in rule.items() if key != "compat"}, **dict.fromkeys(single, True)} for rule in rules]
+    assert compat_losses(apart, 3) == theirs
+    plain = [{key: value for key, value in rule.items() if key != "compat"} for rule in rules]
+    assert compat_losses(plain, 3) != pytest.approx(theirs, rel=1e-3)
+
+
+# Three sequences of 32, 20 and 9 tokens, filled up on one side.
+LENGTHS = (32, 20, 9)
+
+
+def padded(side, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(256, (3, CONTEXT), generator=generator)
+    mask = torch.zeros(3, CONTEXT, dtype=torch.long)
+    for row, length in enumerate(LENGTHS):
+        kept = slice(CONTEXT - length, None) if side == "left" else slice(length)
+        mask[row, kept] = 1
+    return tokens, mask
+
+
+def positions(mask):
+    return (mask.cumsum(1) - 1).clamp_min(0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_batch_is_its_sequences(model, side):
+    """What stands in the padding changes neither outputs nor ranges nor gradients, and in evaluation each row is itself alone."""
+    package.apply_rules(model, [LINEAR, ATTENTION])
+    tokens, mask = padded(side)
+    model.train()
+
+    def step(fill):
+        other = tokens.clone()
+        other[mask == 0] = fill
+        for name, buffer in model.named_buffers():
+            if "range" in name:
+                buffer.copy_(torch.tensor([float("inf"), float("-inf")]).expand_as(buffer))
+        model.zero_grad()
+        logits = model(other, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits
+        logits[mask == 1].square().mean().backward()
+        weights = {name: p.grad.clone() for name, p in model.named_parameters() if "embed" not in name and "wte" not in name}
+        return logits[mask == 1].detach(), weights, {n: b.clone() for n, b in model.named_buffers() if "range" in n}
+
+    first, second = step(3), step(200)
+    torch.testing.assert_close(first[0], second[0], rtol=0, atol=0)
+    for one, other in zip(first[1:], second[1:]):
+        for name, value in one.items():
+            torch.testing.assert_close(value, other[name], rtol=0, atol=0, msg=name)
+    model.eval()
+    with torch.no_grad():
+        together = model(tokens, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits
+        for row in range(3):
+            kept = mask[row] == 1
+            alone = model(tokens[row:row + 1, kept], use_cache=False).logits
+            # Kernels round differently, and a value may move to the next level.
+            torch.testing.assert_close(together[row, kept], alone[0], rtol=0.05, atol=0.05)
+
+
+def test_masked_attention_is_the_op_where_nothing_is_masked():
+    """The same outputs, ranges and gradients as refract::optical_attention, whose kernels take no mask."""
+    from refract import masked_attention, modules
+    from refract.rules import Optical
+
+    torch.manual_seed(2)
+    for parameters in (Optical(noise=False), Optical(noise=False, q_quantiles=[0.05, 0.95]), Optical(compat="mase-pretrain"), Optical(q_levels=16,
+                       noise=False, q_smooth_factor=0.5)):
+        settings = modules.OpticalSettings(parameters, ["a.qk", "a.av"], modules.Clock(), 1)
+        attention = modules.OpticalAttention(settings).train()
+        sees = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+        for _ in range(3):
+            inputs = [torch.randn(2, heads, 7, 8, requires_grad=True) for heads in (4, 2, 2)]
+            copies = [x.detach().clone().requires_grad_(True) for x in inputs]
+            before = attention.ranges.clone()
+            expected = attention(*inputs, 0.3)
+            learned = attention.ranges.clone()
+            found = masked_attention.optical_attention(*copies, sees, before, settings, 0.3, True)
+            torch.testing.assert_close(before, learned, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            weight = torch.randn_like(expected)
+            (expected * weight).sum().backward()
+            (found * weight).sum().backward()
+            for one, other in zip(inputs, copies):
+                torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_masked_noise_is_half_a_level_and_follows_the_clock():
+    from refract import masked_attention, modules
+    from refract.rules import Optical
+
+    clock = modules.Clock()
+    settings = modules.OpticalSettings(Optical(), ["a.qk", "a.av"], clock, 1)
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(2, 2, 16, 8) for _ in range(3))
+    sees = torch.ones(2, 1, 16, 16, dtype=torch.bool).tril()
+    sees[1, 0, :, :5] = False
+
+    def run(step):
+        clock.set(step, 0)
+        ranges = torch.tensor([[-4.0, 4.0]] * 5)
+        return masked_attention.optical_attention(q, k, v, sees, ranges, settings, 0.3, True)
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+    quiet = masked_attention.optical_attention(q, k, v, sees, torch.tensor([[-4.0, 4.0]] * 5),
+                                               modules.OpticalSettings(Optical(noise=False), ["a.qk", "a.av"], clock, 1), 0.3, True)
+    assert 0 < (run(1) - quiet).abs().max() < 20 * 8 / 255
+    assert torch.equal(run(1)[1, :5], torch.zeros(5, 2, 8))  # a token of padding sees nothing
+
+
+def test_a_second_call_changes_what_its_rules_match(model):
+    """From the weights as they are, by one clock; what no rule matches stays."""
+    def tokens_of(seed):
+        return torch.randint(257, (1, CONTEXT), generator=torch.Generator().manual_seed(seed))
+
+    package.apply_rules(model, [LINEAR])
+    model.train()
+    model(tokens_of(1), use_cache=False)
+    once = {name: value.clone() for name, value in model.named_buffers()}
+    package.apply_rules(model, [ATTENTION])
+    assert all(torch.equal(value, model.get_buffer(name)) for name, value in once.items())
+    package.apply_rules(model, [{**LINEAR, "q_levels": 16, "noise": True}])
+    ranges = [value for name, value in model.named_buffers() if name.endswith("x_range")]
+    assert len(ranges) >= 8 and all(value[0] > value[1] for value in ranges)  # new layers have seen nothing
+    package.set_clock(model, 7)
+    clocks = {module.settings.clock for module in model.modules() if hasattr(module, "settings")}
+    assert len(clocks) == 1 and clocks.pop().step == 7
+    assert len(model._forward_pre_hooks) == 1
+    with torch.no_grad():
+        dense = MODELS[model.config.model_type]()(tokens_of(2), use_cache=False).logits
+        package.apply_rules(model, [{"match": ".*", "kind": "none"}])
+        torch.testing.assert_close(model(tokens_of(2), use_cache=False).logits, dense)
+    assert not any("range" in name for name, _ in model.named_buffers())
+
+
+@pytest.mark.parametrize("kind", ["lora", "low_rank"])
+def test_a_second_call_loses_nothing_that_was_trained(kind):
+    model = package.apply_rules(make_llama(), [{"match": ".*down_proj", "kind": kind}])
+    with pytest.raises(package.RuleError, match="let the rules pass it by"):
+        package.apply_rules(model, [{"match": r".*\.(up|down)_proj", "kind": "optical"}])
+    assert type(model.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    package.apply_rules(model, [{"match": r".*\.up_proj", "kind": "optical"}])
+    assert hasattr(model.model.layers[1].mlp.up_proj, "x_range")
+
+
+def test_the_trainer_of_transformers_drives_a_model_in_a_medium(tmp_path, model):
+    """Two steps of two micro-batches with padding: the loss is finite, ranges move, and the noise is that of the steps."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    package.apply_rules(model, [{**LINEAR, "noise": True}, {**ATTENTION, "noise": True}])
+    tokens, mask = padded("right")
+    rows = [dict(input_ids=tokens[i % 3], attention_mask=mask[i % 3], labels=torch.where(mask[i % 3] == 1, tokens[i % 3], -100)) for i in range(8)]
+    clocks = []
+    model.register_forward_pre_hook(lambda m, a, k: clocks.append((m.refract_clock.step, m.refract_clock.sequence)), with_kwargs=True)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=2, report_to=[],
+        save_strategy="no", use_cpu=True, learning_rate=1e-3, disable_tqdm=True, logging_steps=1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[package.ClockCallback()])
+    result = trainer.train()
+    assert 0 < result.training_loss < 20
+    assert clocks == [(0, 0), (0, 2), (1, 0), (1, 2)]
+    assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert all(value.isfinite().all() for name, value in model.named_buffers() if "range" in name)
+
+
 def test_noise_follows_the_clock(model):
     """The same step draws the same noise, another step other noise, and a cut batch the noise of the whole."""
     package.apply_rules(model, [{**LINEAR, "noise": True}])
@@ -178,8 +392,10 @@ def test_noise_follows_the_clock(model):
         assert not torch.allclose(model(tokens, use_cache=False).logits, first, rtol=1e-2, atol=1e-2)
 
 
-def test_lora_trains_its_factors_alone(model):
-    rules = [{"match": r".*\.(o|down)_proj", "kind": "lora", "r": 3, "over": {"kind": "optical", "noise": False}}]
+@pytest.mark.parametrize("adapter", ["beside", "merged"])
+def test_lora_trains_its_factors_alone(model, adapter):
+    rules = [{"match": r".*\.(o|down)_proj", "kind": "lora", "r": 3, "adapter": adapter,
+              "over": {"kind": "optical", "noise": False}}]
     package.apply_rules(model, rules)
     trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * 2 * 2 and all(".lora_" in name for name in trained)
@@ -190,11 +406,41 @@ def test_lora_trains_its_factors_alone(model):
         assert torch.equal(before, model.get_parameter(name)), name
 
 
+@pytest.mark.parametrize("over", [None, {"kind": "optical", "noise": False}])
+def test_a_merged_adapter_is_in_the_weight(model, over):
+    """The model whose weights are W + s B A, under the same rules without adapters."""
+    match = r".*\.(o|down)_proj"
+    plain = copy.deepcopy(model)
+    package.apply_rules(model, [{"match": match, "kind": "lora", "r": 3, "alpha": 6, "adapter": "merged", "over": over}])
+    adapters = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    assert len(adapters) == 4
+    for name, adapter in adapters.items():
+        bound = adapter.lora_A.in_features**-0.5
+        assert adapter.lora_A.weight.abs().max() <= bound and adapter.lora_A.weight.std() > 0.4 * bound
+        torch.nn.init.normal_(adapter.lora_B.weight, std=0.1)
+        added = adapter.lora_B.weight @ adapter.lora_A.weight * 2
+        plain.get_submodule(name).weight.data += added.detach().t() if adapter.transposed else added.detach()
+    if over:
+        package.apply_rules(plain, [{"match": match, **over}])
+    tokens = torch.arange(24).view(2, 12) % 16
+    with torch.no_grad():
+        ours, expected = (m(tokens, use_cache=False).logits for m in (model, plain))
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max() + 1e-5
+
+
 @pytest.mark.parametrize("rules, words", [
+    ([{"match": ".*_proj", "kind": "lora", "adapter": "besides"}], '"beside" or "merged"'),
+    ([{"match": ".*_proj", "kind": "lora", "adapter": "merged", "dropout": 0.1}], "dropout has no place"),
     ([{"match": ".*", "kind": "lora"}], "can't stand for attention"),
     ([{"match": "x", "kind": "optical"}], "matches no module"),
     ([{"match": ".*_proj", "kind": "optical", "q_level": 1}], "did you mean 'q_levels'"),
-    ([{"match": ".*_proj", "kind": "low_rank", "rank": 3}], "refract program"),
+    ([{"match": ".*_proj", "kind": "spiking"}], "refract program"),
+    ([{"match": ".*", "kind": "low_rank"}], "can't stand for attention"),
+    ([{"match": ".*down_proj", "kind": "low_rank", "rank": 33}], "full rank"),
+    ([{"match": ".*down_proj", "kind": "block_shuffle", "blocks": 3}], "doesn't divide"),
+    ([{"match": ".*down_proj", "kind": "lora", "over": {"kind": "block_dense", "rank": 3}}], "must divide"),
+    ([{"match": ".*down_proj", "kind": "low_rank", "init": "zero"}], "not one of"),
+    ([{"match": ".*down_proj", "kind": "optical", "compat": "all"}], "not one of"),
     ([{"match": ".*_proj"}], "lacks"),
 ])
 def test_mistakes_are_named_before_anything_changes(rules, words):
@@ -222,19 +468,19 @@ def test_a_recipe_may_have_its_rules_from_its_base(tmp_path):
 def test_what_gpt2_fuses_takes_one_rule():
     with pytest.raises(package.RuleError, match="one matrix"):
         package.apply_rules(make_gpt2(), [{"match": ".*q_proj", "kind": "optical"}])
-    with pytest.raises(package.RuleError, match="no adapter each"):
-        package.apply_rules(make_gpt2(), [{"match": ".*_proj", "kind": "lora"}])
+    for kind in ("lora", "low_rank"):
+        with pytest.raises(package.RuleError, match="no adapter each"):
+            package.apply_rules(make_gpt2(), [{"match": ".*_proj", "kind": kind}])
 
 
 def test_parameters_are_those_of_the_program(refract):
-    """Python's kinds know the program's parameters with the same defaults, but for what they refuse."""
+    """Python's kinds have the program's parameters with the same defaults."""
     from refract.rules import KINDS
 
-    missing = {"optical": {"compat", "compat_shared_noise"}, "lora": set()}
     for name, kind in KINDS.items():
         (described,) = json.loads(refract("kinds", name, "--json").stdout)["kinds"]
         program = {p["name"]: p["default"] for p in described["parameters"]}
         mine = {key: value for key, value in vars(kind()).items()}
-        assert set(program) - set(mine) == missing[name] and set(mine) <= set(program)
+        assert set(mine) == set(program)
         for key, value in mine.items():
             assert program[key] == ("none" if value is None else json.dumps(value)), (name, key)

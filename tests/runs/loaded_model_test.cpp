@@ -54,7 +54,10 @@ TEST(LoadedModel, IsEvaluatedOnACorpusAsItsRunWouldBe) {
   TinyRun run(config);
   run.trainer->run();
   const std::string corpus = write_corpus(config.run.dir);
-  const Evaluation found = evaluate_model(config.run.dir, {}, {corpus});
+  const ModelEvaluation whole = evaluate_model(config.run.dir, {}, {.corpus = {corpus}});
+  const Evaluation& found = whole.result;
+  EXPECT_EQ(whole.corpus, corpus);
+  EXPECT_EQ(whole.context, 8);
   const Evaluation expected = evaluate(*run.model, *tiny_stream(3), 8);
   EXPECT_EQ(found.tokens, 1999);
   EXPECT_EQ(found.loss, expected.loss);
@@ -67,8 +70,10 @@ TEST(LoadedModel, WithoutACorpusItNeedsAValidationSplit) {
   run.trainer->run();
   const std::string corpus = write_corpus(config.run.dir);
   const std::string path = "data.path=['" + corpus + "']";
-  EXPECT_EQ(evaluate_model(config.run.dir, {path, "data.validation_fraction=0.25"}, {}).tokens,
-            499);
+  const ModelEvaluation split =
+      evaluate_model(config.run.dir, {path, "data.validation_fraction=0.25"}, {});
+  EXPECT_EQ(split.result.tokens, 499);
+  EXPECT_EQ(split.corpus, "the validation split of " + corpus);
   try {
     evaluate_model(config.run.dir, {path, "data.validation_fraction=0"}, {});
     FAIL() << "evaluated on nothing";

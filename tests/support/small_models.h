@@ -55,7 +55,7 @@ inline std::vector<std::pair<std::string, ModelConfig>> every_setting() {
       [](ModelConfig& c) { c.scale_attn_by_inverse_layer_idx = true; });
   add("narrow attention", small_gpt2(), [](ModelConfig& c) { c.head_dim = 2; });
   add("structured", small_gpt2(),
-      [](ModelConfig& c) { c.position = "rope", c.hidden_act = "gelu"; });
+      [](ModelConfig& c) { c.position = "rope", c.hidden_act = "gelu_tanh"; });
   add("no biases", small_gpt2(),
       [](ModelConfig& c) { c.attention_bias = c.attention_output_bias = c.mlp_bias = false; });
   add("bias of o alone", small_gpt2(), [](ModelConfig& c) { c.attention_bias = false; });
@@ -69,9 +69,11 @@ inline std::vector<std::pair<std::string, ModelConfig>> every_setting() {
   add("llama3 rope", small_llama(), [](ModelConfig& c) {
     c.rope_scaling = "llama3", c.rope_factor = 4, c.rope_original_max_position_embeddings = 16;
   });
+  add("interleaved rope", small_llama(), [](ModelConfig& c) { c.rotary_interleaved = true; });
   add("qk norm", small_llama(), [](ModelConfig& c) { c.qk_norm = true; });
   add("qk norm, learned positions", small_gpt2(), [](ModelConfig& c) { c.qk_norm = true; });
   add("dropout", small_gpt2(), [](ModelConfig& c) { c.dropout = 0.3, c.attention_dropout = 0.2; });
+  add("dropout of embeddings", small_gpt2(), [](ModelConfig& c) { c.embedding_dropout = 0.3; });
   return all;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "support/errors.h"
 #include "support/training.h"
 
 namespace refract {
@@ -43,6 +44,27 @@ TEST(Checkpoints, AnotherModelIsRefused) {
   config.model.hidden_size = 64;
   TinyRun wider(config);
   EXPECT_THROW(wider.trainer->resume(), Error);
+}
+
+TEST(Checkpoints, AReplacedRunFolderEndsTheRun) {
+  RunConfig config = tiny_config("replaced");
+  TinyRun run(config);
+  run.trainer->run(6);
+  fs::rename(config.run.dir, config.run.dir + ".moved");
+  EXPECT_TRUE(testing::has(testing::error_of([&] { run.trainer->run(); }), "removed or replaced"));
+  EXPECT_FALSE(fs::exists(fs::path(config.run.dir) / "checkpoints"));
+  fs::remove_all(config.run.dir + ".moved");
+}
+
+TEST(Checkpoints, OnlyOurUnfinishedOnesAreRemoved) {
+  RunConfig config = tiny_config("names");
+  const fs::path folder = fs::path(config.run.dir) / "checkpoints";
+  for (const char* name : {"step-00000007.unfinished", "step-7.unfinished", "mine.unfinished"})
+    fs::create_directories(folder / name);
+  Checkpoints(config.run.dir).remove_unfinished();
+  EXPECT_FALSE(fs::exists(folder / "step-00000007.unfinished"));
+  EXPECT_TRUE(fs::exists(folder / "step-7.unfinished"));
+  EXPECT_TRUE(fs::exists(folder / "mine.unfinished"));
 }
 
 }  // namespace

@@ -24,12 +24,12 @@ std::set<std::string> deciding(Decides what) {
 // A later call of an analysis may change these. It must compute the same bits as the first one, so
 // the device and the threads are not among them.
 TEST(Decides, NothingAreFoldersReportsAndCheckpoints) {
-  EXPECT_EQ(
-      deciding(Decides::kNothing),
-      (std::set<std::string>{"run.dir", "data.cache", "eval.every", "eval.batches", "eval.samples",
-                             "eval.sample_tokens", "eval.prompt", "eval.temperature",
-                             "decode.premerge", "checkpoint.every", "checkpoint.keep",
-                             "checkpoint.permanent", "log.every", "train.timeout"}));
+  EXPECT_EQ(deciding(Decides::kNothing),
+            (std::set<std::string>{"run.dir", "data.cache", "eval.every", "eval.batches",
+                                   "eval.samples", "eval.sample_tokens", "eval.prompt",
+                                   "eval.temperature", "decode.premerge", "checkpoint.every",
+                                   "checkpoint.keep", "checkpoint.permanent", "log.every",
+                                   "train.minutes", "train.timeout"}));
 }
 
 // All of [model], but for what only training and the start know.
@@ -39,9 +39,9 @@ TEST(Decides, TheFunctionIsTheModelAndItsRules) {
   describe(fields, model);
   std::set<std::string> expected = {"transform"};
   for (const Field& field : fields.all()) expected.insert(field.key);
-  for (const char* other :
-       {"model.preset", "model.dropout", "model.attention_dropout", "model.initializer_range",
-        "model.position_initializer_range", "model.scaled_residual_init"}) {
+  for (const char* other : {"model.preset", "model.dropout", "model.embedding_dropout",
+                            "model.attention_dropout", "init.scheme", "model.initializer_range",
+                            "model.position_initializer_range", "model.scaled_residual_init"}) {
     EXPECT_EQ(expected.erase(other), 1U) << other;
   }
   EXPECT_EQ(deciding(Decides::kFunction), expected);

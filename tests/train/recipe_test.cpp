@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -104,6 +105,17 @@ TEST_F(RecipeTest, OverridesReachIntoTheRulesOfABase) {
             json::parse(R"([{"match": "a", "kind": "low_rank", "rank": 8}])"));
 }
 
+TEST_F(RecipeTest, ARuleFileTakesThePlaceOfAllRules) {
+  const std::string path = write("a.toml", "[[transform]]\nmatch = \"x\"\n[[transform]]\n");
+  const json expected = {{"transform", {{"legacy", "rules.yaml"}}}};
+  EXPECT_EQ(read_recipe(path, {"transform.legacy=rules.yaml"}), expected);
+  const std::string derived =
+      write("b.toml", "base = \"a.toml\"\n[transform]\nlegacy = \"rules.yaml\"\n");
+  EXPECT_EQ(read_recipe(derived, {}), expected);
+  EXPECT_EQ(overrides_tree({"transform.legacy=rules.yaml"}), expected);
+  EXPECT_THROW(read_recipe(path, {"transform.legacy.file=rules.yaml"}), Error);
+}
+
 TEST_F(RecipeTest, RulesAreReplacedWhateverTheirForm) {
   write("rules.toml", "[[transform]]\nmatch = \"a\"\nkind = \"none\"\n");
   const std::string none = write("none.toml", "base = \"rules.toml\"\ntransform = []\n");
@@ -134,7 +146,7 @@ TEST_F(RecipeTest, ABaseThatIsNotARecipeIsAnError) {
   expect_names(complaint(empty), {empty + ": its base '", "' is not a file"});
   const std::string bytes = write("bytes.toml", "\x7f\x45LF\x02\xff\xfe");
   const std::string path = write("a.toml", "base = \"bytes.toml\"\n");
-  expect_names(complaint(path), {path + ": its base is wrong: " + bytes, "line 1"});
+  expect_names(complaint(path), {path + ": its base is wrong: '" + bytes, "it is a program (ELF)"});
 }
 
 TEST_F(RecipeTest, ABaseOutsideOfTheFolderIsAnError) {
@@ -161,6 +173,28 @@ TEST_F(RecipeTest, ALinkWithinTheFolderIsFollowed) {
   fs::create_symlink(real, folder_ / "link.toml");
   const std::string path = write("a.toml", "base = \"link.toml\"\n");
   EXPECT_EQ(read_recipe(path, {}), json({{"run", {{"seed", 7}}}}));
+}
+
+TEST_F(RecipeTest, AnOverrideIsReadByTheTypeOfItsKey) {
+  const auto value = [](const std::string& text) {
+    const std::string key = text.substr(0, text.find('='));
+    std::string pointer = "/" + key;
+    std::replace(pointer.begin(), pointer.end(), '.', '/');
+    return overrides_tree({text}).at(json::json_pointer(pointer));
+  };
+  for (const char* typed :
+       {"67217e15", "1.10", "0x1f", "true", "10 #1", "2024-11-30", "[1]", "{a=1}"}) {
+    EXPECT_EQ(value(std::string("run.dir=") + typed), json(typed));
+    EXPECT_EQ(value(std::string("data.path=") + typed), json(typed));
+    EXPECT_EQ(value(std::string("optimizer.name=") + typed), json(typed));
+  }
+  EXPECT_EQ(value("eval.prompt=\"1\\n\""), json("1\n"));
+  EXPECT_EQ(value("eval.prompt='a' 'b'"), json("'a' 'b'"));
+  EXPECT_EQ(value("data.path=[\"1\", '2']"), json({"1", "2"}));
+  EXPECT_EQ(value("train.steps=1e3"), json(1e3));
+  EXPECT_EQ(value("train.deterministic=true"), json(true));
+  EXPECT_EQ(value("optimizer.betas=[0, 1]"), json({0, 1}));
+  EXPECT_THROW(overrides_tree({"run.dir=caf\xe9"}), Error);
 }
 
 TEST_F(RecipeTest, ABaseIsNoSettingOfARun) {

@@ -4,6 +4,8 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -49,6 +51,50 @@ TEST(RunConfig, RefusesWhatDoesNotFit) {
   EXPECT_THROW(make_run_config(overrides_tree({"eval.batches=some"}), "t"), Error);
   EXPECT_THROW(make_run_config(overrides_tree({"optimizer.betas=[0.9]"}), "t"), Error);
   EXPECT_THROW(make_run_config(overrides_tree({"model.preset=tinygpd"}), "t"), Error);
+}
+
+TEST(RunConfig, StepsMayCountANominalSizeAndBeRoundedEitherWay) {
+  RunConfig config;
+  config.train.tokens = "22*N/100";
+  config.train.nominal = 60e6;
+  config.train.batch = 16;
+  config.data.context = 1024;
+  const std::vector<std::pair<const char*, int64_t>> expected = {
+      {"up", 806}, {"down", 805}, {"nearest", 806}};
+  for (const auto& [rounding, steps] : expected) {
+    config.train.rounding = rounding;
+    EXPECT_EQ(resolve_steps(config, 85'000'000), steps) << rounding;  // 805.66 of them
+  }
+  // 0.1 * 30 is a little more than 3, and still three whole steps.
+  config.train.tokens = "0.1*30*16*1024";
+  for (const char* rounding : {"up", "down"}) {
+    config.train.rounding = rounding;
+    EXPECT_EQ(resolve_steps(config, 1), 3) << rounding;
+  }
+}
+
+TEST(RunConfig, SgdDecaysNothingUnlessItIsTold) {
+  const auto decay = [](const std::vector<std::string>& overrides) {
+    return make_run_config(overrides_tree(overrides), "t").optimizer.weight_decay;
+  };
+  EXPECT_EQ(decay({"optimizer.name=adamw"}), 0.1);
+  EXPECT_EQ(decay({"optimizer.name=sgd"}), 0);
+  EXPECT_EQ(decay({"optimizer.name=sgd", "optimizer.weight_decay=5e-4"}), 5e-4);
+}
+
+TEST(RunConfig, RefusesSchedulesAndStartsThatSayNothing) {
+  const auto refused = [](std::vector<std::string> overrides) {
+    EXPECT_THROW(make_run_config(overrides_tree(overrides), "t"), Error) << overrides.back();
+  };
+  refused({"schedule.kind=multistep"});
+  refused({"schedule.milestones=[5]"});
+  refused({"schedule.kind=multistep", "schedule.milestones=[5, 4]"});
+  refused({"schedule.kind=multistep", "schedule.milestones=[0]"});
+  refused({"schedule.warmup_from=2"});
+  refused({"optimizer.name=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"});
+  refused({"init.from=some/model", "init.scheme=torchtitan"});
+  EXPECT_EQ(make_run_config(overrides_tree({"init.scheme=torchtitan"}), "t").model.init_scheme,
+            "torchtitan");
 }
 
 }  // namespace

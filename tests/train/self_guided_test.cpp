@@ -3,8 +3,11 @@
 #include "train/self_guided.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -102,6 +105,45 @@ TEST(SelfGuided, TheFirstOutputIsTheStructuredOne) {
       decoder->arena().value(&guide).mul_(2);
     }
     EXPECT_GT((decoder->hidden({}, tokens) - plain).abs().max().item<double>(), 1e-4) << kind;
+  }
+}
+
+// The factors' gradients, in float64, with the guide's share a.
+std::vector<at::Tensor> factor_gradients(const std::string& kind, at::ScalarType compute,
+                                         double share) {
+  ModelConfig model = tiny_config("share").model;
+  resolve(model, 16, 8);
+  const auto decoder = build_model(model, rules(kind), "the test", true).decoder;
+  decoder->allocate(at::kCPU, compute);
+  decoder->initialize(3);
+  decoder->set_guide(at::full({1}, share, at::kFloat));
+  ForwardContext context;
+  context.training = true;
+  context.clock = at::zeros({2}, at::kLong);
+  const at::Tensor tokens = at::arange(16, at::kLong).view({2, 8});
+  decoder->loss(context, tokens, tokens.flip(1).contiguous()).sum.backward();
+  std::vector<at::Tensor> gradients;
+  for (const Parameter& p : decoder->arena().parameters()) {
+    if (p.name.ends_with(".U.weight") || p.name.ends_with(".V.weight"))
+      gradients.push_back(decoder->arena().gradient(&p).to(at::kDouble));
+  }
+  return gradients;
+}
+
+// In the first 2.8% of the guided steps the share rounds to 1 in bfloat16.
+TEST(SelfGuided, FactorsLearnFromTheStartInHalfPrecision) {
+  for (const std::string& kind : guided_kinds()) {
+    for (const double share : {0.999, 0.9999}) {
+      const auto half = factor_gradients(kind, at::kBFloat16, share);
+      const auto exact = factor_gradients(kind, at::kFloat, share);
+      ASSERT_FALSE(exact.empty());
+      for (size_t i = 0; i < exact.size(); ++i) {
+        const double norm = exact[i].norm().item<double>();
+        ASSERT_GT(norm, 0) << kind;
+        // Roundings of 2^-9 along the network, far from all of the gradient.
+        EXPECT_LT(half[i].sub(exact[i]).norm().item<double>(), 0.05 * norm) << kind << " " << i;
+      }
+    }
   }
 }
 

@@ -100,6 +100,7 @@ TEST(LegacyTest, TomlWithLoraPutsItOverTheLinearLayers) {
   EXPECT_EQ(rules[1]["kind"], "lora");
   EXPECT_EQ(rules[1]["r"], 32);
   EXPECT_EQ(rules[1]["alpha"], 64);
+  EXPECT_EQ(rules[1]["adapter"], "merged");
   EXPECT_EQ(rules[1]["over"],
             json({{"kind", "optical"}, {"q_levels", 128}, {"q_quantiles", {0.001, 0.999}}}));
   const json defaults = toml("use_lora = true\n[attention]\n[fc]\n");
@@ -186,6 +187,35 @@ layer_name_to_config:
   EXPECT_EQ(decided_by(rules, 2).size(), 22u);
 }
 
+// mase-triton's OpticalTransformerLinear.from_linear, and the attentions' from_pretrained of either
+// naming.
+TEST(LegacyTest, YamlWithoutQuantilesTakesWhatItsReaderTakes) {
+  const json quantiles = {0.001, 0.999};
+  const json facing = yaml("layer_name_to_config:\n  default: {q_levels: 8}\n");
+  ASSERT_EQ(facing.size(), 2u);
+  EXPECT_FALSE(facing[0].contains("q_quantiles"));
+  EXPECT_EQ(decided_by(facing, 0),
+            (std::vector<std::string>{"model.layers.0.self_attn", "model.layers.1.self_attn",
+                                      "model.layers.2.self_attn"}));
+  EXPECT_EQ(facing[1]["q_quantiles"], quantiles);
+  EXPECT_EQ(decided_by(facing, 1).size(), 3u * 7);
+  const json titan = yaml(R"(
+use_regex: true
+layer_name_to_config:
+  'layers\.\d+\.attention': {q_levels: 8}
+  default: {q_levels: 4}
+)");
+  ASSERT_EQ(titan.size(), 2u);
+  for (const json& rule : titan) EXPECT_EQ(rule["q_quantiles"], quantiles);
+  const json none = yaml("layer_name_to_config:\n  default: {q_levels: 8, q_quantiles: null}\n");
+  ASSERT_EQ(none.size(), 1u);
+  EXPECT_FALSE(none[0].contains("q_quantiles"));
+  const json merged =
+      yaml("a: &a {q_quantiles: null}\nlayer_name_to_config:\n  default: {<<: *a, q_levels: 8}\n");
+  ASSERT_EQ(merged.size(), 1u);
+  EXPECT_FALSE(merged[0].contains("q_quantiles"));
+}
+
 TEST(LegacyTest, ScalarsHaveTheirTypes) {
   const json rules = yaml(
       "layer_name_to_config:\n  default: {a: 1, b: 1e-3, c: 'true', d: +2, e: text, f: True}\n");
@@ -199,7 +229,8 @@ TEST(LegacyTest, ScalarsHaveTheirTypes) {
 
 TEST(LegacyTest, AWiderExpressionPassesOverTheHead) {
   const json rules = yaml("use_regex: true\nlayer_name_to_config:\n  '.*': {q_levels: 8}\n");
-  EXPECT_EQ(decided_by(rules, 0).size(), modules().size());
+  ASSERT_EQ(rules.size(), 2u);  // attentions and linear layers differ in what they take unsaid
+  EXPECT_EQ(decided_by(rules, 0).size() + decided_by(rules, 1).size(), modules().size());
 }
 
 TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
@@ -228,6 +259,22 @@ TEST(LegacyTest, MistakesAreOneLineThatSaysWhere) {
   EXPECT_TRUE(has(message_of("bad.json", "{}"), ".toml, .yaml or .yml"));
   const TemporaryFolder folder;
   EXPECT_TRUE(has(error_of([&] { legacy_rules(folder / "none.yaml", modules()); }), "none.yaml"));
+}
+
+TEST(LegacyTest, AliasesDoNotGrowWithoutBound) {
+  // Nine maps of ten names each for the one before: 10^9 values, or as many merged keys.
+  std::string lists = "a0: &a0 {x: 1}\n", merges = lists;
+  for (int i = 1; i <= 9; ++i) {
+    std::string all;
+    for (int k = 0; k < 10; ++k) all += fmt::format("{}*a{}", k == 0 ? "" : ", ", i - 1);
+    lists += fmt::format("a{0}: &a{0} {{x: [{1}]}}\n", i, all);
+    merges += fmt::format("a{0}: &a{0} {{<<: [{1}]}}\n", i, all);
+  }
+  const std::string entry = "layer_name_to_config:\n  default: ";
+  EXPECT_TRUE(has(message_of("bomb.yaml", lists + entry + "{y: *a9}\n"), "aliases"));
+  EXPECT_TRUE(has(message_of("bomb.yaml", merges + entry + "*a9\n"), "aliases"));
+  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {x: [*a]}\n"), "names itself"));
+  EXPECT_TRUE(has(message_of("self.yaml", entry + "&a {<<: *a}\n"), "names itself"));
 }
 
 TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {

@@ -30,7 +30,8 @@ struct Planned {
 std::vector<std::string> recipes(const std::string& folder = "recipes/structured") {
   std::vector<std::string> all;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.path().extension() == ".toml") all.push_back(entry.path().string());
+    const fs::path& path = entry.path();  // of these, published.toml is no recipe
+    if (path.extension() == ".toml" && path.stem() != "published") all.push_back(path.string());
   }
   std::sort(all.begin(), all.end());
   return all;
@@ -76,7 +77,7 @@ TEST(Recipes, PrintedReadBackAsTheSame) {
 
 TEST(StructuredRecipes, AllOfThemPlan) {
   const std::vector<std::string> all = recipes();
-  EXPECT_EQ(all.size(), 4u * (1 + 3 * 3) + 4 + 3);
+  EXPECT_EQ(all.size(), 4u * (1 + 3 * 3) + 6 + 6 + 3);
   for (const std::string& path : all) {
     SCOPED_TRACE(path);
     const Planned planned(path);

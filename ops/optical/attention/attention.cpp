@@ -44,6 +44,13 @@ void check(const OpticalAttentionForwardInputs& in) {
   TORCH_CHECK(!in.settings.noise || in.settings.streams.size() == 2, "refract::", op,
               ": expected two streams, of the scores and of the output, got ",
               in.settings.streams.size());
+  if (in.settings.call_noise.has_value()) {
+    const at::Tensor& numbers = *in.settings.call_noise;
+    check_vector(op, "call_noise", numbers, 2);
+    TORCH_CHECK(numbers.scalar_type() == at::kFloat && numbers.device() == in.q.device(),
+                "refract::", op, ": expected call_noise to be float32 on ", in.q.device(),
+                " as q, got ", numbers.scalar_type(), " on ", numbers.device());
+  }
   optical_op::check_levels(op, in.settings.levels, in.settings.lut_min);
   optical_op::check_quantiles(op, in.settings.quantiles);
   optical_op::check_smooth(op, in.settings.smooth);
@@ -60,6 +67,7 @@ at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& 
 bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& settings) {
   const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
   if (!q.is_cuda() || !half || q.sym_size(3) != 64 || settings.levels > 256) return false;
+  if (settings.call_noise.has_value()) return false;
   const CudaRuntime* cuda = cuda_runtime();
   return cuda == nullptr || cuda->compute_capability() == 90;
 }
@@ -77,8 +85,8 @@ struct Attention {
     const OpticalAttentionSettings& s = in.settings;
     auto [out, normalizer, used, mean] = optical_attention_forward(
         in.q, in.k, in.v, in.ranges, attention_op::has_hopper_shape(in.q, s), s);
-    ctx->save_for_backward(
-        {in.q, in.k, in.v, out, normalizer, used, mean, value_or_undefined(s.clock)});
+    ctx->save_for_backward({in.q, in.k, in.v, out, normalizer, used, mean,
+                            value_or_undefined(s.clock), value_or_undefined(s.call_noise)});
     auto& data = ctx->saved_data;
     data["scale"] = s.scale;
     data["levels"] = s.levels;
@@ -103,6 +111,7 @@ struct Attention {
     s.seed = data["seed"].toInt();
     s.streams = data["streams"].toIntVector();
     s.clock = optional_of(saved[7]);
+    s.call_noise = optional_of(saved[8]);
     auto [q, k, v] = optical_attention_backward(grads[0], saved[0], saved[1], saved[2], saved[3],
                                                 saved[4], saved[5], saved[6], s);
     return {q, k, v};
@@ -140,7 +149,8 @@ OpticalAttentionGradients backward_meta(const OpticalAttentionBackwardInputs& in
 
 // The settings' part of the schemas.
 std::string settings() {
-  return std::string("float scale, bool scaled_score_range=False, ") + optical_op::kSettings;
+  return std::string("float scale, bool scaled_score_range=False, Tensor? call_noise=None, ") +
+         optical_op::kSettings;
 }
 
 }  // namespace

@@ -35,18 +35,26 @@ namespace refract {
 // streams: that of the scores, that of the output. lut_min is the floor of k and v.
 struct OpticalAttentionSettings : OpticalSettings {
   OpticalAttentionSettings() = default;
-  OpticalAttentionSettings(double scale_in, bool scaled, OpticalSettings optical)
-      : OpticalSettings(std::move(optical)), scale(scale_in), scaled_score_range(scaled) {}
+  OpticalAttentionSettings(double scale_in, bool scaled, MaybeTensor numbers,
+                           OpticalSettings optical)
+      : OpticalSettings(std::move(optical)),
+        scale(scale_in),
+        scaled_score_range(scaled),
+        call_noise(std::move(numbers)) {}
 
   double scale = 1;  // positive
   // As mase-triton does: the scores' range is learned from scaled scores, applied to unscaled ones.
   bool scaled_score_range = false;
+  // As mase-triton's fine-tuning attention, whose seed advances: float [2] on the device, the
+  // number that every score of this call gets, and every output. The composite form does it.
+  MaybeTensor call_noise;
 };
 template <>
 inline constexpr bool kListedByField<OpticalAttentionSettings> = true;
 // What the schema lists, in its order, which is the constructor's.
 inline auto fields(const OpticalAttentionSettings& s) {
-  return std::tie(s.scale, s.scaled_score_range, static_cast<const OpticalSettings&>(s));
+  return std::tie(s.scale, s.scaled_score_range, s.call_noise,
+                  static_cast<const OpticalSettings&>(s));
 }
 
 // q [B, T, H, D], k and v [B, S, K, D] of one type, S >= T, K divides H -> [B, T, H, D] contiguous.

@@ -95,7 +95,15 @@ at::Tensor words_of(const OpticalAttentionSettings& settings, size_t stream, con
   return philox_words(key, step, block, kNoiseRounds);
 }
 
-at::Tensor shared_xi(const at::Tensor& like, const OpticalAttentionSettings& settings) {
+// Whether all elements of a product draw one number, or none does.
+bool is_shared(const OpticalAttentionSettings& settings) {
+  return settings.call_noise.has_value() || settings.shared_noise.has_value() || !settings.noise;
+}
+
+// Of the scores (0) or the output (1).
+at::Tensor shared_xi(const at::Tensor& like, const OpticalAttentionSettings& settings,
+                     int64_t product) {
+  if (settings.call_noise.has_value()) return settings.call_noise->select(0, product);
   if (!settings.shared_noise.has_value()) return {};
   return at::full({}, *settings.shared_noise, like.options().dtype(at::kFloat));
 }
@@ -113,7 +121,7 @@ at::Tensor clipped(const at::Tensor& seen, const at::Tensor& used) {
 
 at::Tensor optical_attention_score_xi(const at::Tensor& q, const at::Tensor& k,
                                       const OpticalAttentionSettings& settings) {
-  if (settings.shared_noise.has_value() || !settings.noise) return shared_xi(q, settings);
+  if (is_shared(settings)) return shared_xi(q, settings, 0);
   const int64_t batch = q.size(0), queries = q.size(1), heads = q.size(2), keys = k.size(1);
   const at::Tensor clock = attention_op::clock_of(settings, q);
   const int64_t first = keys - queries, first_pair = first / 2;
@@ -143,7 +151,7 @@ at::Tensor optical_attention_score_xi(const at::Tensor& q, const at::Tensor& k,
 
 at::Tensor optical_attention_output_xi(const at::Tensor& q, const at::Tensor& k,
                                        const OpticalAttentionSettings& settings) {
-  if (settings.shared_noise.has_value() || !settings.noise) return shared_xi(q, settings);
+  if (is_shared(settings)) return shared_xi(q, settings, 1);
   const int64_t batch = q.size(0), queries = q.size(1), per_token = q.size(2) * q.size(3);
   const at::Tensor clock = attention_op::clock_of(settings, q);
   const at::Tensor token = sequences(clock, batch)

@@ -40,7 +40,7 @@ using attention_op::kValue;
 using optical::Range;
 
 bool has_kernel(const at::Tensor& q, const OpticalAttentionSettings& s) {
-  return q.scalar_type() != at::kDouble && s.quantiles.empty() &&
+  return q.scalar_type() != at::kDouble && s.quantiles.empty() && !s.call_noise.has_value() &&
          s.levels <= optical::kMaxExactLevels && q.numel() > 0;
 }
 

@@ -1,7 +1,7 @@
 // optical_attention on CUDA tensors: checks, memory and launches. What the kernels don't do goes to
-// the composite form: other types than bf16 and fp16, other head widths, quantiles, and queries
-// that start at an odd token (a Philox patch would be cut). Compute capability 9.0 has kernels of
-// its own.
+// the composite form: other types than bf16 and fp16, other head widths, quantiles, noise of the
+// call, and queries that start at an odd token (a Philox patch would be cut). Compute
+// capability 9.0 has kernels of its own.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
@@ -23,7 +23,8 @@ bool has_kernel(const at::Tensor& q, const at::Tensor& k, const OpticalAttention
   const int64_t width = q.size(3);
   return (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf) &&
          (width == 32 || width == 64 || width == 128) && s.quantiles.empty() &&
-         s.levels <= optical::kMaxExactLevels && (k.size(1) - q.size(1)) % 2 == 0 && q.numel() > 0;
+         !s.call_noise.has_value() && s.levels <= optical::kMaxExactLevels &&
+         (k.size(1) - q.size(1)) % 2 == 0 && q.numel() > 0;
 }
 
 // The kernels for compute capability 9.0.

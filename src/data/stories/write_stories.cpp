@@ -1,10 +1,15 @@
 #include "data/stories/write_stories.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <system_error>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/progress.h"
 #include "data/stories/stories.h"
 
@@ -26,9 +31,11 @@ std::string json_line(const std::string& story) {
 }
 
 [[noreturn]] void fail_to_write(const std::string& name) {
-  fail("can't write the stories to '{}'; is the disk full?", name);
+  fail("can't write the stories to '{}': {}", name,
+       errno != 0 ? std::strerror(errno) : "is the disk full?");
 }
 
+// To the file `name`; empty: to standard output.
 void write(std::ostream& out, uint64_t seed, int64_t bytes, bool jsonl, const std::string& name) {
   const StoryGenerator generator(seed);
   Progress progress("stories", bytes);
@@ -36,6 +43,7 @@ void write(std::ostream& out, uint64_t seed, int64_t bytes, bool jsonl, const st
   for (uint64_t i = 0; done < bytes; ++i) {
     const std::string story = generator.story(i);
     out << (jsonl ? json_line(story) : story + "\n\n");
+    if (!out && name.empty()) return;  // standard output: who called looks at that for all commands
     if (!out) fail_to_write(name);
     done += static_cast<int64_t>(story.size());
     progress.update(std::min(done, bytes), "");
@@ -46,14 +54,26 @@ void write(std::ostream& out, uint64_t seed, int64_t bytes, bool jsonl, const st
 
 void write_stories(const std::string& path, uint64_t seed, int64_t bytes) {
   if (path.empty()) {
-    write(std::cout, seed, bytes, false, "standard output");
+    write(std::cout, seed, bytes, false, "");
     return;
   }
-  std::ofstream file(path, std::ios::binary);
-  if (!file) fail("can't write '{}'; does its folder exist?", path);
-  write(file, seed, bytes, path.ends_with(".jsonl"), path);
-  file.flush();
-  if (!file) fail_to_write(path);
+  // Under its name only once it is whole: a part of a corpus looks like a corpus.
+  const std::filesystem::path partial = path + ".partial";
+  try {
+    std::ofstream file(partial, std::ios::binary);
+    if (!file) fail("can't write '{}'; does its folder exist?", path);
+    write(file, seed, bytes, path.ends_with(".jsonl"), path);
+    file.close();
+    if (!file) fail_to_write(path);
+    sync_path(partial);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(partial, ignored);
+    throw;
+  }
+  std::error_code error;
+  std::filesystem::rename(partial, path, error);
+  if (error) fail("can't write '{}': {}", path, error.message());
 }
 
 }  // namespace refract

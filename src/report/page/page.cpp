@@ -6,17 +6,20 @@
 #include <utility>
 
 #include "core/files.h"
-#include "report/page/assets.h"
+#include "core/system/process_info.h"
+#include "core/version.h"
 #include "report/page/plotly.h"
+#include "report/page/script.h"
+#include "report/page/style.h"
 #include "text/utf8.h"
 
 namespace refract {
 namespace {
 
-constexpr const char* kControls =
-    "<div class=\"controls\"><label for=\"smoothing\">Smoothing</label>"
+constexpr const char* kSmoothing =
+    "<label for=\"smoothing\">Smoothing</label>"
     "<input id=\"smoothing\" type=\"range\" min=\"0\" max=\"0.99\" step=\"0.01\" value=\"0\">"
-    "<output id=\"smoothing-value\">0.00</output></div>\n";
+    "<output id=\"smoothing-value\">0.00</output>";
 
 // & < > " are escaped and invalid UTF-8 is replaced.
 std::string escape_html(const std::string& text) {
@@ -62,6 +65,10 @@ void Page::end_row() {
   in_row_ = false;
 }
 
+void Page::fact(const std::string& name, const std::string& value) {
+  if (!value.empty())
+    facts_ += fmt::format("<dt>{}</dt><dd>{}</dd>\n", escape_html(name), escape_html(value));
+}
 void Page::heading(const std::string& text) {
   add(fmt::format("<h2>{}</h2>\n", escape_html(text)));
 }
@@ -109,6 +116,10 @@ void Page::figure(const std::string& title, const std::string& json, int height,
 void Page::plot(const PlotSpec& spec) {
   figure(spec.title, figure_json(spec), spec.height, spec.half_width);
   smoothing_ = smoothing_ || spec.smoothing;
+  if (!spec.other_x.empty()) x_label_ = spec.x_label;
+  for (const std::string& label : spec.other_x) {
+    if (std::ranges::find(other_x_, label) == other_x_.end()) other_x_.push_back(label);
+  }
 }
 
 void Page::contour(const ContourSpec& spec) {
@@ -121,6 +132,22 @@ void Page::matrix(const MatrixSpec& spec) {
   figure(spec.title, figure_json(spec), height, spec.half_width);
 }
 
+std::string Page::controls() const {
+  if (!smoothing_ && other_x_.empty()) return "";
+  std::string out = "<div class=\"controls\">";
+  if (smoothing_) out += kSmoothing;
+  if (!other_x_.empty()) {
+    out += fmt::format(
+        "<label for=\"x-axis\">Horizontal axis</label><select id=\"x-axis\" autocomplete=\"off\">"
+        "<option value=\"\">{}</option>",
+        escape_html(x_label_));
+    for (const std::string& label : other_x_)
+      out += fmt::format("<option value=\"{0}\">{0}</option>", escape_html(label));
+    out += "</select>";
+  }
+  return out + "</div>\n";
+}
+
 std::string Page::html() const {
   std::string out = fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
@@ -130,9 +157,11 @@ std::string Page::html() const {
   if (!subtitle_.empty()) {
     out += fmt::format("<div class=\"subtitle\">{}</div>\n", escape_html(subtitle_));
   }
-  if (smoothing_) out += kControls;
-  out += body_;
+  if (!facts_.empty()) out += "<dl class=\"facts\">\n" + facts_ + "</dl>\n";
+  out += controls() + body_;
   if (in_row_) out += "</div>\n";
+  out += fmt::format("<footer>Written on {} by refract {}: <code>{}</code></footer>\n",
+                     utc_minute(seconds_since_1970()), kVersion, escape_html(process_command()));
   out += "</main>\n";
   if (figures_ > 0) out += "<script>" + plotly_script() + "</script>\n";
   out += fmt::format("<script>{}</script>\n</body></html>\n", kPageScript);

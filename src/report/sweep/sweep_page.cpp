@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "core/config.h"
+#include "report/run/run_head.h"
 #include "report/run_report.h"
 
 namespace refract {
@@ -135,8 +136,14 @@ Page sweep_page(const fs::path& folder, const SweepOutcome& outcome) {
   std::vector<Axis> axes;
   for (size_t i = 0; i < names.size(); ++i) axes.push_back(make_axis(outcome.sweep, i, names[i]));
   page.heading("Final loss");
+  std::vector<PlotSpec> plots;
   for (size_t i = 0; i < axes.size(); ++i) {
-    if (PlotSpec plot = loss_plot(outcome, axes, i); !plot.series.empty()) page.plot(plot);
+    if (PlotSpec plot = loss_plot(outcome, axes, i); !plot.series.empty())
+      plots.push_back(std::move(plot));
+  }
+  for (PlotSpec& plot : plots) {  // the same losses over another key: to be compared by eye
+    if (plots.size() > 1) plot.y_range = common_y_range(plots);
+    page.plot(plot);
   }
   if (axes.size() == 2) page.matrix(loss_matrix(outcome, axes));
   std::vector<RunRecord> begun;
@@ -144,6 +151,7 @@ Page sweep_page(const fs::path& folder, const SweepOutcome& outcome) {
     if (row.record.last_step() >= 0) begun.push_back(row.record);
   }
   if (begun.empty()) return page;
+  add_head(page, begun);
   page.heading("Curves");
   add_curves(page, begun);
   page.heading("Final figures");

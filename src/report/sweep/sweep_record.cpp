@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -44,7 +45,7 @@ std::optional<SweepRecord> read_sweep(const fs::path& folder) {
   const fs::path path = folder / "sweep.json";
   if (!fs::exists(path)) return std::nullopt;
   try {
-    const json tree = json::parse(read_file(path, "the sweep"));
+    const json tree = parse_json(read_file(path, "the sweep"), "the file");
     SweepRecord sweep;
     sweep.recipe = tree.at("recipe").get<std::string>();
     sweep.keys = tree.at("keys").get<std::vector<std::string>>();
@@ -54,7 +55,7 @@ std::optional<SweepRecord> read_sweep(const fs::path& folder) {
     }
     return sweep;
   } catch (const std::exception& error) {
-    fail("'{}' is not a sweep of this program: {}", path.string(), error.what());
+    fail("'{}' is not a sweep of this program: {}", path.string(), shown(error.what()));
   }
 }
 

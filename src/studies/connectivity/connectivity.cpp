@@ -26,6 +26,7 @@ InstabilityPlan open_plan(const std::string& path, const std::vector<std::string
   Recipe recipe = open_recipe(path, overrides);
   plan.config = recipe.config;
   plan.source = recipe.source;
+  plan.names_tokenizer = recipe.names_tokenizer;
   path_point_options(plan);  // refuses settings before there is a folder
   plan.device = open_device(plan.config);
   make_run_folder(plan.config.run.dir);

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "analysis/matching/clusters.h"
 #include "report/page/page.h"
@@ -62,6 +65,41 @@ const std::vector<PathSplit>& splits_of(const ConnectivityResult& result) {
 
 bool connected(const ConnectivityResult& result, const PairPath& pair) {
   return pair.path.loss_barrier(0).relative_barrier() < result.threshold;
+}
+
+bool all_connected(const ConnectivityResult& result, int64_t spawn) {
+  for (const SpawnResult& spawned : result.spawned) {
+    if (spawned.spawn != spawn) continue;
+    for (const PairPath& pair : spawned.pairs) {
+      if (!connected(result, pair)) return false;
+    }
+  }
+  return true;
+}
+
+// The outcome as a sentence.
+std::string verdict(const ConnectivityResult& result) {
+  const std::string& split = splits_of(result)[0].name;
+  const std::string limit = format_percent(result.threshold);
+  const std::string measure = fmt::format(
+      "every pair's loss barrier on {} is below {} of the end points' loss", split, limit);
+  const std::optional<int64_t> from = result.connected_from();
+  if (!from) {
+    return fmt::format(
+        "Copies that part at step {}, the last that was tried, are not connected: some pair's loss "
+        "barrier on {} is not below {} of the end points' loss.",
+        format_integer(result.spawns.back()), split, limit);
+  }
+  if (*from == result.spawns.front() && result.spawns.size() > 1) {
+    return fmt::format("Copies are connected from step {} on, the first that was tried: {}.",
+                       format_integer(*from), measure);
+  }
+  if (result.spawns.size() == 1)
+    return fmt::format("Copies that part at step {} are connected: {}.", format_integer(*from),
+                       measure);
+  const auto place = std::ranges::find(result.spawns, *from);
+  return fmt::format("Copies are connected from step {} on, and not yet at step {}: {}.",
+                     format_integer(*from), format_integer(*std::prev(place)), measure);
 }
 
 json summary_json(const ConnectivityResult& result) {
@@ -180,6 +218,15 @@ void add_matrices(Page& page, const ConnectivityResult& result) {
 
 }  // namespace
 
+std::optional<int64_t> ConnectivityResult::connected_from() const {
+  std::optional<int64_t> from;
+  for (auto spawn = spawns.rbegin(); spawn != spawns.rend(); ++spawn) {
+    if (!all_connected(*this, *spawn)) break;
+    from = *spawn;
+  }
+  return from;
+}
+
 std::vector<std::vector<double>> ConnectivityResult::matrix(const SpawnResult& spawned) const {
   std::vector<std::vector<double>> values(members.size(), std::vector<double>(members.size(), 0));
   for (const PairPath& pair : spawned.pairs) {
@@ -211,10 +258,16 @@ json connectivity_json(const ConnectivityResult& result) {
                        {"pairs", pairs},
                        {"clusters", clusters_json(result, one)}});
   }
-  return {{"run", result.folder},      {"pairs", result.pairs},
-          {"members", result.members}, {"seeds", result.seeds},
-          {"spawn", result.spawns},    {"threshold", result.threshold},
-          {"spawned", spawned},        {"summary", summary_json(result)}};
+  const std::optional<int64_t> from = result.connected_from();
+  return {{"connected_from", from ? json(*from) : json()},
+          {"run", result.folder},
+          {"pairs", result.pairs},
+          {"members", result.members},
+          {"seeds", result.seeds},
+          {"spawn", result.spawns},
+          {"threshold", result.threshold},
+          {"spawned", spawned},
+          {"summary", summary_json(result)}};
 }
 
 std::string connectivity_csv(const ConnectivityResult& result) {
@@ -235,7 +288,7 @@ std::string connectivity_csv(const ConnectivityResult& result) {
 }
 
 std::string connectivity_text(const ConnectivityResult& result) {
-  std::string text = summary_table(result).str();
+  std::string text = summary_table(result).str() + "\n" + verdict(result) + "\n";
   if (result.spawns.size() > 1) {
     std::vector<TerminalSeries> series;
     for (const Series& s : curve(result, "barrier_relative", "", "").series) {
@@ -258,14 +311,18 @@ void write_connectivity_page(const ConnectivityResult& result) {
   Page page("Connectivity of " + result.folder,
             fmt::format("{} of {} members, {} seed{}", result.pairs, result.members.size(),
                         result.seeds.size(), result.seeds.size() == 1 ? "" : "s"));
+  page.paragraph(verdict(result));
   page.table(summary_table(result));
   page.paragraph(
       "Barrier: the most by which the loss on the straight path rises above the line between its "
       "end points; relative to the end points' mean loss. Mean and sample standard deviation over "
       "seeds and pairs.");
   if (result.spawns.size() > 1) {
-    page.plot(curve(result, "barrier_relative", "Barrier against the spawn step",
-                    "loss barrier over the end points' loss"));
+    PlotSpec barrier = curve(result, "barrier_relative", "Barrier against the spawn step",
+                             "loss barrier over the end points' loss");
+    barrier.levels.push_back(
+        {result.threshold, fmt::format("connected below {}", format_percent(result.threshold))});
+    page.plot(barrier);
     PlotSpec error = curve(result, "error_barrier", "Token error barrier", "barrier"),
              distance = curve(result, "distance", "Distance of the end points", "|A - B|");
     error.half_width = distance.half_width = true;
@@ -274,9 +331,15 @@ void write_connectivity_page(const ConnectivityResult& result) {
   }
   if (result.members.size() > 2) add_matrices(page, result);
   page.heading("Paths");
+  std::vector<PlotSpec> paths;
   for (int64_t spawn : result.spawns) {
     for (size_t split = 0; split < splits_of(result).size(); ++split)
-      page.plot(paths_plot(result, spawn, split));
+      paths.push_back(paths_plot(result, spawn, split));
+  }
+  const std::pair<double, double> range = common_y_range(paths);
+  for (PlotSpec& plot : paths) {  // panels are compared
+    plot.y_range = range;
+    page.plot(plot);
   }
   page.write(std::filesystem::path(result.folder) / "report.html");
 }

@@ -1,6 +1,7 @@
 // The outcome of an instability analysis: files, table, pictures.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ struct ConnectivityResult {
 
   // Relative loss barriers on the first split between all members, 0 on the diagonal.
   std::vector<std::vector<double>> matrix(const SpawnResult& spawned) const;
+  // The first spawn step from which on all pairs of all seeds are connected: their relative loss
+  // barrier on the first split is below the threshold. Nothing where the last one's are not.
+  std::optional<int64_t> connected_from() const;
 };
 
 nlohmann::json connectivity_json(const ConnectivityResult& result);

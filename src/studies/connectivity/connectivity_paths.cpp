@@ -9,6 +9,7 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "core/untrusted.h"
 #include "formats/load_weights.h"
 #include "formats/model_path.h"
 #include "runs/device.h"
@@ -134,7 +135,7 @@ json ConnectivityPaths::measured_with(const Member& a, const Member& b) const {
 std::optional<PathResult> ConnectivityPaths::saved_path(const fs::path& file,
                                                         const json& with) const {
   if (!fs::exists(file)) return std::nullopt;
-  const json saved = json::parse(read_file(file, "the path"), nullptr, false);
+  const json saved = try_parse_json(read_file(file, "the path")).value_or(json());
   if (!saved.is_object() || saved.value("measured_with", json()) != with) return std::nullopt;
   try {
     PathResult path = path_from_json(saved);

@@ -17,6 +17,7 @@
 #include "formats/safetensors.h"
 #include "ops/common/cuda_runtime.h"
 #include "runs/plan.h"
+#include "runs/progress/time_budget.h"
 #include "train/self_guided.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -107,6 +108,7 @@ InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) 
   RunConfig config = plan_.config;
   steps_ = resolve_steps(config, plan_model(config, plan_.where).decoder->arena().count());
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", plan_.where);
+  warn_of_long_warmup(config, steps_);
   steps_ = SelfGuidedPlan(config, steps_).total_steps();
   plan_rules();
   if (plan_.connectivity.spawn.back() >= steps_) {
@@ -263,13 +265,14 @@ bool InstabilityRuns::run_task(const Task& task, const Progressed& progressed) c
                                                       [&](int64_t stop) { return has(own, stop); });
   if (ready) return true;
   make_run_folder(task.config.run.dir);
-  const RunSession session =
-      open_session(task.config, plan_.data, plan_.source, plan_.device, plan_.where);
+  const RunSession session = open_session(task.config, plan_.data, plan_.source, plan_.device,
+                                          plan_.where, plan_.names_tokenizer);
   RunReporter::Options options = reporter_options(session, plan_.device);
   options.silent = [&](int64_t) { progressed(); };
   options.resumed_from = task.stops.empty() ? newest : trunk_start(own, task.stops);
   RunReporter reporter(options);
   Trainer trainer(session.config, *session.model, session.data, session.steps, reporter);
+  trainer.carry(session.carried);
   write_run_settings(session);
   if (!task.stops.empty()) return run_trunk(trainer, task);
   if (newest) {

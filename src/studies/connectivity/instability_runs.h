@@ -25,6 +25,7 @@ struct InstabilityPlan {
   RunConfig config;  // run.dir is the folder of all of it
   ConnectivityConfig connectivity;
   std::filesystem::path source;  // where every trunk starts; empty: from random weights
+  bool names_tokenizer = false;  // the recipe does, so the source's counts for nothing
   Dataset data;
   at::Device device = at::kCPU;
   std::string where;  // the recipe, for errors

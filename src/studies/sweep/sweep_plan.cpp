@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "report/sweep/sweep_report.h"
 #include "runs/plan.h"
+#include "runs/progress/time_budget.h"
 #include "runs/recipe.h"
 #include "train/run_config.h"
 
@@ -83,9 +84,14 @@ void check_run(const std::string& recipe, const std::vector<std::string>& overri
   RunConfig config = open_recipe(recipe, overrides).config;
   resolve(config.model, config.model.vocab_size == 0 ? kSomeVocabulary : 0, config.data.context);
   const TransformedModel model = plan_model(config, recipe);
-  if (resolve_steps(config, model.decoder->arena().count()) == 0) {
-    fail_usage("{}: set train.steps or train.tokens", recipe);
+  const int64_t steps = resolve_steps(config, model.decoder->arena().count());
+  if (steps == 0) {
+    fail_usage("{}: set train.steps or train.tokens{}", recipe,
+               config.train.minutes > 0
+                   ? "; with train.minutes each run would have a number of steps of its own"
+                   : "");
   }
+  warn_of_long_warmup(config, steps);
 }
 
 void check_keys(const std::vector<SweptKey>& keys) {

@@ -7,16 +7,21 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <utility>
 
-#include "core/child_process.h"
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/system/child_process.h"
+#include "core/toml.h"
+#include "core/untrusted.h"
 #include "report/divergence.h"
+#include "report/run_record.h"
 #include "train/signals.h"
 
 namespace refract {
@@ -42,8 +47,37 @@ std::string last_line(const fs::path& path) {
 // Whether the run said that a signal ended it after it had saved.
 bool was_stopped(const fs::path& folder) {
   if (!fs::exists(folder / kOutcome)) return false;
-  const auto outcome = nlohmann::json::parse(read_file(folder / kOutcome), nullptr, false);
+  const auto outcome = try_parse_json(read_file(folder / kOutcome)).value_or(nlohmann::json());
   return outcome.is_object() && !outcome.value("finished", true);
+}
+
+double seconds_since(Clock::time_point time) {
+  return std::chrono::duration<double>(Clock::now() - time).count();
+}
+
+// How much of its steps a run has done, by its metrics and settings; 0 where they don't say.
+double share_done(const fs::path& folder, const std::map<std::string, Curve>& metrics) {
+  const auto loss = metrics.find("loss");
+  if (loss == metrics.end() || loss->second.steps.empty()) return 0;
+  const fs::path settings = folder / "config.toml";
+  if (!fs::exists(settings)) return 0;
+  const auto steps =
+      read_toml(settings).value(nlohmann::json::json_pointer("/train/steps"), nlohmann::json(0));
+  const double all = steps.is_number() ? steps.get<double>() : 0;
+  return all > 0 ? std::min(1.0, loss->second.steps.back() / all) : 0;
+}
+double share_done(const fs::path& folder) { return share_done(folder, read_metrics(folder)); }
+
+// "validation loss 1.2345", or the training loss where nothing was validated.
+std::string final_loss(const fs::path& folder) {
+  const std::map<std::string, Curve> metrics = read_metrics(folder);
+  for (const auto& [metric, name] :
+       {std::pair("validation_loss", "validation loss"), std::pair("mean_loss", "training loss")}) {
+    const auto found = metrics.find(metric);
+    if (found != metrics.end() && std::isfinite(found->second.last()))
+      return fmt::format("{} {:.4f}", name, found->second.last());
+  }
+  return "";
 }
 
 }  // namespace
@@ -76,6 +110,8 @@ SweepRunner::SweepRunner(Options options, SweepRecord& sweep)
 
 bool SweepRunner::run(const std::vector<size_t>& wanted) {
   std::vector<size_t> waiting;
+  wanted_ = wanted;
+  begun_ = Clock::now();
   std::ranges::copy_if(wanted, std::back_inserter(waiting),
                        [this](size_t run) { return !has_ended(sweep_.runs[run].state); });
   ended_ = static_cast<int64_t>(sweep_.runs.size() - waiting.size());
@@ -90,6 +126,7 @@ bool SweepRunner::run(const std::vector<size_t>& wanted) {
            static_cast<int64_t>(children_.size()) < options_.jobs) {
       start_next(waiting);
     }
+    waiting_ = waiting.size();
     std::this_thread::sleep_for(kPause);
     reap();
     watch();
@@ -113,7 +150,9 @@ void SweepRunner::start_next(std::vector<size_t>& waiting) {
   const fs::path folder = options_.folder / run.name;
   fs::create_directories(folder);
   set_state(child.run, SweepState::kRunning);
-  log_info("started {}", run.name);
+  child.started = Clock::now();
+  child.share = child.first_share = share_done(folder);
+  log_info("started {}: {}", place_text(child.run), run.name);
   ChildProcess process;
   process.arguments = options_.arguments(run);
   process.environment = device_environment(child.slot);
@@ -155,7 +194,14 @@ void SweepRunner::end(const Child& child, int status) {
   }
   const SweepRun& run = sweep_.runs[child.run];
   ended_ += 1;
-  log_info("{} {}{}", state_name(run.state), run.name, run.reason.empty() ? "" : ": " + run.reason);
+  worked_ += 1 - child.first_share;
+  std::string line =
+      fmt::format("{} {}: {}", state_name(run.state), place_text(child.run), run.name);
+  if (const std::string loss = final_loss(folder); !loss.empty()) line += ", " + loss;
+  if (!run.reason.empty()) line += ": " + run.reason;
+  line += fmt::format(" ({})", format_duration(seconds_since(child.started)));
+  if (const std::string left = time_left(); !left.empty()) line += fmt::format("; {} left", left);
+  log_info("{}", line);
   options_.on_change();
 }
 
@@ -164,8 +210,7 @@ void SweepRunner::watch() {
   for (auto& [pid, child] : children_) {
     const Clock::time_point now = Clock::now();
     if (now < child.next_look || !child.diverged.empty()) continue;
-    child.diverged =
-        divergence(read_metrics(options_.folder / sweep_.runs[child.run].name), options_.margin);
+    look_at(child);
     if (!child.diverged.empty()) ::kill(pid, SIGTERM);
     // A long run's file takes a while to read: at most a twentieth of the time goes into it.
     const Clock::time_point done = Clock::now();
@@ -180,10 +225,36 @@ void SweepRunner::set_state(size_t run, SweepState state, const std::string& rea
   write_sweep(options_.folder, sweep_);
 }
 
+void SweepRunner::look_at(Child& child) {
+  const fs::path folder = options_.folder / sweep_.runs[child.run].name;
+  const std::map<std::string, Curve> metrics = read_metrics(folder);
+  child.diverged = divergence(metrics, options_.margin);
+  child.share = share_done(folder, metrics);
+}
+
+std::string SweepRunner::place_text(size_t run) const {
+  const auto place = std::ranges::find(wanted_, run) - wanted_.begin();
+  return fmt::format("{} of {}", place + 1, wanted_.size());
+}
+
+// From the work of this call so far, a run counting as one: runs side by side, and a run that
+// another call began, come out right.
+std::string SweepRunner::time_left() const {
+  double worked = worked_, left = static_cast<double>(waiting_);
+  for (const auto& [pid, child] : children_) {
+    worked += child.share - child.first_share;
+    left += 1 - child.share;
+  }
+  if (worked <= 0 || left <= 0) return "";
+  return format_duration(seconds_since(begun_) * left / worked);
+}
+
 void SweepRunner::show() {
-  std::string names;
-  for (const auto& [pid, child] : children_) names += sweep_.runs[child.run].name + " ";
-  progress_.update(ended_, names);
+  const std::string left = time_left();
+  std::string note = left.empty() ? "" : left + " left  ";
+  for (const auto& [pid, child] : children_)
+    note += fmt::format("{} {:.0f}%  ", sweep_.runs[child.run].name, 100 * child.share);
+  progress_.update(ended_, note);
 }
 
 }  // namespace refract

@@ -53,6 +53,8 @@ class SweepRunner {
     int64_t slot = 0;  // of `jobs`: picks the GPU where there are several
     std::string diverged = {};
     std::chrono::steady_clock::time_point next_look{};
+    std::chrono::steady_clock::time_point started{};
+    double share = 0, first_share = 0;  // of its steps: done now, and when it was started
   };
   using Children = std::map<pid_t, Child>;
 
@@ -62,12 +64,19 @@ class SweepRunner {
   void end(const Child& child, int status);
   void set_state(size_t run, SweepState state, const std::string& reason = "");
   void show();
+  void look_at(Child& child);
+  std::string place_text(size_t run) const;  // "3 of 8"
+  std::string time_left() const;             // "2:10", empty while nothing is known
   int64_t free_slot() const;
 
   Options options_;
   SweepRecord& sweep_;
   Children children_;
   Progress progress_;
+  std::chrono::steady_clock::time_point begun_{};
+  std::vector<size_t> wanted_;  // places of the runs that this call is for
+  size_t waiting_ = 0;
+  double worked_ = 0;  // runs' worth of steps that this call has done in runs that ended
   int64_t ended_ = 0;
   bool stopping_ = false;
 };

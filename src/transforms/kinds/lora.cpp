@@ -1,74 +1,19 @@
-// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685, section 4.1): y = f(x) + s (drop(x) A^T)
-// B^T with f a frozen layer of any kind, A [r, in], B [out, r] and s = alpha / r. B starts at zero,
-// so that the first output is the frozen layer's, and A normal with the variance 1 / (3 in) of
-// PEFT's uniform start.
-#include <ATen/ops/matmul.h>
+// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685, section 4.1) of a frozen layer f of any
+// kind: beside it, y = f(x) + s (drop(x) A^T) B^T, or merged into the weight that f multiplies by,
+// W
+// + s B A. In a medium these are two machines: merged, the adapter is inside the simulated product
+// and within the weight's range; beside, it is a digital product added to the medium's. The layers
+// are in transforms/lora/.
+#include <string>
+#include <vector>
 
-#include <cmath>
-
-#include "core/random.h"
-#include "model/dense.h"
-#include "ops/dense/activation/dropout.h"
-#include "ops/dense/linear/linear.h"
+#include "core/error.h"
 #include "transforms/inner_kind.h"
+#include "transforms/kind.h"
+#include "transforms/lora/lora_projections.h"
 
 namespace refract {
 namespace {
-
-struct LoraSettings {
-  int64_t r = 8;
-  double alpha = 16;
-  double dropout = 0;
-};
-
-class LoraLinear : public LinearLayer {
- public:
-  LoraLinear(Build build, const LinearSpec& spec, const LoraSettings& settings,
-             std::unique_ptr<LinearLayer> base)
-      : settings_(settings), base_(std::move(base)), arena_(build.arena), spec_(spec) {
-    const double std = 1 / std::sqrt(3.0 * static_cast<double>(spec.in_features));
-    a_ = arena_.declare({spec.name + ".lora_A.weight",
-                         {settings.r, spec.in_features},
-                         Init::normal(std),
-                         true,
-                         true});
-    b_ = arena_.declare(
-        {spec.name + ".lora_B.weight", {spec.out_features, settings.r}, Init::zeros(), true, true});
-  }
-
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    at::Tensor input = x;
-    if (context.training && settings_.dropout > 0) {
-      input =
-          dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
-                  static_cast<int64_t>(stream_id("lora:" + spec_.name)), element_clock(context, x));
-    }
-    const at::Tensor inner = fused_linear(input, arena_.leaf(a_)).mul(scale());
-    return base_->forward(context, x).add(fused_linear(inner, arena_.leaf(b_)));
-  }
-
-  void initialize(uint64_t seed) override { base_->initialize(seed); }
-  double take_over(const at::Tensor& weight) override { return base_->take_over(weight); }
-  bool computes_merged() const override { return base_->computes_merged(); }
-  at::Tensor merged() const override {
-    at::Tensor below = base_->merged();
-    if (!below.defined()) return below;
-    return below.add(at::matmul(arena_.value(b_), arena_.value(a_)), scale());
-  }
-  int64_t multiplications() const override {
-    const int64_t in = spec_.in_features, out = spec_.out_features;
-    return multiplications_of(*base_, in, out) + settings_.r * (in + out);
-  }
-
- private:
-  double scale() const { return settings_.alpha / static_cast<double>(settings_.r); }
-
-  LoraSettings settings_;
-  std::unique_ptr<LinearLayer> base_;
-  ParameterArena& arena_;
-  LinearSpec spec_;
-  Parameter *a_, *b_;
-};
 
 class Lora : public Kind {
  public:
@@ -76,29 +21,69 @@ class Lora : public Kind {
     fields.add("r", settings_.r, "rank of the adapter", {.min = 1});
     fields.add("alpha", settings_.alpha, "the adapter's product is scaled by alpha / r",
                {.min = 0, .open_min = true});
-    fields.add("dropout", settings_.dropout, "dropout on the adapter's input, in training",
-               {.min = 0, .max = 0.99});
+    fields.add(
+        "dropout", settings_.dropout,
+        "dropout on the adapter's input, in training; layers that share their input share it",
+        {.min = 0, .max = 0.99});
+    fields.add("adapter", adapter_,
+               "beside: a product of its own is added; merged: the layer multiplies by W + s B A",
+               {"beside", "merged"});
     base_.describe(fields, "the kind of the frozen layer: a name, or a table with its parameters");
   }
-  void check(const std::string& where) const override { base_.check(where); }
+
+  void check(const std::string& where) const override {
+    base_.check(where);
+    if (!merged()) return;
+    if (base_.get() && !merging()) {
+      fail_usage(
+          "{}: adapter = \"merged\" multiplies by W + s B A, but over = \"{}\" has no weight W to "
+          "add to; set adapter = \"beside\"",
+          where, base_.get()->name());
+    }
+    if (base_.get() && !merging()->merges()) {
+      fail_usage(
+          "{}: adapter = \"merged\" needs one range per tensor below it; leave out q_*_per, or set "
+          "adapter = \"beside\"",
+          where);
+    }
+    if (settings_.dropout > 0) {
+      fail_usage(
+          "{}: dropout = {} has no place in adapter = \"merged\", whose adapters have no input of "
+          "their own; set dropout = 0 or adapter = \"beside\"",
+          where, settings_.dropout);
+    }
+  }
+
   bool transforms_linear() const override { return true; }
   void check_shape(const LinearSpec& spec) const override {
     if (const Kind* below = base_.get()) below->check_shape(spec);
   }
+
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
-    const Kind* below = base_.get();
-    return std::make_unique<LoraLinear>(
-        build, spec, settings_,
-        below ? below->linear(build, spec) : std::make_unique<DenseLinear>(build, spec));
+    LinearSpec plain = spec;
+    plain.bias = false;
+    std::vector<TransformedLayer> members;
+    auto group = projections({build.arena, build.buffers, members}, {{plain}});
+    return lone_member(std::move(group), members);
+  }
+
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    if (!merged()) return make_lora_beside(build, spec, settings_, base_.get(), name());
+    if (base_.get()) return merging()->merged_projections(build, spec, settings_, name());
+    return make_lora_merged(build, spec, settings_, name());
   }
 
  private:
+  bool merged() const { return adapter_ == "merged"; }
+  const MergesAdapters* merging() const { return dynamic_cast<const MergesAdapters*>(base_.get()); }
+
   LoraSettings settings_;
+  std::string adapter_ = "beside";
   InnerKind base_;  // dense where none is named
 };
 
 }  // namespace
 
-REFRACT_KIND(lora, Lora, "low-rank adapters beside a frozen layer of any kind");
+REFRACT_KIND(lora, Lora, "low-rank adapters beside a frozen layer of any kind, or in its weight");
 
 }  // namespace refract

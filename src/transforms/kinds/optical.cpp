@@ -2,14 +2,17 @@
 // layers and for attention; its layers are in transforms/optical/, its mathematics in ops/optical/.
 #include "core/error.h"
 #include "transforms/kind.h"
+#include "transforms/lora/lora_projections.h"
+#include "transforms/medium/medium_product.h"
 #include "transforms/optical/optical_attention.h"
 #include "transforms/optical/optical_linear.h"
+#include "transforms/optical/optical_medium.h"
 #include "transforms/optical/optical_parameters.h"
 
 namespace refract {
 namespace {
 
-class Optical : public Kind {
+class Optical : public Kind, public MergesAdapters, public GivesProduct {
  public:
   void describe(Fields& fields) override {
     OpticalParameters& p = parameters_;
@@ -23,9 +26,20 @@ class Optical : public Kind {
                "s of r <- s r + (1 - s) new, by which ranges move", {.min = 0, .max = 1});
     fields.add("q_init_seed", p.q_init_seed, "another seed draws other noise");
     fields.add("q_bypass", p.q_bypass, "compute densely");
+    fields.add("q_x_per", p.q_x_per,
+               "whose range quantizes an input: one of the whole tensor, or each token's own",
+               {"tensor", "token"});
+    fields.add("q_w_per", p.q_w_per,
+               "whose range quantizes a weight: one of the whole tensor, or each output channel's",
+               {"tensor", "channel"});
+    fields.add("q_out_per", p.q_out_per,
+               "whose range quantizes an output: one of the whole tensor, or each token's own",
+               {"tensor", "token"});
     fields.add("noise", p.noise, "noise of half a level each way on every output");
-    fields.add("compat", p.compat, "mase: reproduce the reference's defects, all three",
-               {"none", "mase"});
+    fields.add(
+        "compat", p.compat,
+        "reproduce the reference's defects, of its program for fine-tuning or for pretraining",
+        {"none", "mase-finetune", "mase-pretrain"});
     fields.add("compat_shared_noise", p.compat_shared_noise,
                "as the reference: one noise number for every element of every call");
     fields.add("compat_clipped_range", p.compat_clipped_range,
@@ -40,6 +54,12 @@ class Optical : public Kind {
       fail_usage("{}: q_quantiles = [{}] must be two numbers that rise within [0, 1], or empty",
                  where, fmt::join(q, ", "));
     }
+    if (parameters_.fine() && !q.empty())
+      fail_usage("{}: q_quantiles are of a whole tensor; leave them out, or q_*_per", where);
+    if (parameters_.fine() && has_compat()) {
+      fail_usage("{}: the reference has one range per tensor; leave out compat*, or q_*_per",
+                 where);
+    }
     if (parameters_.shared_noise() && !parameters_.noise) {
       fail_usage("{}: noise = false contradicts the reference's shared noise; leave one out",
                  where);
@@ -53,14 +73,28 @@ class Optical : public Kind {
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
     return make_optical_linear(build, spec, parameters_);
   }
+  std::unique_ptr<MediumProduct> product(Build build, const LinearSpec& spec) const override {
+    return make_optical_medium(build, spec, parameters_);
+  }
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
     return make_optical_projections(build, spec, parameters_, name());
+  }
+  bool merges() const override { return !parameters_.fine(); }
+  std::unique_ptr<Projections> merged_projections(Build build, const ProjectionSpec& spec,
+                                                  const LoraSettings& settings,
+                                                  const std::string& kind) const override {
+    return make_optical_projections(build, spec, parameters_, kind, &settings);
   }
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
     return make_optical_attention(build, spec, parameters_);
   }
 
  private:
+  bool has_compat() const {
+    return parameters_.shared_noise() || parameters_.clipped_range() ||
+           parameters_.scaled_qk_range();
+  }
+
   OpticalParameters parameters_;
 };
 

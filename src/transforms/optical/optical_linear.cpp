@@ -1,6 +1,7 @@
 #include "transforms/optical/optical_linear.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
 #include <optional>
@@ -9,6 +10,9 @@
 #include "model/dense.h"
 #include "ops/optical/linear/linear.h"
 #include "transforms/kind.h"
+#include "transforms/medium/medium_product.h"
+#include "transforms/medium/observer.h"
+#include "transforms/optical/optical_medium.h"
 
 namespace refract {
 namespace {
@@ -16,15 +20,16 @@ namespace {
 using Buffer = BufferStore::Buffer;
 
 // Optical layers that share their input: the input is quantized once, and one GEMM multiplies it by
-// their adjacent weights.
+// their adjacent weights, or by what merged adapters make of those.
 class OpticalProduct {
  public:
   OpticalProduct(Build build, const OpticalParameters& parameters,
-                 const std::vector<LinearSpec>& members)
+                 const std::vector<LinearSpec>& members, const LoraSettings* adapters = nullptr)
       : parameters_(parameters), arena_(build.arena) {
     std::vector<ParameterSpec> specs;
     for (const LinearSpec& member : members) specs.push_back(weight_spec(member));
     weights_ = build.arena.declare_group(specs);
+    if (adapters) adapters_.emplace(build, members, *adapters);
     x_range_ = declare_range(build, members.front().name + ".x_range");
     for (const LinearSpec& member : members) {
       w_ranges_.push_back(declare_range(build, member.name + ".w_range"));
@@ -36,9 +41,24 @@ class OpticalProduct {
 
   // x [..., in] -> [..., sum of out], with the members' biases side by side or undefined.
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x, const at::Tensor& bias) {
-    const at::Tensor weight = arena_.joint_leaf(weights_);
+    const at::Tensor own = arena_.joint_leaf(weights_);
+    if (!adapters_) return product(context, x, own, bias);
+    return adapters_->attach(product(context, x, adapters_->merge(context, own), bias), x);
+  }
+
+  at::Tensor weight(size_t member) const { return arena_.value(weights_[member]); }
+  // What the member multiplies by, before it is quantized.
+  at::Tensor merged(size_t member) const {
+    return adapters_ ? weight(member).add(adapters_->delta(member)) : weight(member);
+  }
+  std::optional<AdapterGroup>& adapters() { return adapters_; }
+
+ private:
+  at::Tensor product(const ForwardContext& context, const at::Tensor& x, const at::Tensor& weight,
+                     const at::Tensor& bias) {
     const std::optional<at::Tensor> maybe = bias.defined() ? std::optional(bias) : std::nullopt;
     if (parameters_.q_bypass) return at::linear(x, weight, maybe);
+    if (medium_observer()) return observed(x, weight, bias);
     OpticalSettings settings = optical_settings(parameters_, context, names_);
     settings.ranges_set = ranges_set_;
     const bool fresh = refresh(context, weight, settings);
@@ -49,9 +69,21 @@ class OpticalProduct {
     return y;
   }
 
-  Parameter* weight(size_t member) const { return weights_[member]; }
+  // The product of a forward pass with an observer.
+  at::Tensor observed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const {
+    const at::Tensor seen = observed_input(parameters_, names_[0], x, x_range_->tensor);
+    std::vector<at::Tensor> outputs;
+    int64_t begin = 0;
+    for (size_t m = 0; m < splits_.size(); ++m) {
+      outputs.push_back(
+          observed_product(parameters_, names_[m], seen, weight.narrow(0, begin, splits_[m]),
+                           {x_range_->tensor, w_ranges_[m]->tensor, out_ranges_[m]->tensor}));
+      begin += splits_[m];
+    }
+    const at::Tensor y = at::cat(outputs, -1);
+    return bias.defined() ? y.add(bias) : y;
+  }
 
- private:
   static std::vector<at::Tensor> tensors(const std::vector<Buffer*>& buffers) {
     std::vector<at::Tensor> all;
     for (const Buffer* buffer : buffers) all.push_back(buffer->tensor);
@@ -74,6 +106,7 @@ class OpticalProduct {
   OpticalParameters parameters_;
   ParameterArena& arena_;
   std::vector<Parameter*> weights_;
+  std::optional<AdapterGroup> adapters_;
   Buffer* x_range_;
   std::vector<Buffer*> w_ranges_, out_ranges_;
   std::vector<int64_t> splits_;
@@ -86,41 +119,44 @@ class OpticalProduct {
 class OpticalLinear : public LinearLayer {
  public:
   OpticalLinear(Build build, const OpticalParameters& parameters, const LinearSpec& spec)
-      : product_(build, parameters, {spec}), arena_(build.arena) {}
+      : product_(build, parameters, {spec}) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
     return product_.forward(context, x, {});
   }
   double take_over(const at::Tensor& weight) override {
-    arena_.value(product_.weight(0)).copy_(weight);
+    product_.weight(0).copy_(weight);
     return 0;
   }
-  at::Tensor merged() const override { return arena_.value(product_.weight(0)); }
+  at::Tensor merged() const override { return product_.weight(0); }
 
  private:
   OpticalProduct product_;
-  ParameterArena& arena_;
 };
 
 // A member of a group, seen alone.
-class OpticalMember : public LinearLayer {
+class OpticalMember : public LinearLayer, public MergedAdapterLayer {
  public:
-  OpticalMember(OpticalProduct& product, ParameterArena& arena, size_t member, int64_t first,
-                int64_t count)
-      : product_(product), arena_(arena), member_(member), first_(first), count_(count) {}
+  OpticalMember(OpticalProduct& product, size_t member, int64_t first, int64_t count)
+      : product_(product), member_(member), first_(first), count_(count) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
     return product_.forward(context, x, {}).narrow(-1, first_, count_);
   }
+  void initialize(uint64_t seed) override {
+    if (product_.adapters()) product_.adapters()->initialize(member_, seed);
+  }
   double take_over(const at::Tensor& weight) override {
-    arena_.value(product_.weight(member_)).copy_(weight);
+    product_.weight(member_).copy_(weight);
     return 0;
   }
-  at::Tensor merged() const override { return arena_.value(product_.weight(member_)); }
+  at::Tensor merged() const override { return product_.merged(member_); }
+  int64_t adapter_gradient_multiplications() const override {
+    return product_.adapters() ? 2 * product_.adapters()->multiplications(member_) : 0;
+  }
 
  private:
   OpticalProduct& product_;
-  ParameterArena& arena_;
   size_t member_;
   int64_t first_, count_;  // of the product's columns
 };
@@ -128,8 +164,8 @@ class OpticalMember : public LinearLayer {
 class OpticalProjections : public Projections {
  public:
   OpticalProjections(Build build, const OpticalParameters& parameters, const ProjectionSpec& spec,
-                     const std::string& kind)
-      : product_(build, parameters, spec.members),
+                     const std::string& kind, const LoraSettings* adapters)
+      : product_(build, parameters, spec.members, adapters),
         activation_(spec.activation),
         arena_(build.arena) {
     std::vector<ParameterSpec> biases;
@@ -137,8 +173,7 @@ class OpticalProjections : public Projections {
     for (size_t i = 0; i < spec.members.size(); ++i) {
       const LinearSpec& member = spec.members[i];
       if (member.bias) biases.push_back(bias_spec(member));
-      members_.push_back(
-          std::make_unique<OpticalMember>(product_, arena_, i, first, member.out_features));
+      members_.push_back(std::make_unique<OpticalMember>(product_, i, first, member.out_features));
       enter(build, member, kind, members_.back().get());
       first += member.out_features;
     }
@@ -162,17 +197,22 @@ class OpticalProjections : public Projections {
 
 std::unique_ptr<LinearLayer> make_optical_linear(Build build, const LinearSpec& spec,
                                                  const OpticalParameters& parameters) {
+  if (parameters.fine()) {
+    return std::make_unique<MediumLinear>(build, spec,
+                                          make_optical_medium(build, spec, parameters));
+  }
   return std::make_unique<OpticalLinear>(build, parameters, spec);
 }
 
 std::unique_ptr<Projections> make_optical_projections(Build build, const ProjectionSpec& spec,
                                                       const OpticalParameters& parameters,
-                                                      const std::string& kind) {
+                                                      const std::string& kind,
+                                                      const LoraSettings* adapters) {
   size_t biases = 0;
   for (const LinearSpec& member : spec.members) biases += member.bias ? 1 : 0;
   const bool even = biases == 0 || biases == spec.members.size();
-  if (!even || spec.members.size() > optical_op::kMaxMembers) return nullptr;
-  return std::make_unique<OpticalProjections>(build, parameters, spec, kind);
+  if (!even || spec.members.size() > optical_op::kMaxMembers || parameters.fine()) return nullptr;
+  return std::make_unique<OpticalProjections>(build, parameters, spec, kind, adapters);
 }
 
 }  // namespace refract

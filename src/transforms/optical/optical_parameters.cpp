@@ -37,4 +37,13 @@ BufferStore::Buffer* declare_range(Build build, const std::string& name) {
   return build.buffers.declare(name, at::tensor({inf, -inf}, at::kFloat));
 }
 
+BufferStore::Buffer* declare_row_ranges(Build build, const std::string& name,
+                                        const std::vector<int64_t>& rows) {
+  const float inf = std::numeric_limits<float>::infinity();
+  std::vector<int64_t> sizes = rows;
+  sizes.push_back(2);
+  return build.buffers.declare(name,
+                               at::tensor({inf, -inf}, at::kFloat).expand(sizes).contiguous());
+}
+
 }  // namespace refract

@@ -19,16 +19,22 @@ struct OpticalParameters {
   int64_t q_init_seed = 0;
   bool q_bypass = false;
   bool noise = true;
-  // The reference's defects, each by its own switch; compat = "mase" is all of them.
+  // Which part of a tensor has a range of its own: a whole one, the reference's, or a row of it.
+  std::string q_x_per = "tensor", q_w_per = "tensor", q_out_per = "tensor";
+  // The reference's defects: those of one of its two programs, or each by its own switch.
   std::string compat = "none";
   bool compat_shared_noise = false;   // one number for every element of every call
   bool compat_clipped_range = false;  // output ranges learned from the clipped output
   bool compat_scaled_qk_range =
       false;  // QK's range taken from scaled scores, used on unscaled ones
 
-  bool shared_noise() const { return compat == "mase" || compat_shared_noise; }
-  bool clipped_range() const { return compat == "mase" || compat_clipped_range; }
-  bool scaled_qk_range() const { return compat == "mase" || compat_scaled_qk_range; }
+  bool fine() const { return q_x_per != "tensor" || q_w_per != "tensor" || q_out_per != "tensor"; }
+  bool shared_noise() const { return compat != "none" || compat_shared_noise; }
+  bool clipped_range() const { return compat == "mase-pretrain" || compat_clipped_range; }
+  bool scaled_qk_range() const { return compat != "none" || compat_scaled_qk_range; }
+  // The attention of fine-tuning: its number is another in every call, its range of QK is measured
+  // once, and its other ranges move in evaluations too.
+  bool fine_tuning_attention() const { return compat == "mase-finetune"; }
 };
 
 // The op's settings for one call; `names` are those of the noise streams, one per member.
@@ -37,5 +43,8 @@ OpticalSettings optical_settings(const OpticalParameters& parameters, const Forw
 
 // A buffer for a range that is not set.
 BufferStore::Buffer* declare_range(Build build, const std::string& name);
+// Ranges [..., 2], one for each of `rows`, not set.
+BufferStore::Buffer* declare_row_ranges(Build build, const std::string& name,
+                                        const std::vector<int64_t>& rows);
 
 }  // namespace refract

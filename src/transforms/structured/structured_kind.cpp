@@ -9,8 +9,10 @@ namespace refract {
 void StructuredKind::describe_common(Fields& fields) {
   fields.add("init", init_,
              "starting values: of the SVD of a drawn dense weight, orthonormal factors, or normal "
-             "ones with Xavier's or the dense layer's deviation",
+             "ones, with variance 1 / inputs or such that the product has the dense deviation",
              {"svd", "ortho", "xavier", "normal"});
+  fields.add("joint", joint_,
+             "gate and up of a SwiGLU feed-forward are one layer with a shared first factor");
   over_.describe(fields,
                  "the kind that multiplies by each factor: a name, or a table with its parameters");
 }

@@ -13,7 +13,8 @@
 
 namespace refract {
 
-// What the kinds share: the parameters `init` and `over`, the layers, and that they take a guide.
+// What the kinds share: the parameters `init`, `joint` and `over`, the layers, and that they take a
+// guide.
 class StructuredKind : public Kind {
  public:
   bool transforms_linear() const override { return true; }
@@ -24,6 +25,8 @@ class StructuredKind : public Kind {
   void check(const std::string& where) const override { over_.check(where); }
   // The shape must have been checked by check_shape().
   virtual StructuredForm form(const LinearSpec& spec) const = 0;
+  // Whether gate and up of a SwiGLU feed-forward are one layer of this kind (joint_projections.h).
+  bool joint() const { return joint_; }
 
  protected:
   explicit StructuredKind(std::string init) : init_(std::move(init)) {}  // its default
@@ -32,6 +35,7 @@ class StructuredKind : public Kind {
 
  private:
   std::string init_;
+  bool joint_ = false;
   InnerKind over_;  // plain factors where none is named
 };
 

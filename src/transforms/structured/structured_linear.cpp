@@ -92,7 +92,7 @@ class StructuredLinear : public LinearLayer {
       // The product's elements are sums of second.in products of two.
       spec.init_std = std::sqrt(spec_.init_std / std::sqrt(inner));
     } else if (init_ == "xavier") {
-      spec.init_std = std::sqrt(2.0 / static_cast<double>(shape.in + shape.out));
+      spec.init_std = 1 / std::sqrt(static_cast<double>(shape.in));
     } else {
       spec.init_std = 1;  // of what is replaced by its orthonormal factor or not used
     }

@@ -6,6 +6,8 @@
 //   8]), seed=1, streams=[2, 3])
 // opcheck: optical_attention(normal(2, 1, 4, 8), normal(2, 5, 2, 8), normal(2, 5, 2, 8),
 //   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4)
+// opcheck: optical_attention(normal(2, 5, 4, 8), normal(2, 5, 2, 8), normal(2, 5, 2, 8),
+//   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), 0.4, call_noise=torch.tensor([0.3, -0.2]))
 // opcheck: optical_attention_forward(plain(2, 5, 4, 8), plain(2, 5, 4, 8), plain(2, 5, 4, 8),
 //   torch.tensor([[-2.0, 2.0]]).repeat(5, 1), False, 0.4)
 // opcheck: optical_attention_backward(*(plain(2, 5, 4, 8) for _ in range(5)), plain(2, 4, 5),
@@ -293,6 +295,32 @@ TEST(OpticalAttention, CudaIsDeterministic) {
   EXPECT_TRUE(identical(a.out, b.out));
   EXPECT_TRUE(identical(a.ranges, b.ranges));
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(identical(a.grads[i], b.grads[i])) << i;
+}
+
+// One number for all scores and one for all outputs; equal ones are the number that both share.
+void expect_call_noise(at::Device device) {
+  const Inputs x({2, 24, 24, 4, 2, 16}, at::kFloat);
+  Inputs here = x;
+  if (device.is_cuda()) here.to_cuda();
+  const at::Tensor ranges = set_ranges(16).to(device);
+  OpticalAttentionSettings s = settings_of(16), shared = s, other = s;
+  s.clock = shared.clock = other.clock = s.clock->to(device);
+  shared.shared_noise = 0.25;
+  s.call_noise = at::tensor({0.25f, 0.25f}, at::kFloat).to(device);
+  other.call_noise = at::tensor({0.25f, -0.25f}, at::kFloat).to(device);
+  const Outcome a = run_op(here, ranges, s), b = run_composite(here, ranges, shared),
+                c = run_op(here, ranges, other);
+  EXPECT_TRUE(identical(a.out, b.out));
+  EXPECT_TRUE(identical(a.ranges, b.ranges));
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(identical(a.grads[i], b.grads[i])) << i;
+  EXPECT_FALSE(identical(a.out, c.out));
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(identical(a.grads[i], c.grads[i])) << i;
+}
+
+TEST(OpticalAttention, CallNoiseIsANumberForEachProduct) { expect_call_noise(at::kCPU); }
+TEST(OpticalAttention, CudaCallNoiseIsANumberForEachProduct) {
+  REFRACT_CUDA_OR_SKIP();
+  expect_call_noise(at::kCUDA);
 }
 
 TEST(OpticalAttention, CudaMaseSwitches) {

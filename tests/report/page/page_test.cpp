@@ -9,6 +9,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/system/process_info.h"
+#include "report/page/traces.h"
 #include "support/temporary_folder.h"
 
 namespace refract {
@@ -108,6 +110,78 @@ TEST_F(PageTest, HasASmoothingControlOnlyWhereAPlotAsksForIt) {
   smooth.plot({.series = {{.x = {1}, .y = {1}}}, .smoothing = true});
   EXPECT_EQ(plain.html().find("id=\"smoothing\""), std::string::npos);
   EXPECT_NE(smooth.html().find("id=\"smoothing\""), std::string::npos);
+}
+
+TEST_F(PageTest, BandsAndOtherAxesGoWithTheirSeries) {
+  Page page("t");
+  page.plot({.x_label = "step",
+             .series = {{.name = "fit",
+                         .x = {1, 2},
+                         .y = {3, 4},
+                         .low = {2, 3},
+                         .high = {4, 5},
+                         .other_x = {{10, 20}}},
+                        {.name = "bare", .x = {1}, .y = {1}}},
+             .shades = {{0, 1, "guided"}},
+             .levels = {{0.5, "limit"}},
+             .notes = {{1, 3, "here"}, {1, std::nan(""), "nowhere"}},
+             .other_x = {"tokens"}});
+  const std::string html = page.html();
+  const nlohmann::json f = figure(html, 1);
+  ASSERT_EQ(f["data"].size(), 4u);  // two edges, the fit, the other series
+  EXPECT_EQ(f["data"][0]["y"], nlohmann::json({4, 5}));
+  EXPECT_EQ(f["data"][1]["y"], nlohmann::json({2, 3}));
+  EXPECT_EQ(f["data"][1]["fill"], "tonexty");
+  EXPECT_EQ(f["data"][2]["name"], "fit");
+  const nlohmann::json x = {10, 20};
+  EXPECT_EQ(f["other_x"][0]["label"], "tokens");
+  EXPECT_EQ(f["other_x"][0]["x"], nlohmann::json({x, x, x, nullptr}));
+  EXPECT_EQ(f["shades"][0]["to"], 1);
+  EXPECT_EQ(f["levels"][0]["label"], "limit");
+  EXPECT_EQ(f["notes"].size(), 1u);
+  EXPECT_NE(html.find("<option value=\"\">step</option><option value=\"tokens\">"),
+            std::string::npos);
+  EXPECT_THROW(page.plot({.series = {{.x = {1}, .y = {1}, .low = {1, 2}, .high = {1}}}}), Error);
+  EXPECT_THROW(
+      page.plot({.series = {{.x = {1}, .y = {1}, .other_x = {{1}, {2}}}}, .other_x = {"a"}}),
+      Error);
+}
+
+TEST_F(PageTest, LogarithmicColoursKeepTheValuesAsText) {
+  Page page("t");
+  page.matrix({.rows = {"r0", "r1"},
+               .columns = {"c0", "c1"},
+               .values = {{1, 1000}, {0, 10}},
+               .log_colors = true});
+  const nlohmann::json data = figure(page.html(), 1)["data"][0];
+  EXPECT_EQ(data["z"], nlohmann::json({{0, 3}, {nullptr, 1}}));
+  EXPECT_EQ(data["text"], nlohmann::json::parse(R"([["1", "1e+03"], ["", "10"]])"));
+  EXPECT_EQ(data["texttemplate"], "%{text}");
+  EXPECT_EQ(data["colorbar"]["ticktext"].front(), "1");
+  EXPECT_EQ(data["colorbar"]["ticktext"].back(), "1e+03");
+}
+
+TEST_F(PageTest, SaysWhatItIsAboutAndHowItWasWritten) {
+  Page page("t");
+  page.fact("device", "a <b>");
+  page.fact("empty", "");
+  const std::string html = page.html();
+  EXPECT_NE(html.find("<dt>device</dt><dd>a &lt;b&gt;</dd>"), std::string::npos);
+  EXPECT_EQ(html.find("<dt>empty"), std::string::npos);
+  EXPECT_NE(html.find("<footer>Written on 2"), std::string::npos);
+  EXPECT_NE(html.find(process_command()), std::string::npos);
+  EXPECT_FALSE(process_command().empty());
+}
+
+TEST(CommonRange, HoldsAllFiniteValues) {
+  const PlotSpec a{.series = {{.x = {0, 1}, .y = {1, 3}}}};
+  const PlotSpec b{.series = {{.x = {0, 1}, .y = {std::nan(""), 5}}}};
+  const auto [low, high] = common_y_range({a, b});
+  EXPECT_LT(low, 1);
+  EXPECT_GT(low, 0);
+  EXPECT_GT(high, 5);
+  EXPECT_LT(high, 6);
+  EXPECT_EQ(common_y_range({}), (std::pair<double, double>(0, 0)));
 }
 
 TEST_F(PageTest, WantsPlotlyOnlyForPlots) {

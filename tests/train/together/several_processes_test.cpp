@@ -144,7 +144,7 @@ TEST(SeveralProcesses, EvaluationIsThatOfOneProcess) {
       in_processes(3, [&](World& world) {
         TinyRun run(config, nullptr, at::kCPU);
         ASSERT_EQ(run.trainer->resume(), 4);
-        const Evaluation own = evaluate(*run.model, *tiny_stream(2), 8, windows, &world);
+        const Evaluation own = evaluate(*run.model, *tiny_stream(2), 8, windows, {}, &world);
         EXPECT_EQ(own.loss, one.loss);
         EXPECT_EQ(own.accuracy, one.accuracy);
         EXPECT_EQ(own.tokens, one.tokens);

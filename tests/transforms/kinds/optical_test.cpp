@@ -11,7 +11,6 @@
 
 #include "core/error.h"
 #include "model/dense.h"
-#include "support/training.h"
 #include "transforms/kind.h"
 
 namespace refract {
@@ -145,7 +144,8 @@ TEST(OpticalKindTest, NoiseFollowsStepLayerAndSeed) {
   EXPECT_TRUE(at::equal(outputs({{"noise", false}}, 1), outputs({{"noise", false}}, 2)));
 }
 
-TEST(OpticalKindTest, CompatIsAllSwitchesAtOnce) {
+// Of linear layers: the shared number in both of the reference's programs, clipped ranges in one.
+TEST(OpticalKindTest, CompatIsOneProgramsSwitches) {
   const at::Tensor x = inputs();
   auto outputs = [&](json parameters) {
     OneGroup one(*optical(std::move(parameters)));
@@ -153,12 +153,15 @@ TEST(OpticalKindTest, CompatIsAllSwitchesAtOnce) {
     for (int64_t step = 0; step < 4; ++step) y = one.forward(x.mul(1 + step), step);
     return std::pair(y, one.range("q_proj.out_range").clone());
   };
-  const auto all = outputs({{"compat", "mase"}});
+  const auto all = outputs({{"compat", "mase-pretrain"}});
   const auto both = outputs({{"compat_shared_noise", true}, {"compat_clipped_range", true}});
   EXPECT_TRUE(at::equal(all.first, both.first));
   EXPECT_TRUE(at::equal(all.second, both.second));
   const auto shared = outputs({{"compat_shared_noise", true}});
   EXPECT_FALSE(at::equal(all.second, shared.second));
+  const auto fine_tuned = outputs({{"compat", "mase-finetune"}});
+  EXPECT_TRUE(at::equal(fine_tuned.first, shared.first));
+  EXPECT_TRUE(at::equal(fine_tuned.second, shared.second));
   EXPECT_TRUE(at::equal(shared.second, outputs(json::object()).second));
   EXPECT_FALSE(at::equal(shared.first, outputs(json::object()).first));
 }
@@ -168,22 +171,19 @@ TEST(OpticalKindTest, RefusesParametersThatContradictThemselves) {
   EXPECT_THROW(optical({{"q_quantiles", {0.9, 0.1}}}), Error);
   EXPECT_THROW(optical({{"q_quantiles", {0.5}}}), Error);
   EXPECT_THROW(optical({{"compat", "maze"}}), Error);
-  EXPECT_THROW(optical({{"compat", "mase"}, {"noise", false}}), Error);
+  EXPECT_THROW(optical({{"compat", "mase-pretrain"}, {"noise", false}}), Error);
+  EXPECT_THROW(optical({{"compat", "mase-finetune"}, {"noise", false}}), Error);
   EXPECT_NO_THROW(optical({{"q_quantiles", {0.001, 0.999}}}));
 }
 
-TEST(OpticalKindTest, LoraOverItTrainsItsAdaptersOnly) {
-  RunConfig config = tiny_config("lora_over_optical");
-  config.transform =
-      json::array({{{"match", ".*_proj"}, {"kind", "lora"}, {"r", 4}, {"over", "optical"}}}).dump();
-  TinyRun run(config);
-  const auto& arena = run.model->arena();
-  std::vector<at::Tensor> before;
-  for (const Parameter& p : arena.parameters()) before.push_back(arena.value(&p).clone());
-  run.trainer->run();
-  size_t i = 0;
-  for (const Parameter& p : arena.parameters()) {
-    EXPECT_EQ(at::equal(arena.value(&p), before[i++]), !p.adapter) << p.name;
+TEST(OpticalKindTest, TheOldNameOfCompatSaysWhichTwoThereAre) {
+  try {
+    optical({{"compat", "mase"}});
+    FAIL() << "compat = \"mase\" was taken";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("mase-finetune"), std::string::npos) << message;
+    EXPECT_NE(message.find("mase-pretrain"), std::string::npos) << message;
   }
 }
 

@@ -1,6 +1,7 @@
 // The attention part of the optical kind: the layer, its state, and decoding with a cache.
 #include "transforms/optical/optical_attention.h"
 
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
@@ -12,6 +13,8 @@
 
 #include "core/error.h"
 #include "model/dense.h"
+#include "ops/optical/attention/attention.h"
+#include "ops/optical/quantize/quantization_math.h"
 #include "transforms/kind.h"
 
 namespace refract {
@@ -107,6 +110,83 @@ TEST(OpticalAttentionTest, DecodingWithACacheIsTheWholeSequence) {
     cache.length += count;
   }
   EXPECT_TRUE(at::equal(at::cat(parts, 1), whole));
+}
+
+// Queries times what they scale by: other scores, other ranges.
+Inputs scaled(const Inputs& x, double factor) {
+  Inputs other = x;
+  other.q = x.q.mul(factor);
+  other.v = x.v.mul(factor);
+  return other;
+}
+
+// The fine-tuning program, call by call, with the shared numbers, ranges and moves written out.
+TEST(OpticalAttentionTest, FineTuningDrawsAnotherNumberInEveryCallAndFreezesTheScores) {
+  for (const int64_t first_seed : {0, 5}) {
+    Layer layer(json{{"compat", "mase-finetune"}, {"q_init_seed", first_seed}});
+    at::Tensor ranges = layer.ranges().clone();
+    const Inputs x;
+    for (int64_t call = 0; call < 5; ++call) {
+      const Inputs now = scaled(x, 1 + 0.5 * static_cast<double>(call));
+      const int64_t step = call % 2 == 0 ? call : kEvaluationStep;  // ranges move in either
+      const at::Tensor y = layer.forward(now, step);
+
+      OpticalAttentionSettings s;
+      s.scale = spec().scale;
+      s.scaled_score_range = s.train = s.noise = true;
+      s.streams = {0, 0};
+      const auto seed = static_cast<uint64_t>(first_seed + 2 * call);
+      s.call_noise = at::tensor(
+          {optical::mase_shared_noise(seed), optical::mase_shared_noise(seed + 1)}, at::kFloat);
+      const at::Tensor before = ranges.clone();
+      const auto expected =
+          composite::optical_attention_forward({now.q, now.k, now.v, ranges, false, s});
+      EXPECT_TRUE(at::equal(y, expected.out.reshape(y.sizes()))) << call;
+      if (call > 0) ranges[attention_op::kScore].copy_(before[attention_op::kScore]);
+      EXPECT_TRUE(at::equal(layer.ranges(), ranges)) << call;
+      if (call == 0) continue;
+      // q's and v's by the formula: r <- 0.9 r + 0.1 seen; the output's not by clipped values.
+      const auto [lo, hi] = at::aminmax(now.q);
+      EXPECT_NEAR(ranges[0][0].item<double>(),
+                  0.9 * before[0][0].item<double>() + 0.1 * lo.item<double>(), 1e-6);
+      EXPECT_NEAR(ranges[0][1].item<double>(),
+                  0.9 * before[0][1].item<double>() + 0.1 * hi.item<double>(), 1e-6);
+      EXPECT_GT(ranges[attention_op::kOutput][1].item<double>(),
+                before[attention_op::kOutput][1].item<double>())
+          << "larger values, a larger range";
+    }
+  }
+}
+
+TEST(OpticalAttentionTest, FineTuningGoesOnFromItsBuffers) {
+  const json parameters = {{"compat", "mase-finetune"}};
+  const Inputs x;
+  Layer whole(parameters), resumed(parameters);
+  for (int64_t call = 0; call < 3; ++call) whole.forward(x, call);
+  for (size_t i = 0; i < whole.buffers.all().size(); ++i)
+    resumed.buffers.all()[i].tensor.copy_(whole.buffers.all()[i].tensor);
+  EXPECT_EQ(resumed.buffers.find("model.layers.0.self_attn.calls")->tensor.item<double>(), 3);
+  EXPECT_TRUE(at::equal(whole.forward(x, 3), resumed.forward(x, 3)));
+  Layer anew(parameters);
+  anew.ranges().copy_(resumed.ranges());
+  EXPECT_FALSE(at::equal(resumed.forward(x, 4), anew.forward(x, 4))) << "other numbers";
+}
+
+// The pretraining program: the three switches, no number of calls, nothing moves in evaluation.
+TEST(OpticalAttentionTest, PretrainingIsTheThreeSwitches) {
+  const Inputs x;
+  Layer all(json{{"compat", "mase-pretrain"}}), each(json{{"compat_shared_noise", true},
+                                                          {"compat_clipped_range", true},
+                                                          {"compat_scaled_qk_range", true}});
+  EXPECT_EQ(all.buffers.all().size(), 1u);
+  for (int64_t call = 0; call < 4; ++call) {
+    const Inputs now = scaled(x, 1 + static_cast<double>(call));
+    EXPECT_TRUE(at::equal(all.forward(now, call), each.forward(now, call)));
+    EXPECT_TRUE(at::equal(all.ranges(), each.ranges()));
+    const at::Tensor kept = all.ranges().clone();
+    all.forward(scaled(x, 9), kEvaluationStep);
+    EXPECT_TRUE(at::equal(all.ranges(), kept));
+  }
 }
 
 TEST(OpticalAttentionTest, RefusesDropout) {

@@ -142,6 +142,25 @@ TEST(Structured, GroupsEqualTheirComposition) {
   }
 }
 
+// The published start: N(0, 1 / inputs) for each factor, a block's inputs where it has blocks.
+TEST(Structured, XavierHasTheVarianceOfOneOverTheInputs) {
+  for (const json& table : {json{{"kind", "low_rank"}, {"rank", 100}},
+                            json{{"kind", "block_dense"}, {"rank", 100}, {"blocks", 2}},
+                            json{{"kind", "block_shuffle"}, {"blocks", 2}}}) {
+    json drawn = table;
+    drawn["init"] = "xavier";
+    OneLayer one = layer_of(drawn, 400, 300);
+    for (const char* name : {"layer.V.weight", "layer.U.weight"}) {
+      const at::Tensor factor = one.value(name);
+      const double inputs = static_cast<double>(factor.size(-1));
+      const double variance = factor.square().mean().item<double>();
+      // Five deviations of the mean of n squares of normal numbers.
+      EXPECT_NEAR(variance * inputs, 1, 5 * std::sqrt(2.0 / static_cast<double>(factor.numel())))
+          << table.dump() << " " << name;
+    }
+  }
+}
+
 std::string complaint(const json& table, int64_t in, int64_t out) {
   try {
     layer_of(table, in, out);

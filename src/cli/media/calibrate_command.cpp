@@ -1,0 +1,92 @@
+#include <fmt/format.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "cli/command_line.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "report/table.h"
+#include "studies/media/calibrate.h"
+
+namespace refract {
+namespace {
+
+class CalibrateCommand : public Command {
+ public:
+  std::string name() const override { return "calibrate"; }
+  std::string summary() const override {
+    return "Set the ranges of a model's medium from data, without training";
+  }
+  std::string example() const override {
+    return "refract calibrate runs/demo --kind optical --out runs/demo-calibrated";
+  }
+  void declare(CommandLine& line) override {
+    line.positional("model", study_.model,
+                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional("overrides", study_.overrides, "key=value settings");
+    line.option("--out", study_.out, "the model folder to write", true);
+    line.option("--kind", study_.medium.kind,
+                "the medium of all linear layers and attentions: a kind, or {kind = ...}");
+    line.option("--rules", study_.medium.rules, "or a TOML file with [[transform]] rules");
+    line.option("--data", study_.data, "corpus; without it the model's own training split");
+    line.option("--method", study_.search.method, "minmax, quantile, mse or kl");
+    line.option("--quantiles", quantiles_, "the two quantiles of --method quantile: 0.001,0.999");
+    line.option("--tokens", study_.tokens, "how many tokens to look at");
+    line.flag("--json", json_, "print one JSON object");
+  }
+  int run() override;
+
+ private:
+  CalibrateStudy study_;
+  std::string quantiles_;
+  bool json_ = false;
+};
+
+double number(const std::string& text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail_usage("--quantiles: '{}' is not a number; write two, as 0.001,0.999", text);
+  return value;
+}
+
+void print(const CalibrateResult& result) {
+  Table table({{"module"},
+               {"role"},
+               {"rows", Align::kRight},
+               {"min", Align::kRight},
+               {"max", Align::kRight},
+               {"lo", Align::kRight},
+               {"hi", Align::kRight}});
+  for (const CalibratedRange& range : result.ranges) {
+    table.add_row({range.module, range.role, range.rows > 0 ? format_integer(range.rows) : "",
+                   format_number(range.min), format_number(range.max), format_number(range.lo),
+                   format_number(range.hi)});
+  }
+  fmt::print("{}", table.str());
+}
+
+int CalibrateCommand::run() {
+  if (!quantiles_.empty()) {
+    const size_t comma = quantiles_.find(',');
+    study_.search.low = number(quantiles_.substr(0, comma));
+    study_.search.high =
+        number(comma == std::string::npos ? std::string() : quantiles_.substr(comma + 1));
+  }
+  const CalibrateResult result = calibrate(study_);
+  if (json_) {
+    fmt::print("{}\n", calibrate_json(study_, result).dump());
+  } else {
+    print(result);
+    log_info("{} ranges by {} of {} tokens in {}", result.ranges.size(), study_.search.method,
+             result.tokens, study_.out);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_calibrate_command() { return std::make_unique<CalibrateCommand>(); }
+
+}  // namespace refract

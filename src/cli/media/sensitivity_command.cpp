@@ -1,0 +1,100 @@
+#include <fmt/format.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "cli/command_line.h"
+#include "core/error.h"
+#include "report/table.h"
+#include "studies/media/sensitivity.h"
+#include "studies/media/sensitivity_output.h"
+
+namespace refract {
+namespace {
+
+class SensitivityCommand : public Command {
+ public:
+  std::string name() const override { return "sensitivity"; }
+  std::string summary() const override {
+    return "Which layers, types and roles of a model a medium ruins";
+  }
+  std::string example() const override {
+    return "refract sensitivity runs/demo --kind optical --by types,layers";
+  }
+  void declare(CommandLine& line) override {
+    line.positional("model", study_.model,
+                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional("overrides", study_.overrides, "key=value settings");
+    line.option("--kind", study_.medium.kind,
+                "the medium of all linear layers and attentions: a kind, or {kind = ...}");
+    line.option("--rules", study_.medium.rules, "or a TOML file with [[transform]] rules");
+    line.option("--data", study_.data, "corpus; without it the model's own validation split");
+    line.option("--by", by_, "what to measure: types, layers, modules, roles, with commas");
+    line.option("--tokens", study_.tokens, "how many tokens to look at");
+    line.option("--keep-digital", keep_,
+                "propose rules that leave at most this share of the multiplications outside the "
+                "medium: 2%");
+    line.option("--out", study_.out, "folder for the files");
+    line.flag("--json", json_, "print one JSON object");
+  }
+  int run() override;
+
+ private:
+  SensitivityStudy study_;
+  std::string by_ = "types,layers", keep_;
+  bool json_ = false;
+};
+
+// "2%" or "0.02".
+double share_of(const std::string& text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string rest(end, text.data() + text.size());
+  if (error != std::errc() || !(rest.empty() || rest == "%"))
+    fail_usage("--keep-digital: '{}' is not a share; write 2% or 0.02", text);
+  return rest.empty() ? value : value / 100;
+}
+
+std::vector<std::string> parts_of(const std::string& text) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  for (size_t comma; (comma = text.find(',', begin)) != std::string::npos; begin = comma + 1)
+    parts.push_back(text.substr(begin, comma - begin));
+  parts.push_back(text.substr(begin));
+  return parts;
+}
+
+void print(const SensitivityResult& result, const std::string& out) {
+  fmt::print(
+      "dense loss       {:.4f} nats per token ({} tokens)\nin the medium    {:.4f}\n\n{}\n{}",
+      result.dense, result.tokens, result.medium, culprit_table(result, 15).str(),
+      role_table(result, 10).str());
+  for (const DigitalProposal& proposal : result.proposals) {
+    fmt::print(
+        "\n{} of the multiplications digital in {} modules: loss {:.4f} (evenly spread {:.4f})\n",
+        format_percent(proposal.share, 2), proposal.modules.size(), proposal.loss,
+        proposal.even_loss);
+    for (const std::string& module : proposal.modules) fmt::print("  {}\n", module);
+  }
+  fmt::print("\nsensitivity.json, sensitivity.csv and report.html are in {}\n", out);
+}
+
+int SensitivityCommand::run() {
+  study_.by = parts_of(by_);
+  if (!keep_.empty()) study_.keep_digital = share_of(keep_);
+  const SensitivityResult result = measure_sensitivity(study_);
+  if (json_) {
+    fmt::print("{}\n", sensitivity_json(result).dump());
+  } else {
+    print(result, study_.out);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Command> make_sensitivity_command() {
+  return std::make_unique<SensitivityCommand>();
+}
+
+}  // namespace refract

@@ -1,0 +1,316 @@
+#include "studies/media/sensitivity.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "core/error.h"
+#include "core/progress.h"
+#include "core/toml.h"
+#include "formats/load_weights.h"
+#include "runs/device.h"
+#include "runs/loaded_model.h"
+#include "studies/media/sensitivity_output.h"
+#include "studies/media/study_tokens.h"
+#include "transforms/medium/switched.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+using Names = std::set<std::string>;
+
+constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
+
+// Quantizes one role and leaves the others as they are.
+class OneRole : public MediumObserver {
+ public:
+  explicit OneRole(std::string role) : role_(std::move(role)) {}
+  at::Tensor see(const Observation& seen) override {
+    return seen.role == role_ ? seen.quantize(seen.values) : seen.values;
+  }
+  void see_channels(const std::string&, const at::Tensor&, const at::Tensor&) override {}
+
+ private:
+  std::string role_;
+};
+
+// Statistics of every role, each seen once.
+class RoleWatch : public MediumObserver {
+ public:
+  at::Tensor see(const Observation& seen) override {
+    if (known_.insert({seen.module, seen.role}).second) all.push_back(role_statistics(seen));
+    return seen.values;
+  }
+  void see_channels(const std::string&, const at::Tensor&, const at::Tensor&) override {}
+  std::vector<RoleStatistics> all;
+
+ private:
+  std::set<std::pair<std::string, std::string>> known_;
+};
+
+// A model behind switches, and the text that it is measured on.
+class Bench {
+ public:
+  explicit Bench(const SensitivityStudy& study)
+      : loaded_(load_model(study.model, with_medium(study.medium, study.overrides))) {
+    if (loaded_.rules.empty()) {
+      fail_usage("'{}' has no transform rules, so there is no medium; give --kind or --rules",
+                 study.model);
+    }
+    tokens_ = study_tokens(loaded_, study.data, study.tokens, StudySplit::kValidation);
+    rebuild();
+  }
+
+  // Loss with the medium in `modules`. The layers before `first` are as in the pass kept as `like`.
+  double loss(const Names& modules, const std::string& like = "", int64_t first = 0) {
+    return run(modules, [&](size_t batch) {
+      if (like.empty()) {
+        switches_.plain();
+      } else {
+        switches_.replay(like, batch, first);
+      }
+    });
+  }
+  double keep(const Names& modules, const std::string& name) {
+    return run(modules, [&](size_t batch) { switches_.keep(name, batch); });
+  }
+  double observed_loss(MediumObserver& observer) {
+    const ObserverScope scope(observer);
+    return loss({});
+  }
+  std::vector<RoleStatistics> role_statistics_of_first_batch() {
+    RoleWatch watch;
+    const ObserverScope scope(watch);
+    const at::NoGradGuard no_grad;
+    switches_.plain();
+    loaded_.model->hidden(tokens_.context(0, loaded_.model->device()), tokens_.batches[0].inputs);
+    return watch.all;
+  }
+
+  const Decoder& model() const { return *loaded_.model; }
+  const Rules& rules() const { return loaded_.rules; }
+  int64_t tokens() const { return tokens_.count; }
+  int64_t length() const { return tokens_.length; }
+
+ private:
+  // The loaded model is the plain one; the same weights go behind switches, and it goes.
+  void rebuild() {
+    const TransformFactory factory(loaded_.rules);
+    const SwitchedFactory switched(factory, switches_);
+    auto model = std::make_unique<Decoder>(loaded_.config.model, switched);
+    model->allocate(loaded_.model->device(), compute_dtype(loaded_.config));
+    loaded_.model.reset();
+    loaded_.premerged.clear();
+    load_weights(*model, loaded_.folder);
+    loaded_.model = std::move(model);
+  }
+
+  double run(const Names& modules, const std::function<void(size_t)>& prepare) {
+    const at::NoGradGuard no_grad;
+    switches_.set(modules);
+    double sum = 0;
+    for (size_t batch = 0; batch < tokens_.batches.size(); ++batch) {
+      prepare(batch);
+      const ForwardContext context = tokens_.context(batch, loaded_.model->device(), fresh_);
+      fresh_ = false;
+      sum += loaded_.model
+                 ->loss(context, tokens_.batches[batch].inputs, tokens_.batches[batch].targets)
+                 .sum.item<double>();
+    }
+    return sum / static_cast<double>(tokens_.count);
+  }
+
+  LoadedModel loaded_;
+  MediumSwitches switches_;
+  StudyTokens tokens_;
+  bool fresh_ = true;  // no layer has derived anything from its weight yet
+};
+
+struct Site {
+  std::string group, name;
+  Names modules;
+  int64_t first = 0;  // layer
+};
+
+// The modules that a rule puts into a medium, with their multiplications per token.
+struct Module {
+  std::string name, type;
+  int64_t layer = 0;
+  double multiplications = 0;
+};
+
+std::vector<Module> modules_of(const Decoder& model, const Rules& rules, int64_t length) {
+  std::vector<Module> all;
+  const auto add = [&](const std::string& name, int64_t layer, double multiplications) {
+    const int rule = rules.find(name);
+    if (rule < 0 || !rules.all()[static_cast<size_t>(rule)].make) return;
+    all.push_back({name, name.substr(name.rfind('.') + 1), layer, multiplications});
+  };
+  for (size_t i = 0; i < model.plan().layers.size(); ++i) {
+    const LayerPlan& layer = model.plan().layers[i];
+    const auto index = static_cast<int64_t>(i);
+    for (const ProjectionSpec* group : projections_of(layer)) {
+      for (const LinearSpec& member : group->members) {
+        add(member.name, index, static_cast<double>(member.in_features * member.out_features));
+      }
+      if (group != &layer.qkv) continue;
+      const AttentionSpec& attention = layer.attention;
+      // Both products, over half the window on average.
+      add(attention.name, index,
+          static_cast<double>(attention.num_heads * attention.head_dim * length));
+    }
+  }
+  return all;
+}
+
+std::vector<Site> sites_of(const std::vector<Module>& modules, const std::string& by) {
+  std::vector<Site> sites;
+  std::map<std::string, size_t> places;
+  for (const Module& module : modules) {
+    const std::string name = by == "types"    ? module.type
+                             : by == "layers" ? std::to_string(module.layer)
+                                              : module.name;
+    const auto [place, added] = places.insert({name, sites.size()});
+    if (added) sites.push_back({by, name, {}, module.layer});
+    sites[place->second].modules.insert(module.name);
+  }
+  return sites;
+}
+
+Names without(const Names& all, const Names& some) {
+  Names rest;
+  for (const std::string& name : all) {
+    if (!some.contains(name)) rest.insert(name);
+  }
+  return rest;
+}
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '.') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+// The chosen modules by a rule of kind "none" before the others.
+std::string rules_toml(const std::vector<std::string>& digital, const Rules& rules) {
+  json all = json::array();
+  std::string match;
+  for (const std::string& name : digital) {
+    if (!match.empty()) match += '|';
+    match += escaped(name);
+  }
+  if (!digital.empty()) all.push_back({{"match", match}, {"kind", "none"}});
+  for (const json& rule : json::parse(rules.to_json())) all.push_back(rule);
+  return to_toml(json{{"transform", all}});
+}
+
+DigitalProposal propose(Bench& bench, const std::vector<Module>& modules, const Names& all,
+                        const std::vector<DigitalChoice>& choices, double share) {
+  double total = 0;
+  for (const Module& module : modules) total += module.multiplications;
+  const auto result_of = [&](const std::vector<size_t>& chosen, double& of_total, Names& names) {
+    of_total = 0;
+    for (const size_t i : chosen) {
+      of_total += choices[i].multiplications / total;
+      names.insert(choices[i].module);
+    }
+    return bench.loss(without(all, names));
+  };
+  DigitalProposal proposal;
+  Names names, even;
+  const std::vector<size_t> chosen = choose_digital(choices, share * total);
+  proposal.loss = result_of(chosen, proposal.share, names);
+  for (const size_t i : chosen) proposal.modules.push_back(choices[i].module);
+  proposal.even_loss = result_of(choose_evenly(choices, share * total), proposal.even_share, even);
+  proposal.rules = rules_toml(proposal.modules, bench.rules());
+  return proposal;
+}
+
+void check(const SensitivityStudy& study) {
+  const std::vector<std::string> known = {"types", "layers", "modules", "roles"};
+  for (const std::string& by : study.by) {
+    if (std::find(known.begin(), known.end(), by) == known.end())
+      fail_usage("--by {} is not one of types, layers, modules, roles", by);
+  }
+  if (!(study.keep_digital >= 0 && study.keep_digital < 1))
+    fail_usage("--keep-digital takes a share below 100%");
+}
+
+std::vector<std::string> role_names(const std::vector<RoleStatistics>& roles) {
+  std::vector<std::string> names;
+  for (const RoleStatistics& role : roles) {
+    if (std::find(names.begin(), names.end(), role.role) == names.end()) names.push_back(role.role);
+  }
+  return names;
+}
+
+}  // namespace
+
+SensitivityResult measure_sensitivity(const SensitivityStudy& study) {
+  const auto start = std::chrono::steady_clock::now();
+  check(study);
+  prepare_sensitivity_folder(study.out);
+  Bench bench(study);
+  SensitivityResult result;
+  const std::vector<Module> modules = modules_of(bench.model(), bench.rules(), bench.length());
+  Names all;
+  for (const Module& module : modules) all.insert(module.name);
+  result.tokens = bench.tokens();
+  result.dense = bench.keep({}, "dense");
+  result.medium = bench.keep(all, "medium");
+  result.roles = bench.role_statistics_of_first_batch();
+  std::vector<std::string> groups = study.by;
+  if (study.keep_digital > 0 && std::find(groups.begin(), groups.end(), "modules") == groups.end())
+    groups.emplace_back("modules");
+  std::vector<Site> sites;
+  for (const std::string& by : groups) {
+    if (by == "roles") continue;
+    for (Site& site : sites_of(modules, by)) sites.push_back(std::move(site));
+  }
+  Progress progress("sensitivity", static_cast<int64_t>(sites.size()));
+  std::vector<DigitalChoice> choices;
+  for (size_t i = 0; i < sites.size(); ++i) {
+    const Site& site = sites[i];
+    SensitivityRow row{site.group, site.name};
+    row.only = bench.loss(site.modules, "dense", site.first);
+    // Of single modules in one medium nothing else is to be learned: the others ruin it as before.
+    row.except = site.group == "modules"
+                     ? kNotMeasured
+                     : bench.loss(without(all, site.modules), "medium", site.first);
+    if (site.group == "modules") {
+      choices.push_back(
+          {site.name, row.only - result.dense, modules[choices.size()].multiplications});
+    }
+    result.rows.push_back(row);
+    progress.update(static_cast<int64_t>(i) + 1, site.name);
+  }
+  progress.finish();
+  if (std::find(groups.begin(), groups.end(), "roles") != groups.end()) {
+    for (const std::string& name : role_names(result.roles)) {
+      OneRole one(name);
+      result.rows.push_back({"roles", name, bench.observed_loss(one), kNotMeasured});
+    }
+  }
+  std::stable_sort(result.roles.begin(), result.roles.end(),
+                   [](const auto& a, const auto& b) { return a.snr_db < b.snr_db; });
+  if (study.keep_digital > 0)
+    result.proposals.push_back(propose(bench, modules, all, choices, study.keep_digital));
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  write_sensitivity(result, study.out);
+  return result;
+}
+
+}  // namespace refract

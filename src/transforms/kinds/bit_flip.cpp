@@ -1,0 +1,103 @@
+// Random bit flips in the operands of every product, as in an unreliable memory or wire.
+#include "ops/numeric/bit_flip.h"
+
+#include <ATen/ops/matmul.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/dense/linear/linear.h"
+#include "transforms/kind.h"
+#include "transforms/media/medium_layers.h"
+
+namespace refract {
+namespace {
+
+// Of one operand. A probability p becomes 2^-n with n = ceil(log2 1/p), 1 to 24; 0: none flips.
+struct Flipping {
+  double p_exp, p_frac, zero_out_t;
+};
+
+int64_t random_bits(double p) {
+  if (p <= 0) return 0;
+  return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(-std::log2(p))), 1, 24);
+}
+
+class FlippedProduct : public ProductMedium {
+ public:
+  FlippedProduct(const Flipping& first, const Flipping& second, bool persistent)
+      : first_(first), second_(second), persistent_(persistent) {}
+
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& first,
+                      const at::Tensor& second, ProductSite& site) const override {
+    const at::Tensor a =
+        flip(context, first, first_, site.first_stream, activation_clock(context, first));
+    const at::Tensor b =
+        flip(context, second, second_, site.second_stream, second_clock(context, second, site));
+    return second.dim() == 2 ? fused_linear(a, b) : at::matmul(a, b.transpose(-1, -2));
+  }
+
+ private:
+  // Stuck cells are the same in every step.
+  at::Tensor second_clock(const ForwardContext& context, const at::Tensor& second,
+                          const ProductSite& site) const {
+    if (!site.weight) return activation_clock(context, second);
+    const at::Tensor clock = weight_clock(context, second);
+    return persistent_ ? clock.mul(0) : clock;
+  }
+
+  static at::Tensor flip(const ForwardContext& context, const at::Tensor& x, const Flipping& f,
+                         uint64_t stream, const at::Tensor& clock) {
+    const auto zero_out = f.zero_out_t > 0 ? std::optional(f.zero_out_t) : std::nullopt;
+    return refract::bit_flip(x, random_bits(f.p_exp), random_bits(f.p_frac), zero_out,
+                             static_cast<int64_t>(context.seed), static_cast<int64_t>(stream),
+                             clock);
+  }
+
+  Flipping first_, second_;
+  bool persistent_;
+};
+
+class BitFlip : public Kind {
+ public:
+  void describe(Fields& fields) override {
+    const Limits probability = {.min = 0, .max = 0.5}, positive = {.min = 0};
+    fields.add("x_p_exp", x_.p_exp, "chance of a bit of x's sign and exponent; becomes 2^-n",
+               probability);
+    fields.add("x_p_frac", x_.p_frac, "chance of a bit of x's fraction", probability);
+    fields.add("x_zero_out_t", x_.zero_out_t, "an x that is not below this becomes 0; 0: none does",
+               positive);
+    fields.add("w_p_exp", w_.p_exp, "as for x, of the weight", probability);
+    fields.add("w_p_frac", w_.p_frac, "as for x, of the weight", probability);
+    fields.add("w_zero_out_t", w_.zero_out_t, "as for x, of the weight", positive);
+    fields.add("persistent", persistent_,
+               "the same bits of a weight flip in every step: stuck cells");
+  }
+  bool transforms_linear() const override { return true; }
+  bool transforms_attention() const override { return true; }
+
+  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
+    return make_medium_linear(build, spec, medium(w_));
+  }
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    return make_medium_projections(build, spec, medium(w_), name());
+  }
+  // Keys and values are activations: both operands follow x's parameters.
+  std::unique_ptr<AttentionCore> attention(Build, const AttentionSpec& spec) const override {
+    return make_medium_attention(spec, medium(x_));
+  }
+
+ private:
+  SharedMedium medium(const Flipping& second) const {
+    return std::make_shared<FlippedProduct>(x_, second, persistent_);
+  }
+
+  Flipping x_{0x1p-16, 0x1p-16, 30}, w_{0x1p-16, 0x1p-16, 1.25};
+  bool persistent_ = false;
+};
+
+}  // namespace
+
+REFRACT_KIND(bit_flip, BitFlip, "random bit flips in the operands of every product");
+
+}  // namespace refract

@@ -1,0 +1,75 @@
+// What helps a real model survive a medium, as a kind over any kind that can multiply by a weight
+// it is given (GivesProduct): transforms/medium/conditioned_product.h. Exact in dense arithmetic.
+#include "core/error.h"
+#include "model/dense.h"
+#include "transforms/inner_kind.h"
+#include "transforms/kind.h"
+#include "transforms/medium/conditioned_product.h"
+#include "transforms/medium/medium_product.h"
+
+namespace refract {
+namespace {
+
+class Conditioned : public Kind, public GivesProduct {
+ public:
+  void describe(Fields& fields) override {
+    fields.add("method", how_.method, "what is done to a layer before the medium sees it",
+               {"smooth", "hadamard", "split", "per_token", "per_channel"});
+    fields.add("alpha", how_.alpha,
+               "of smooth: the share of the input's outliers that W takes over",
+               {.min = 0, .max = 1});
+    fields.add("channels", how_.channels,
+               "of split: input channels that are computed digitally; 0: one in a hundred",
+               {.min = 0});
+    fields.add("seed", how_.seed, "of hadamard: another seed draws other signs");
+    medium_.describe(fields, "the medium: a name, or a table with its parameters");
+  }
+
+  void check(const std::string& where) const override {
+    medium_.check(where);
+    if (medium_.get() && !giver()) {
+      fail_usage(
+          "{}: the kind \"{}\" can't multiply by a weight it is given; over = \"optical\" can",
+          where, medium_.get()->name());
+    }
+  }
+
+  bool transforms_linear() const override { return true; }
+  // q, k and v have no weight that a scale or a choice of channels could go into.
+  bool transforms_attention() const override {
+    return how_.method == "hadamard" && (!medium_.get() || medium_.get()->transforms_attention());
+  }
+  bool straight_through() const override {
+    return medium_.get() && medium_.get()->straight_through();
+  }
+  void check_shape(const LinearSpec& spec) const override {
+    if (medium_.get()) medium_.get()->check_shape(spec);
+  }
+
+  std::unique_ptr<MediumProduct> product(Build build, const LinearSpec& spec) const override {
+    return make_conditioned_product(
+        build, spec, how_,
+        giver() ? giver()->product(build, spec) : std::make_unique<DenseProduct>());
+  }
+  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
+    return std::make_unique<MediumLinear>(build, spec, product(build, spec));
+  }
+  std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
+    return make_conditioned_attention(spec, how_.seed,
+                                      medium_.get() ? medium_.get()->attention(build, spec)
+                                                    : std::make_unique<SdpaAttention>(spec));
+  }
+
+ private:
+  const GivesProduct* giver() const { return dynamic_cast<const GivesProduct*>(medium_.get()); }
+
+  Conditioning how_;
+  InnerKind medium_;  // dense where none is named
+};
+
+}  // namespace
+
+REFRACT_KIND(conditioned, Conditioned,
+             "what lets a real model survive a medium: smoothing, rotation, splitting, scales");
+
+}  // namespace refract

@@ -1,0 +1,75 @@
+// Plain quantization to integers, the baseline: symmetric or not, one scale per tensor, per token
+// or output channel, or per group of the summed dimension.
+#include <cmath>
+
+#include "core/error.h"
+#include "transforms/kind.h"
+#include "transforms/media/medium_layers.h"
+#include "transforms/media/quantized_product.h"
+
+namespace refract {
+namespace {
+
+constexpr int64_t kLargest = 3, kLimits = 4;  // of NumberFormat::scaling
+
+class Integer : public Kind {
+ public:
+  void describe(Fields& fields) override {
+    fields.add("x_bits", x_bits_, "of the input; 0: left alone", {.min = 0, .max = 16});
+    fields.add("w_bits", w_bits_, "of the weight; 0: left alone", {.min = 0, .max = 16});
+    fields.add("x_scale", x_scale_, "what shares a scale", {"tensor", "token", "group"});
+    fields.add("w_scale", w_scale_, "what shares a scale", {"tensor", "channel", "group"});
+    fields.add("group", group_, "inputs that share a scale where that is per group", {.min = 1});
+    fields.add("symmetric", symmetric_, "from -max to max; false: from smallest to largest");
+    fields.add("stochastic", stochastic_, "round up or down by chance");
+  }
+  void check(const std::string& where) const override {
+    for (const int64_t bits : {x_bits_, w_bits_}) {
+      if (bits == 1)
+        fail_usage("{}: an integer of 1 bit has no magnitude; 2 bits or more, or 0", where);
+    }
+  }
+  bool transforms_linear() const override { return true; }
+  bool transforms_attention() const override { return true; }
+  bool straight_through() const override { return true; }
+
+  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
+    return make_medium_linear(build, spec, medium(w_bits_, w_scale_));
+  }
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    return make_medium_projections(build, spec, medium(w_bits_, w_scale_), name());
+  }
+  // Keys and values are activations: both operands follow x's parameters.
+  std::unique_ptr<AttentionCore> attention(Build, const AttentionSpec& spec) const override {
+    return make_medium_attention(spec, medium(x_bits_, x_scale_));
+  }
+
+ private:
+  std::optional<NumberFormat> format(int64_t bits, const std::string& scale) const {
+    if (bits == 0) return std::nullopt;
+    NumberFormat f;
+    f.exponent_bits = 0;
+    f.mantissa_bits = bits - 2;
+    f.max = std::ldexp(std::ldexp(1, static_cast<int>(bits - 1)) - 1, static_cast<int>(2 - bits));
+    f.scaling = symmetric_ ? kLargest : kLimits;
+    f.rounding = stochastic_ ? 3 : 0;
+    f.block = scale == "tensor" ? -1 : scale == "group" ? group_ : 0;
+    return f;
+  }
+  SharedMedium medium(int64_t second_bits, const std::string& second_scale) const {
+    ProductFormats all;
+    all.first = format(x_bits_, x_scale_);
+    all.second = format(second_bits, second_scale);
+    return std::make_shared<QuantizedProduct>(all);
+  }
+
+  int64_t x_bits_ = 8, w_bits_ = 8, group_ = 128;
+  std::string x_scale_ = "token", w_scale_ = "channel";
+  bool symmetric_ = true, stochastic_ = false;
+};
+
+}  // namespace
+
+REFRACT_KIND(integer, Integer, "plain integers: INT8, INT4, of any granularity");
+
+}  // namespace refract

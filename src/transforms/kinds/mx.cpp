@@ -1,0 +1,52 @@
+// Microscaling formats (OCP Microscaling Formats Specification 1.0) and NVFP4: blocks of elements
+// along the dimension that a product sums over share a scale.
+#include "transforms/kind.h"
+#include "transforms/media/medium_layers.h"
+#include "transforms/media/quantized_product.h"
+
+namespace refract {
+namespace {
+
+constexpr int64_t kPowerScale = 1, kNvfp4Scale = 2;  // of NumberFormat::scaling
+constexpr int64_t kNvfp4Block = 16;
+
+class Mx : public Kind {
+ public:
+  void describe(Fields& fields) override {
+    names_.describe(fields);
+    fields.add("block", block_, "elements that share a scale; nvfp4 always has 16", {.min = 1});
+  }
+  void check(const std::string& where) const override { formats(where); }
+  bool transforms_linear() const override { return true; }
+  bool transforms_attention() const override { return true; }
+  bool straight_through() const override { return names_.dense_backward(); }
+
+  std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
+    return make_medium_linear(build, spec, medium());
+  }
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    return make_medium_projections(build, spec, medium(), name());
+  }
+  std::unique_ptr<AttentionCore> attention(Build, const AttentionSpec& spec) const override {
+    return make_medium_attention(spec, medium());
+  }
+
+ private:
+  ProductFormats formats(const std::string& where) const {
+    return names_.formats(where, [this](NumberFormat& f, const std::string& named) {
+      const bool nvfp4 = named == "nvfp4";
+      f.scaling = nvfp4 ? kNvfp4Scale : kPowerScale;
+      f.block = nvfp4 ? kNvfp4Block : block_;
+    });
+  }
+  SharedMedium medium() const { return std::make_shared<QuantizedProduct>(formats(name())); }
+
+  FormatNames names_{"e4m3", true};
+  int64_t block_ = 32;
+};
+
+}  // namespace
+
+REFRACT_KIND(mx, Mx, "microscaling formats: blocks share a scale (MX, NVFP4)");
+
+}  // namespace refract

@@ -1,0 +1,186 @@
+#include "transforms/lora/adapter_group.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+#include <utility>
+
+#include "core/random.h"
+#include "ops/dense/activation/dropout.h"
+
+namespace refract {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+// y + (x A^T) spread^T.
+at::Tensor added(const at::Tensor& y, const at::Tensor& inner, const at::Tensor& spread,
+                 bool in_place) {
+  if (in_place) {
+    y.view({-1, y.size(-1)}).addmm_(inner, spread.t());
+    return y;
+  }
+  return at::addmm(rows_of(y), inner, spread.t()).view(y.sizes());
+}
+
+// The blocks on the diagonal of [sum of splits, M r], below each other and scaled: [.., r].
+at::Tensor diagonal_blocks(const at::Tensor& whole, at::IntArrayRef splits, double scale) {
+  const int64_t r = whole.size(1) / static_cast<int64_t>(splits.size());
+  at::Tensor blocks = at::empty({whole.size(0), r}, whole.options());
+  int64_t begin = 0;
+  for (size_t m = 0; m < splits.size(); ++m) {
+    const at::Tensor block =
+        whole.narrow(0, begin, splits[m]).narrow(1, static_cast<int64_t>(m) * r, r);
+    blocks.narrow(0, begin, splits[m]).copy_(scale == 1 ? block : block.mul(scale));
+    begin += splits[m];
+  }
+  return blocks;
+}
+
+// What autograd records of adapters: y's gradient passes, A and B get theirs. With `beside` the
+// adapters' product is added here, and x gets its part; else it is in y already.
+struct Adapters : torch::autograd::Function<Adapters> {
+  // b: only for its gradient; its values are in spread.
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& y, const at::Tensor& x,
+                            const at::Tensor& a, const at::Tensor& /*b*/, const at::Tensor& spread,
+                            const std::vector<int64_t>& splits, double scale, bool beside,
+                            bool in_place) {
+    at::Tensor inner;  // merged, it is made in the backward pass
+    if (beside) inner = at::mm(rows_of(x), a.t());
+    ctx->save_for_backward({x, a, spread, inner});
+    ctx->saved_data["splits"] = splits;
+    ctx->saved_data["scale"] = scale;
+    ctx->saved_data["beside"] = beside;
+    if (!beside) return y;
+    if (in_place) ctx->mark_dirty({y});
+    return added(y, inner, spread, in_place);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &a = saved[1], &spread = saved[2];
+    const bool beside = ctx->saved_data["beside"].toBool();
+    const at::Tensor grad = rows_of(grads[0]), x_rows = rows_of(x);
+    const at::Tensor grad_inner = at::mm(grad, spread);  // [rows, M r]
+    variable_list out(9);
+    out[0] = grads[0];
+    if (beside && ctx->needs_input_grad(1)) out[1] = at::mm(grad_inner, a).view(x.sizes());
+    if (ctx->needs_input_grad(2)) out[2] = at::mm(grad_inner.t(), x_rows);
+    if (ctx->needs_input_grad(3)) {
+      const at::Tensor inner = saved[3].defined() ? saved[3] : at::mm(x_rows, a.t());
+      out[3] = diagonal_blocks(at::mm(grad.t(), inner), ctx->saved_data["splits"].toIntVector(),
+                               ctx->saved_data["scale"].toDouble());
+    }
+    return out;
+  }
+};
+
+// Uniform within +-bound, from the stream that a normal start would draw from.
+at::Tensor draw_uniform(at::IntArrayRef shape, uint64_t seed, const std::string& name,
+                        double bound) {
+  at::Tensor drawn = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
+  auto* out = drawn.mutable_data_ptr<float>();
+  const PhiloxKey key = philox_key(seed, stream_id("init:" + name));
+  for (int64_t i = 0; i < drawn.numel(); ++i) {
+    const double u = (philox_word(key, 0, static_cast<uint64_t>(i)) + 0.5) * 0x1p-32;
+    out[i] = static_cast<float>(bound * (2 * u - 1));
+  }
+  return drawn;
+}
+
+}  // namespace
+
+AdapterGroup::AdapterGroup(Build build, const std::vector<LinearSpec>& members,
+                           const LoraSettings& settings)
+    : settings_(settings), members_(members), arena_(build.arena) {
+  std::vector<ParameterSpec> a, b;
+  for (const LinearSpec& member : members) {
+    a.push_back({member.name + ".lora_A.weight",
+                 {settings.r, member.in_features},
+                 Init::zeros(),  // initialize() draws it
+                 true,
+                 true});
+    b.push_back({member.name + ".lora_B.weight",
+                 {member.out_features, settings.r},
+                 Init::zeros(),
+                 true,
+                 true});
+    splits_.push_back(member.out_features);
+  }
+  a_ = arena_.declare_group(a);
+  b_ = arena_.declare_group(b);
+}
+
+void AdapterGroup::refresh_spread(const ForwardContext& context) {
+  if (spread_.defined() && !context.weights_changed) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor b = arena_.joint_leaf(b_).detach();
+  const double scale = settings_.scale();
+  if (splits_.size() == 1) {
+    spread_ = b.mul(scale);
+    return;
+  }
+  const int64_t r = settings_.r;
+  spread_ = at::zeros({b.size(0), static_cast<int64_t>(splits_.size()) * r}, b.options());
+  int64_t begin = 0;
+  for (size_t m = 0; m < splits_.size(); ++m) {
+    at::Tensor block =
+        spread_.narrow(0, begin, splits_[m]).narrow(1, static_cast<int64_t>(m) * r, r);
+    at::mul_out(block, b.narrow(0, begin, splits_[m]), at::Scalar(scale));
+    begin += splits_[m];
+  }
+}
+
+at::Tensor AdapterGroup::add(const ForwardContext& context, const at::Tensor& y,
+                             const at::Tensor& x, bool in_place) {
+  refresh_spread(context);
+  at::Tensor input = x;
+  if (context.training && settings_.dropout > 0) {
+    input = dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
+                    static_cast<int64_t>(stream_id("lora:" + members_[0].name)),
+                    element_clock(context, x));
+  }
+  const bool writable = in_place && !y.is_view() && y.is_contiguous();
+  return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
+                         settings_.scale(), /*beside=*/true, writable);
+}
+
+at::Tensor AdapterGroup::merge(const ForwardContext& context, const at::Tensor& weight) {
+  if (merged_.defined() && !context.weights_changed) return merged_;
+  refresh_spread(context);
+  const at::NoGradGuard no_grad;
+  merged_ = at::addmm(weight.detach(), spread_, arena_.joint_leaf(a_).detach());
+  return merged_;
+}
+
+at::Tensor AdapterGroup::attach(const at::Tensor& y, const at::Tensor& x) {
+  if (!at::GradMode::is_enabled()) return y;
+  return Adapters::apply(y, x, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
+                         settings_.scale(), /*beside=*/false, /*in_place=*/false);
+}
+
+void AdapterGroup::initialize(size_t member, uint64_t seed) {
+  const Parameter* a = a_[member];
+  const double bound = 1 / std::sqrt(static_cast<double>(members_[member].in_features));
+  arena_.value(a).copy_(draw_uniform(a->shape, seed, a->name, bound));
+}
+
+at::Tensor AdapterGroup::delta(size_t member) const {
+  return at::matmul(arena_.value(b_[member]), arena_.value(a_[member])).mul(settings_.scale());
+}
+
+int64_t AdapterGroup::multiplications(size_t member) const {
+  return settings_.r * (members_[member].in_features + members_[member].out_features);
+}
+
+}  // namespace refract

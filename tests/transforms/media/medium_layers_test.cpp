@@ -1,0 +1,300 @@
+// Layers in a medium that changes operands: number formats, integers, flipped bits.
+#include "transforms/media/medium_layers.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "model/dense.h"
+#include "ops/numeric/quantize.h"
+#include "transforms/kind.h"
+#include "transforms/one_layer.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+
+std::unique_ptr<Kind> kind_of(const json& table) { return make_kind(table.dump(), "the test"); }
+
+ForwardContext at_step(int64_t step) {
+  ForwardContext context;
+  context.training = step >= 0;
+  context.seed = 7;
+  context.clock = at::tensor({step, int64_t{0}}, at::kLong);
+  return context;
+}
+
+// A layer [in -> out] in float.
+struct FloatLayer {
+  FloatLayer(const json& table, int64_t in, int64_t out, const std::string& name = "layer")
+      : kind(kind_of(table)) {
+    layer = kind->linear({arena, buffers, transformed}, {name, in, out});
+    arena.allocate(at::kCPU, at::kFloat, at::kFloat);
+    arena.initialize(3);
+  }
+  at::Tensor forward(const at::Tensor& x, int64_t step = 0) const {
+    return layer->forward(at_step(step), x);
+  }
+  at::Tensor weight() { return arena.value(&arena.parameters().front()); }
+
+  ParameterArena arena;
+  BufferStore buffers;
+  std::vector<TransformedLayer> transformed;
+  std::unique_ptr<Kind> kind;
+  std::unique_ptr<LinearLayer> layer;
+};
+
+NumberFormat mx_e4m3() {
+  NumberFormat f;
+  f.scaling = 1;
+  f.block = 32;
+  return f;
+}
+
+void expect_near(const at::Tensor& a, const at::Tensor& b, double tolerance) {
+  ASSERT_EQ(a.sizes(), b.sizes());
+  EXPECT_LE((a - b).abs().max().item<double>(), tolerance);
+}
+
+TEST(MediumLayers, AnMxLayerMultipliesWhatItsFormatsHold) {
+  FloatLayer one({{"kind", "mx"}}, 96, 24);
+  const at::Tensor x = at::randn({2, 5, 96});
+  const at::Tensor expected = at::linear(number_quantize(x, false, mx_e4m3()),
+                                         number_quantize(one.weight(), false, mx_e4m3()));
+  expect_near(one.forward(x), expected, 1e-5);
+  EXPECT_GT((one.forward(x) - at::linear(x, one.weight())).abs().max().item<double>(), 1e-4);
+}
+
+// Each product of the backward pass sums over another dimension, so its operands have other blocks.
+TEST(MediumLayers, BackwardOperandsAreRoundedAlongWhatTheirProductSumsOver) {
+  FloatLayer one({{"kind", "mx"},
+                  {"grad_format", "e5m2"},
+                  {"backward_x_format", "e4m3"},
+                  {"backward_w_format", "e4m3"}},
+                 64, 40);
+  const at::Tensor x = at::randn({3, 32, 64}).requires_grad_(true), g = at::randn({3, 32, 40});
+  one.arena.grads().zero_();
+  one.forward(x).backward(g);
+  NumberFormat e5m2 = mx_e4m3();
+  e5m2.exponent_bits = 5;
+  e5m2.mantissa_bits = 2;
+  e5m2.max = 57344;
+  const at::NoGradGuard no_grad;
+  const at::Tensor rows = x.reshape({96, 64}), grad = g.reshape({96, 40});
+  const at::Tensor for_x = at::matmul(number_quantize(grad, false, e5m2),
+                                      number_quantize(one.weight(), true, mx_e4m3()));
+  expect_near(x.grad().reshape({96, 64}), for_x, 1e-4);
+  const at::Tensor for_w =
+      at::matmul(number_quantize(grad, true, e5m2).t(), number_quantize(rows, true, mx_e4m3()));
+  expect_near(one.arena.gradient(&one.arena.parameters().front()), for_w, 1e-4);
+}
+
+TEST(MediumLayers, NoFormatIsTheDenseLayer) {
+  for (const json& table :
+       {json{{"kind", "mx"}, {"format", "none"}}, json{{"kind", "minifloat"}, {"format", "none"}},
+        json{{"kind", "integer"}, {"x_bits", 0}, {"w_bits", 0}},
+        json{{"kind", "bit_flip"},
+             {"x_p_exp", 0},
+             {"x_p_frac", 0},
+             {"x_zero_out_t", 0},
+             {"w_p_exp", 0},
+             {"w_p_frac", 0},
+             {"w_zero_out_t", 0}}}) {
+    FloatLayer one(table, 48, 24);
+    const at::Tensor x = at::randn({2, 5, 48});
+    expect_near(one.forward(x), at::linear(x, one.weight()), 1e-5);
+  }
+}
+
+TEST(MediumLayers, IntegersOfEveryGranularityComeNearAndFinerOnesNearer) {
+  const at::Tensor x = at::randn({4, 8, 96});
+  const auto error = [&](const json& more) {
+    json table = {{"kind", "integer"}, {"x_bits", 4}, {"w_bits", 4}};
+    table.update(more);
+    FloatLayer one(table, 96, 64);
+    one.weight()[3].mul_(20);  // a large output channel
+    const at::Tensor exact = at::linear(x, one.weight());
+    return ((one.forward(x) - exact).norm() / exact.norm()).item<double>();
+  };
+  const double tensor = error({{"w_scale", "tensor"}, {"x_scale", "tensor"}});
+  const double channel = error(json::object());
+  const double group = error({{"w_scale", "group"}, {"x_scale", "group"}, {"group", 16}});
+  EXPECT_LT(channel, tensor);
+  EXPECT_LT(group, channel);
+  EXPECT_LT(error({{"x_bits", 8}, {"w_bits", 8}}), 0.02);
+  EXPECT_LT(error({{"x_bits", 16}, {"w_bits", 16}}), 1e-4);
+  EXPECT_LT(error({{"symmetric", false}, {"x_bits", 8}, {"w_bits", 8}}), 0.02);
+}
+
+ProjectionSpec qkv() { return {{{"q_proj", 32, 24}, {"k_proj", 32, 8}, {"v_proj", 32, 8}}}; }
+
+TEST(MediumLayers, AGroupIsItsMembersInTurn) {
+  for (const char* name : {"mx", "minifloat", "integer"}) {
+    const auto kind = kind_of({{"kind", name}});
+    const at::Tensor x = at::randn({2, 3, 32});
+    ParameterArena arena, other;
+    BufferStore buffers;
+    std::vector<TransformedLayer> transformed;
+    const auto group = kind->projections({arena, buffers, transformed}, qkv());
+    ASSERT_NE(group, nullptr) << name;
+    EXPECT_EQ(transformed.size(), 3u);
+    std::vector<std::unique_ptr<LinearLayer>> layers;
+    for (const LinearSpec& member : qkv().members)
+      layers.push_back(kind->linear({other, buffers, transformed}, member));
+    for (ParameterArena* each : {&arena, &other}) {
+      each->allocate(at::kCPU, at::kFloat, at::kFloat);
+      each->initialize(5);
+    }
+    std::vector<at::Tensor> parts;
+    for (const auto& layer : layers) parts.push_back(layer->forward(at_step(0), x));
+    expect_near(group->forward(at_step(0), x), at::cat(parts, -1), 1e-5);
+  }
+}
+
+TEST(MediumLayers, AWeightWithOneScaleIsNotJoinedToAnother) {
+  ParameterArena arena;
+  BufferStore buffers;
+  std::vector<TransformedLayer> transformed;
+  const Build build{arena, buffers, transformed};
+  EXPECT_EQ(kind_of({{"kind", "integer"}, {"w_scale", "tensor"}})->projections(build, qkv()),
+            nullptr);
+  EXPECT_EQ(kind_of({{"kind", "mx"}, {"format", "nvfp4"}})->projections(build, qkv()), nullptr);
+}
+
+TEST(MediumLayers, AWeightIsRoundedAgainWhereItChanged) {
+  FloatLayer one({{"kind", "mx"}}, 32, 8);
+  const at::Tensor x = at::randn({1, 2, 32});
+  ForwardContext context = at_step(0);
+  const at::Tensor before = one.layer->forward(context, x);
+  one.weight().mul_(2);
+  context.weights_changed = false;
+  EXPECT_TRUE(one.layer->forward(context, x).equal(before));
+  context.weights_changed = true;
+  expect_near(one.layer->forward(context, x), before * 2, 1e-5);
+}
+
+// ---- Attention
+
+AttentionSpec heads(int64_t queries, int64_t keys) {
+  AttentionSpec spec;
+  spec.name = "model.layers.0.self_attn";
+  spec.num_heads = queries;
+  spec.num_kv_heads = keys;
+  spec.head_dim = 16;
+  spec.scale = 0.25;
+  return spec;
+}
+
+struct Qkv {
+  at::Tensor q, k, v;
+  Qkv(const AttentionSpec& spec, int64_t tokens)
+      : q(at::randn({2, tokens, spec.num_heads, spec.head_dim})),
+        k(at::randn({2, tokens, spec.num_kv_heads, spec.head_dim})),
+        v(at::randn({2, tokens, spec.num_kv_heads, spec.head_dim})) {}
+};
+
+std::unique_ptr<AttentionCore> attention_of(const json& table, const AttentionSpec& spec) {
+  ParameterArena arena;
+  BufferStore buffers;
+  std::vector<TransformedLayer> transformed;
+  return kind_of(table)->attention({arena, buffers, transformed}, spec);
+}
+
+TEST(MediumLayers, AttentionWithoutFormatsIsDenseAttentionGradientsToo) {
+  for (const int64_t keys : {4, 2, 1}) {
+    const AttentionSpec spec = heads(4, keys);
+    Qkv a(spec, 9);
+    Qkv b = a;
+    for (Qkv* each : {&a, &b}) {
+      for (at::Tensor* t : {&each->q, &each->k, &each->v}) *t = t->clone().requires_grad_(true);
+    }
+    const at::Tensor y = attention_of({{"kind", "mx"}, {"format", "none"}}, spec)
+                             ->forward(at_step(0), a.q, a.k, a.v);
+    const at::Tensor expected = SdpaAttention(spec).forward(at_step(0), b.q, b.k, b.v);
+    expect_near(y, expected, 1e-5);
+    const at::Tensor g = at::randn(y.sizes());
+    y.backward(g);
+    expected.backward(g);
+    expect_near(a.q.grad(), b.q.grad(), 1e-5);
+    expect_near(a.k.grad(), b.k.grad(), 1e-5);
+    expect_near(a.v.grad(), b.v.grad(), 1e-5);
+  }
+}
+
+TEST(MediumLayers, DecodingWithACacheIsTheWholeSequence) {
+  const AttentionSpec spec = heads(4, 2);
+  const Qkv in(spec, 6);
+  const auto core = attention_of({{"kind", "minifloat"}}, spec);
+  const at::Tensor whole = core->forward(at_step(-1), in.q, in.k, in.v);
+  KvCache cache;
+  cache.keys = {at::zeros({2, 2, 8, 16})};
+  cache.values = {at::zeros({2, 2, 8, 16})};
+  ForwardContext context = at_step(-1);
+  context.cache = &cache;
+  for (int64_t t = 0; t < 6; ++t) {
+    const auto one = [&](const at::Tensor& x) { return x.narrow(1, t, 1); };
+    expect_near(core->forward(context, one(in.q), one(in.k), one(in.v)), one(whole), 1e-5);
+    ++cache.length;
+  }
+  expect_near(whole, SdpaAttention(spec).forward(at_step(-1), in.q, in.k, in.v), 0.3);
+  EXPECT_GT((whole - SdpaAttention(spec).forward(at_step(-1), in.q, in.k, in.v))
+                .abs()
+                .max()
+                .item<double>(),
+            1e-4);
+}
+
+// ---- Flipped bits
+
+json flips() {
+  return {{"kind", "bit_flip"}, {"x_p_exp", 0},     {"x_p_frac", 0},
+          {"x_zero_out_t", 0},  {"w_p_exp", 0.001}, {"w_p_frac", 0.1}};
+}
+
+TEST(MediumLayers, FlipsDifferBetweenLayersAndStepsUnlessTheyPersist) {
+  const at::Tensor x = at::randn({1, 2, 48});
+  FloatLayer one(flips(), 48, 24), other(flips(), 48, 24, "another");
+  other.weight().copy_(one.weight());
+  const at::Tensor y = one.forward(x, 1);
+  EXPECT_TRUE(y.equal(one.forward(x, 1)));
+  EXPECT_FALSE(y.equal(other.forward(x, 1)));
+  EXPECT_FALSE(y.equal(one.forward(x, 2)));
+  json stuck = flips();
+  stuck["persistent"] = true;
+  FloatLayer same(stuck, 48, 24);
+  EXPECT_TRUE(same.forward(x, 1).equal(same.forward(x, 2)));
+  EXPECT_FALSE(same.forward(x, 1).equal(at::linear(x, same.weight())));
+}
+
+TEST(MediumLayers, WeightsBeyondTheLimitMultiplyNothing) {
+  json table = flips();
+  table["w_p_exp"] = table["w_p_frac"] = 0;
+  FloatLayer one(table, 4, 2);
+  one.weight().copy_(at::tensor({1.0f, 2.0f, -1.0f, -1.3f, 0.5f, 1.24f, 0.0f, 9.0f}).view({2, 4}));
+  const at::Tensor y = one.forward(at::tensor({1.0f, 1.0f, 1.0f, 1.0f}).view({1, 1, 4}));
+  expect_near(y, at::tensor({0.0f, 1.74f}).view({1, 1, 2}), 1e-6);
+}
+
+TEST(MediumLayers, RefusesWhatNoFormatIs) {
+  EXPECT_THROW(kind_of({{"kind", "mx"}, {"format", "e4m4"}}), Error);
+  EXPECT_THROW(kind_of({{"kind", "minifloat"}, {"w_format", "fp8"}}), Error);
+  EXPECT_THROW(kind_of({{"kind", "minifloat"}, {"format", "nvfp4"}}), Error);
+  EXPECT_THROW(kind_of({{"kind", "integer"}, {"w_bits", 1}}), Error);
+  EXPECT_THROW(kind_of({{"kind", "bit_flip"}, {"w_p_exp", 0.7}}), Error);
+  AttentionSpec spec = heads(2, 2);
+  spec.dropout = 0.1;
+  EXPECT_THROW(attention_of({{"kind", "mx"}}, spec), Error);
+}
+
+}  // namespace
+}  // namespace refract
