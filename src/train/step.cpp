@@ -1,17 +1,22 @@
 #include "train/step.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <mutex>
 
 #include "core/error.h"
+#include "distributed/world.h"
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "ops/dense/optimizer/sgd.h"
 #include "train/schedule.h"
+#include "train/together/gradient_sum.h"
+#include "train/together/range_pool.h"
 
 namespace refract {
 namespace {
@@ -46,21 +51,24 @@ Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
 }  // namespace
 
 TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
-                     int64_t steps)
+                     int64_t steps, World* world)
     : model_(model),
       config_(config),
       plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
       order_(window_order(config, stream_->size())),
-      micro_batch_(config.train.micro_batch > 0 ? config.train.micro_batch : config.train.batch),
+      world_(world ? *world : World::single()),
+      share_(share_of_batch(config, world_.rank(), world_.size())),
+      micro_batches_(share_.micro_batches()),
+      micro_batch_(share_.micro_batch),
       context_(config.data.context) {
-  micro_batches_ = config.train.batch / micro_batch_;
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
   state_.exp_avg = at::zeros({n}, device.dtype(at::kFloat));
   if (config.optimizer.name != "sgd") state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
-  if (micro_batches_ > 1 && model.arena().grads().scalar_type() != at::kFloat) {
+  const bool adds = micro_batches_ > 1 || world_.size() > 1;
+  if (adds && model.arena().grads().scalar_type() != at::kFloat) {
     accumulated_ = at::zeros({n}, device.dtype(at::kFloat));
   }
   tokens_ = at::zeros({micro_batches_, micro_batch_, context_ + 1}, device.dtype(at::kInt));
@@ -68,7 +76,12 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
   floats_ = at::zeros({4}, device.dtype(at::kFloat));
   control_ = at::zeros({4}, device.dtype(at::kFloat));
   history_ = at::zeros({kHistory, 2}, device.dtype(at::kFloat));
-  loss_ = at::zeros({}, device.dtype(at::kFloat));
+  losses_ = at::zeros({share_.groups}, device.dtype(at::kFloat));
+  sum_ = std::make_unique<GradientSum>(share_, world_, model.device(), n);
+  if ((share_.fixed_groups || world_.size() > 1) && !model.buffers().all().empty()) {
+    refuse_quantile_ranges(config.transform);
+    ranges_ = std::make_unique<RangePool>(model.buffers(), world_);
+  }
   for (Staging& staging : staging_) {
     auto host = [this](const at::Tensor& like) {
       return cuda_ ? cuda_->empty_pinned(like.sizes(), like.scalar_type())
@@ -86,14 +99,14 @@ TrainStep::~TrainStep() = default;
 void TrainStep::fill(Staging& staging, int64_t step, int64_t first_sequence) {
   int32_t* tokens = staging.tokens.mutable_data_ptr<int32_t>();
   const int64_t length = context_ + 1;
-  for (int64_t i = 0; i < config_.train.batch; ++i) {
-    stream_->read(order_.start(first_sequence + i),
+  for (int64_t i = 0; i < share_.sequences(); ++i) {
+    stream_->read(order_.start(first_sequence + share_.first + i),
                   {tokens + i * length, static_cast<size_t>(length)});
   }
   int64_t* longs = staging.longs.mutable_data_ptr<int64_t>();
   for (int64_t m = 0; m < micro_batches_; ++m) {
     longs[2 * m] = step;
-    longs[2 * m + 1] = m * micro_batch_;
+    longs[2 * m + 1] = share_.first + m * micro_batch_;
   }
   longs[2 * micro_batches_] = step;
   longs[2 * micro_batches_ + 1] = step % kHistory;
@@ -122,6 +135,10 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   fill(staging, step, first_sequence);
   upload(staging);
   const bool guided = plan_.guided(step);
+  if (ranges_ && !ranges_set_) {
+    model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
+    set_ranges(step, first_sequence);
+  }
   const Variant& variant = variants_[guided ? 1 : 0];
   if (variant.graph) {
     variant.graph->replay();
@@ -131,6 +148,37 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
     compute(guided);
   }
   pending_.push_back(step);
+}
+
+// Layers take a range that is not set from the call's own input, and remember that it was set: so
+// all are set before a step that every call is to start with the same ones.
+void TrainStep::set_ranges(int64_t step, int64_t first_sequence) {
+  ranges_set_ = true;
+  if (ranges_->all_set()) return;
+  const int64_t length = context_ + 1;
+  at::Tensor tokens = at::empty({micro_batch_, length}, at::TensorOptions().dtype(at::kInt));
+  for (int64_t i = 0; i < micro_batch_; ++i) {
+    stream_->read(order_.start(first_sequence + i),
+                  {tokens.mutable_data_ptr<int32_t>() + i * length, static_cast<size_t>(length)});
+  }
+  const at::NoGradGuard no_grad;
+  ForwardContext context;
+  context.training = true;
+  context.seed = static_cast<uint64_t>(config_.noise_seed());
+  context.clock = at::tensor({step, int64_t{0}}, at::kLong).to(model_.device());
+  tokens = tokens.to(model_.device());
+  ranges_->begin_setting();
+  model_.hidden(context, tokens.narrow(1, 0, context_).contiguous());
+  ranges_->end_setting();
+}
+
+void TrainStep::share_state() {
+  ParameterArena& arena = model_.arena();
+  for (const at::Tensor& flat : {arena.master(), state_.exp_avg, state_.exp_avg_sq}) {
+    if (flat.defined()) world_.broadcast_(flat);
+  }
+  for (const BufferStore::Buffer& buffer : model_.buffers().all()) world_.broadcast_(buffer.tensor);
+  if (world_.size() > 1) arena.refresh_compute();
 }
 
 // Runs that are trained side by side, each in a thread and stream of its own, do this in turn: they
@@ -158,7 +206,9 @@ void TrainStep::compute(bool guided) {
   const int64_t size = guided ? arena.trainable_size() : arena.core_size();
   const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, 0, size); };
   model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
-  loss_.zero_();
+  const at::Tensor grads = accumulated_.defined() ? accumulated_ : arena.grads();
+  losses_.zero_();
+  if (ranges_) ranges_->begin_step();
   for (int64_t m = 0; m < micro_batches_; ++m) {
     ForwardContext context;
     context.training = true;
@@ -170,15 +220,20 @@ void TrainStep::compute(bool guided) {
                                            batch.narrow(1, 1, context_).contiguous());
     const at::Tensor mean = loss.sum.mul(per_token);
     mean.backward();
-    loss_.add_(mean.detach());
+    const int64_t group = m / share_.per_group;
+    losses_.select(0, group).add_(mean.detach());
     if (accumulated_.defined()) accumulate_(part(accumulated_), part(arena.grads()));
+    if (ranges_) ranges_->after_call();
+    if ((m + 1) % share_.per_group == 0) sum_->add_group(group, part(grads));
   }
-  const at::Tensor grads = accumulated_.defined() ? accumulated_ : arena.grads();
+  sum_->add_processes(part(grads));
+  const at::Tensor loss = sum_->add_losses(losses_);
+  if (ranges_) ranges_->end_step();
   const at::Tensor norm = global_norm(part(grads));
   const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
-  step_control_(control_, norm, loss_, config_.optimizer.clip, step);
+  step_control_(control_, norm, loss, config_.optimizer.clip, step);
   history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1),
-                       at::stack({loss_, norm}).unsqueeze(0));
+                       at::stack({loss, norm}).unsqueeze(0));
   optimize(grads, 0, arena.core_size());
   if (guided) optimize(grads, arena.core_size(), arena.trainable_size());
 }
@@ -211,6 +266,7 @@ void TrainStep::drop_guides() {
   for (at::Tensor* flat : {&state_.exp_avg, &state_.exp_avg_sq, &accumulated_}) {
     if (flat->defined()) *flat = flat->narrow(0, 0, arena.core_size()).clone();
   }
+  sum_->shrink(arena.core_size());
   if (cuda_) cuda_->empty_cache();
 }
 

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "decode/generate.h"
 #include "decode/text_stream.h"
+#include "distributed/world.h"
 #include "formats/checkpoint.h"
 #include "formats/start_token.h"
 #include "train/batch_count.h"
@@ -51,13 +52,15 @@ void check_weights(const Decoder& model, const Checkpoints& checkpoints, int64_t
 
 }  // namespace
 
-Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer)
+Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer,
+                 World* world)
     : config_(std::move(config)),
       model_(model),
       data_(std::move(data)),
       observer_(observer),
+      world_(world ? *world : World::single()),
       checkpoints_(config_.run.dir),
-      step_(model, config_, data_.train, steps),
+      step_(model, config_, data_.train, steps, world),
       steps_(step_.plan().total_steps()) {
   position_.seed = config_.run.seed;
   position_.order_seed = config_.order_seed();
@@ -105,7 +108,8 @@ void Trainer::branch(const Checkpoints& from, int64_t step) {
 RunResult Trainer::run(std::optional<int64_t> until) {
   StopSignals signals;
   const int64_t end = std::min(until.value_or(steps_), steps_);
-  checkpoints_.remove_unfinished();
+  step_.share_state();
+  if (world_.leader()) checkpoints_.remove_unfinished();
   if (position_.step == 0) evaluate_now();
   restart_clock();
   while (position_.step < end) {
@@ -117,7 +121,7 @@ RunResult Trainer::run(std::optional<int64_t> until) {
     timed_steps_ += 1;
     observer_.on_step(position_.step);
     const bool last = position_.step == steps_;
-    const bool stopping = StopSignals::received() != 0;
+    const bool stopping = world_.stops_after(position_.step, StopSignals::received() != 0);
     const bool evaluating = last || (due(config_.eval.every) && !stopping);
     const bool saving =
         position_.step == end || stopping || is_permanent() || due(config_.checkpoint.every);
@@ -199,10 +203,11 @@ void Trainer::evaluate_now() {
   model_.set_guide(step_.guide_share(position_.step));
   if (data_.validation && data_.validation->size() > 1) {
     const int64_t windows = batch_count(config_.eval.batches, "eval.batches") * config_.train.batch;
-    result_.evaluation = evaluate(model_, *data_.validation, config_.data.context, windows);
+    result_.evaluation =
+        evaluate(model_, *data_.validation, config_.data.context, windows, {}, &world_);
     observer_.on_evaluation(position_.step, *result_.evaluation);
   }
-  if (!data_.tokenizer) return;
+  if (!data_.tokenizer || !world_.leader()) return;
   for (int64_t i = 0; i < config_.eval.samples; ++i) observer_.on_sample(position_.step, sample(i));
 }
 
@@ -221,6 +226,10 @@ std::string Trainer::sample(int64_t index) {
 void Trainer::save() {
   if (saved_at_ == position_.step) return;
   saved_at_ = position_.step;
+  world_.leader_alone([this] { write_checkpoint(); });
+}
+
+void Trainer::write_checkpoint() {
   SaveOptions options;
   if (data_.tokenizer) options.ids = ids_of(*data_.tokenizer);
   options.carried = carried_;

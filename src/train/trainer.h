@@ -53,11 +53,15 @@ struct RunResult {
   double loss = 0;                       // of the last step
 };
 
+class World;
+
 class Trainer {
  public:
   // The model is allocated and holds its starting weights. `steps`: the whole run, or with
-  // self_guided.mode = "fixedflop" its steps on fresh data.
-  Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer);
+  // self_guided.mode = "fixedflop" its steps on fresh data. `world`: the processes that train it
+  // together, of which process 0 samples and saves; null: this one alone.
+  Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer,
+          World* world = nullptr);
 
   // Takes what checkpoints keep of the folder that the model came from.
   void carry(Carried carried) { carried_ = std::move(carried); }
@@ -86,6 +90,7 @@ class Trainer {
   bool is_permanent() const;
   void evaluate_now();
   void save();
+  void write_checkpoint();
   bool due(int64_t every) const { return every > 0 && position_.step % every == 0; }
   // The place in the data order of a step's first sequence.
   int64_t first_sequence(int64_t step) const;
@@ -95,6 +100,7 @@ class Trainer {
   Decoder& model_;
   Dataset data_;
   Observer& observer_;
+  World& world_;
   Carried carried_;
   Checkpoints checkpoints_;
   TrainStep step_;
