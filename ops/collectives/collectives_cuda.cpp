@@ -7,7 +7,10 @@
 #include <dlfcn.h>
 #include <nccl.h>
 
+#include <algorithm>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "ops/collectives/collectives.h"
 
@@ -31,7 +34,6 @@ struct Nccl {
   REFRACT_NCCL(GetErrorString);
   REFRACT_NCCL(GetUniqueId);
   REFRACT_NCCL(CommInitRank);
-  REFRACT_NCCL(CommAbort);
   REFRACT_NCCL(GroupStart);
   REFRACT_NCCL(GroupEnd);
   REFRACT_NCCL(Send);
@@ -68,8 +70,8 @@ class NcclEngine : public Collectives {
     }
     nccl().check(nccl().CommInitRank(&comm_, size_, id, rank_), "ncclCommInitRank");
   }
-  // Graphs that captured its calls may still live; aborting waits for nobody.
-  ~NcclEngine() override { nccl().CommAbort(comm_); }
+  // The communicator lives as long as the process: NCCL, asked to destroy or to abort one, waits
+  // for every graph that captured its calls, and those may live longer than this object.
 
   void all_reduce(float* data, int64_t count, Reduction reduction) override {
     const ncclRedOp_t op = reduction == Reduction::kSum ? ncclSum : ncclMin;

@@ -22,12 +22,13 @@ constexpr const char* kFailed = "failed";
 
 std::string seen_key(int64_t rank) { return "seen/" + std::to_string(rank); }
 
-void print(const std::string& text) {
+}  // namespace
+
+void Watch::say(const std::string& text) {
   clear_progress_line();
   std::fprintf(stderr, "refract: %s\n", text.c_str());
+  log_quietly(text);
 }
-
-}  // namespace
 
 std::string sign_key(int64_t rank) { return "sign/" + std::to_string(rank); }
 
@@ -123,8 +124,11 @@ void Watch::guard() {
 }
 
 void Watch::end_without_store(const std::string& text) const {
-  log_quietly(text);
-  if (ranks_.rank == 1) print(text);
+  if (ranks_.rank == 1) {
+    say(text);
+  } else {
+    log_quietly(text);
+  }
   std::_Exit(1);
 }
 
@@ -154,8 +158,7 @@ void Watch::look_for_silence() {
 
 void Watch::end(const std::string& text, int64_t gone) {
   announce(store_, ranks_, {1, own_host(), text});
-  print(text);
-  log_quietly(text);
+  say(text);
   linger(store_, ranks_, gone);
   std::_Exit(1);
 }
@@ -168,7 +171,7 @@ void Watch::announce(Rendezvous& store, const Ranks& ranks, const Cause& cause) 
 void Watch::leave(Rendezvous& store, const Ranks& ranks, const Cause& cause) {
   log_quietly("ended by the failure of another process: " + cause.text);
   // On the same machine the one that failed has written to the same terminal.
-  if (ranks.rank == 0 && cause.host != own_host()) print(cause.text);
+  if (ranks.rank == 0 && cause.host != own_host()) say(cause.text);
   try {
     linger(store, ranks);
   } catch (const ConnectionError&) {

@@ -41,6 +41,8 @@ class Watch {
   void set_timeout(double seconds) { timeout_ = seconds; }
   void stop();
 
+  // To the terminal and the log.
+  static void say(const std::string& text);
   // Ends this process because of another's failure; quietly, unless nobody else would tell.
   [[noreturn]] static void leave(Rendezvous& store, const Ranks& ranks, const Cause& cause);
   // Tells the others first; where one of them was first, leaves because of that.

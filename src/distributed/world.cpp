@@ -4,6 +4,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <new>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -213,7 +214,7 @@ void World::finish() {
 // Where a process is gone, its missing signs of life say which; whoever failed and could say so has
 // done it by then. This process gives signs until it knows. Leaves where that was another than this
 // process.
-void World::explain_lost_connection() {
+std::optional<std::string> World::explain_lost_connection() {
   constexpr auto kPatience = std::chrono::seconds(5), kSilence = std::chrono::seconds(2);
   const auto start = Clock::now();
   std::vector<std::string> keys, signs;
@@ -233,42 +234,41 @@ void World::explain_lost_connection() {
       Cause cause{1, own_host(), gone + " ended without a word: was it killed?"};
       watch_.reset();
       Watch::announce(*store_, ranks_, cause);
-      return;
+      return cause.text;
     }
     signs = now;
   }
+  return std::nullopt;
 }
 
+// The first to know says it before the others do anything: whoever started them may end this
+// process as soon as one of them has ended.
 void World::fail_together(const std::exception& error) {
   if (size() == 1 || !store_) throw;
   const auto* own = dynamic_cast<const Error*>(&error);
-  const ExitCode code = own ? own->code() : ExitCode::kFailed;
-  const std::string what = error.what();
+  const int code = static_cast<int>(own ? own->code() : ExitCode::kFailed);
+  const bool full = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+  const std::string what = full ? "out of memory" : error.what();
   std::string text = what.substr(0, what.find('\n'));
+  std::optional<std::string> announced;
   try {
     if (dynamic_cast<const ConnectionError*>(&error)) {
-      explain_lost_connection();
-      // Announced there, or nobody knows more.
-      if (const auto cause = store_->look("failed")) text = Cause::decoded(*cause).text;
-    } else {
+      announced = explain_lost_connection();
+    } else if (!leader()) {
       // What is wrong for everybody is best told by process 0.
-      if (!leader()) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(500));
-        text = fmt::format("process {}: {}", rank(), text);
-      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      text = fmt::format("process {}: {}", rank(), text);
     }
     watch_.reset();
-    if (!store_->look("failed"))
-      Watch::announce(*store_, ranks_, {static_cast<int>(code), own_host(), text});
-    log_quietly(text);
+    if (!announced) Watch::announce(*store_, ranks_, {code, own_host(), text});
+    Watch::say(announced.value_or(text));
     Watch::linger(*store_, ranks_);
   } catch (const ConnectionError&) {
     // The store is gone, and process 0 with it. Of the others one is enough to tell.
     text = name_of_first_ + " ended without a word: was it killed?";
-    log_quietly(text);
-    if (rank() > 1) std::_Exit(static_cast<int>(code));
+    if (rank() == 1) Watch::say(text);
   }
-  throw Error(text, code);
+  std::_Exit(code);
 }
 
 }  // namespace refract

@@ -64,14 +64,14 @@ class World {
 
   // The run is over: nobody leaves before the last one is done.
   void finish();
-  // In a handler of `error`, which this process can't go on from: throws it again, for the
-  // terminal, with the number of this process, where it is the first failure; else ends the process
-  // quietly. The others end too.
+  // In a handler of `error`, which this process can't go on from. Alone it throws it again. Else
+  // the process that failed first says it, with its number, and all of them end.
   [[noreturn]] void fail_together(const std::exception& error);
 
  private:
   void join();
-  void explain_lost_connection();
+  // Who is gone, where this process was the first to tell the others.
+  std::optional<std::string> explain_lost_connection();
   template <class Call>
   void exchange(const Call& call);
 

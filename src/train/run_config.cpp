@@ -99,6 +99,17 @@ void describe_train(Fields& fields, RunConfig& c) {
              "add gradients in the fixed order of so many groups of sequences, a power of two: any "
              "number of processes up to it gives the same bits; 0: off",
              or_zero);
+  fields.add({"train.recompute", kNothing}, c.train.recompute,
+             "keep all activations for the backward pass, or of each decoder layer its input alone "
+             "and compute it again: less memory, the same bits, a third more time",
+             {"none", "layer"});
+  fields.add({"train.shard", kOutcome}, c.train.shard,
+             "what several processes divide among them instead of each keeping all of it: nothing, "
+             "or the optimizer's moments and its work",
+             {"none", "optimizer"});
+  fields.add({"train.save", kNothing}, c.train.save,
+             "sync: training waits for a checkpoint; async: it goes on while a copy is written",
+             {"sync", "async"});
   fields.add({"train.precision", kOutcome}, c.train.precision,
              "number format of the computation; weights are kept in fp32", {"fp32", "bf16"});
   fields.add({"train.device", kOutcome}, c.train.device, "where to run", {"auto", "cpu", "cuda"});

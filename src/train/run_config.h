@@ -57,6 +57,9 @@ struct RunConfig {
     int64_t batch = 32;
     int64_t micro_batch = 0;
     int64_t reduction_groups = 0;
+    std::string recompute = "none";
+    std::string shard = "none";
+    std::string save = "sync";
     std::string precision = "fp32";
     std::string device = "auto";
     std::string cuda_graph = "auto";

@@ -15,6 +15,7 @@
 #include "train/run_config.h"
 #include "train/self_guided.h"
 #include "train/together/batch_share.h"
+#include "train/together/slices.h"
 
 namespace refract {
 
@@ -30,7 +31,8 @@ struct StepRecord {
 };
 
 // Moments and everything else the optimizer keeps; flat, as the arena is. sgd keeps its momentum
-// buffer in exp_avg and has no second one.
+// buffer in exp_avg and has no second one. With train.shard a process keeps its slices alone, first
+// that of the model's own parameters, then that of the guides.
 struct OptimizerState {
   at::Tensor exp_avg, exp_avg_sq;  // fp32 [trainable_size]
 };
@@ -67,6 +69,12 @@ class TrainStep {
   at::Tensor guide_share(int64_t step);
 
   OptimizerState& state() { return state_; }
+  // All of it: this process's own, or where it is divided what all processes keep, on the host of
+  // process 0. All call it.
+  OptimizerState whole_state();
+  // Memory for all of it, and taking it from there: this process's own, or its slices.
+  OptimizerState blank_state() const;
+  void take_state(const OptimizerState& whole);
   const WindowOrder& order() const { return order_; }
   bool captured() const { return variants_[0].graph || variants_[1].graph; }
 
@@ -94,8 +102,14 @@ class TrainStep {
   };
 
   void compute(bool guided);
+  void backward_pass(const at::Tensor& grads);
+  // The model's own parameters, and the guides.
+  std::vector<Range> parts(bool guided) const;
+  // Of that part: where this process's slice lies in the arena, and where in state_.
+  Range own(const Range& part) const;
+  int64_t place_in_state(const Range& part) const;
   void warm_up_or_capture(bool guided);
-  void optimize(const at::Tensor& grads, int64_t begin, int64_t end);
+  void optimize(const at::Tensor& grads, const Range& part);
   bool wants_graph() const;
 
   Decoder& model_;

@@ -10,6 +10,7 @@
 #include "data/dataset.h"
 #include "formats/carried.h"
 #include "model/decoder.h"
+#include "train/background_save.h"
 #include "train/checkpoints.h"
 #include "train/evaluate.h"
 #include "train/run_config.h"
@@ -89,8 +90,11 @@ class Trainer {
   void restart_clock();
   bool is_permanent() const;
   void evaluate_now();
+  void check_weights();
   void save();
-  void write_checkpoint();
+  // Tells of what was saved in the background; `wait`: after it is done.
+  void announce_saved(bool wait);
+  TrainPosition load(const Checkpoints& from, int64_t step);
   bool due(int64_t every) const { return every > 0 && position_.step % every == 0; }
   // The place in the data order of a step's first sequence.
   int64_t first_sequence(int64_t step) const;
@@ -110,6 +114,7 @@ class Trainer {
   double clock_ = 0;                                  // when the steps that are being timed began
   int64_t timed_steps_ = 0, timed_guided_steps_ = 0;  // since then
   int64_t saved_at_ = -1, evaluated_at_ = -1;
+  std::unique_ptr<BackgroundSave> background_;  // null: saves are waited for. Ends first
 };
 
 }  // namespace refract

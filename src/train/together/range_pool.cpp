@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "transforms/legacy.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {
@@ -28,8 +30,14 @@ bool asks_for_quantiles(const nlohmann::json& node) {
 
 }  // namespace
 
-void refuse_quantile_ranges(const std::string& transform_json) {
-  if (transform_json.empty() || !asks_for_quantiles(nlohmann::json::parse(transform_json))) return;
+void refuse_quantile_ranges(const RunConfig& config) {
+  if (config.transform.empty()) return;
+  nlohmann::json rules = nlohmann::json::parse(config.transform);
+  if (rules.is_object() && rules.contains("legacy")) {
+    const auto path = rules["legacy"].get<std::string>();
+    rules = nlohmann::json::parse(legacy_rules(path, module_names(config.model)));
+  }
+  if (!asks_for_quantiles(rules)) return;
   fail_usage(
       "q_quantiles: ranges that are quantiles can't be shared by several processes or by "
       "train.reduction_groups; leave q_quantiles empty, or train in one process, without groups");

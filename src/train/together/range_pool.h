@@ -9,16 +9,15 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <string>
-
 #include "distributed/world.h"
 #include "model/parameters.h"
+#include "train/run_config.h"
 
 namespace refract {
 
 // Fails (usage) where a rule asks for ranges that are quantiles: those of all calls together do not
 // follow from those of each.
-void refuse_quantile_ranges(const std::string& transform_json);
+void refuse_quantile_ranges(const RunConfig& config);
 
 class RangePool {
  public:

@@ -61,6 +61,7 @@ RunConfig dense() { return grouped("dense"); }
 RunConfig dropout_in_half_precision() {
   RunConfig config = grouped("dropout");
   config.train.precision = "bf16";
+  config.train.batch = 4;
   config.train.micro_batch = 1;
   config.model.dropout = 0.1;
   config.model.attention_dropout = 0.1;
@@ -69,6 +70,7 @@ RunConfig dropout_in_half_precision() {
 
 RunConfig optical_with_noise() {
   RunConfig config = grouped("optical");
+  config.train.batch = 4;
   config.train.micro_batch = 1;
   config.transform =
       R"([{"match": "model\\.layers\\.\\d+\\.(self_attn|mlp)(\\.\\w+_proj)?", "kind": "optical"}])";
@@ -83,6 +85,11 @@ RunConfig self_guided() {
   config.self_guided.mode = "fixedflop";
   config.self_guided.ratio = 0.5;
   config.self_guided.reduce_flop = true;
+  return config;
+}
+
+RunConfig shortened(RunConfig config) {
+  config.train.steps = config.train.steps / 4;
   return config;
 }
 
@@ -101,21 +108,57 @@ TEST_P(SameBits, InOneTwoAndFourProcesses) {
 }
 
 TEST_P(SameBits, ResumedInAnotherNumberOfProcesses) {
-  const RunConfig config = GetParam()();
+  const RunConfig config = shortened(GetParam()());
   const Files one = checkpoint_after(config, {{1000, 1}});
-  expect_equal(one, checkpoint_after(config, {{50, 4}, {101, 1}, {1000, 2}}), "4, 1, 2");
+  expect_equal(one, checkpoint_after(config, {{10, 4}, {25, 1}, {1000, 2}}), "4, 1, 2");
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, SameBits,
                          ::testing::Values(&dense, &dropout_in_half_precision, &optical_with_noise,
                                            &self_guided));
 
+// The moments are divided, and a checkpoint does not show it.
+TEST_P(SameBits, WithDividedMoments) {
+  RunConfig config = shortened(GetParam()());
+  Files one = checkpoint_after(config, {{1000, 1}});
+  config.train.shard = "optimizer";
+  for (const Parts& parts : {Parts{{1000, 4}}, Parts{{10, 2}, {25, 1}, {1000, 4}}}) {
+    Files divided = checkpoint_after(config, parts);
+    EXPECT_NE(one.at("config.toml"), divided.at("config.toml"));
+    divided["config.toml"] = one["config.toml"];
+    expect_equal(one, divided, "divided among " + std::to_string(parts.front().second));
+  }
+}
+
+TEST(SeveralProcesses, AProcessKeepsItsSliceOfTheMoments) {
+  if (!can_run_several()) GTEST_SKIP() << "no Gloo, or AddressSanitizer";
+  RunConfig config = tiny_config("slices");
+  config.train.batch = 6;
+  config.train.shard = "optimizer";
+  in_processes(3, [&](World& world) {
+    TinyRun run(config, nullptr, at::kCPU, &world);
+    TrainStep step(*run.model, run.session.config, run.session.data.train, 12, &world);
+    const int64_t all = run.model->arena().trainable_size();
+    EXPECT_LE(step.state().exp_avg.numel(), all / 3 + 64);
+    EXPECT_EQ(step.state().exp_avg.numel(), step.state().exp_avg_sq.numel());
+    const OptimizerState whole = step.whole_state();
+    EXPECT_EQ(whole.exp_avg.defined(), world.leader());
+    if (world.leader()) {
+      EXPECT_EQ(whole.exp_avg.numel(), all);
+    }
+  });
+}
+
 // Without groups a sum's order is the engine's: close to one process's weights, and equal in all.
-TEST(SeveralProcesses, PlainReductionComesNearOneProcess) {
+class PlainReduction : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Of, PlainReduction, ::testing::Values("none", "optimizer"));
+
+TEST_P(PlainReduction, ComesNearOneProcess) {
   if (!can_run_several()) GTEST_SKIP() << "no Gloo, or AddressSanitizer";
   RunConfig config = tiny_config("plain");
   config.train.batch = 6;
   config.train.steps = 5;
+  config.train.shard = GetParam();
   TinyRun alone(config);
   alone.trainer->run();
   const at::Tensor expected = alone.model->arena().master();
@@ -157,6 +200,7 @@ TEST(SeveralProcesses, EvaluationIsThatOfOneProcess) {
 TEST(SeveralProcesses, RangesMoveOncePerStep) {
   RunConfig config = optical_with_noise();
   config.run.dir += "_ranges";
+  config.train.batch = 8;
   config.train.micro_batch = 0;
   config.train.steps = 1;
   const auto range_after = [&](int64_t groups) {
@@ -202,6 +246,12 @@ TEST(SeveralProcesses, RefusesQuantileRanges) {
       R"([{"match": "model\\.layers\\.0\\.mlp\\..*", "kind": "optical",
            "q_quantiles": [0.1, 0.9]}])";
   EXPECT_TRUE(has(usage_error_of([&] { TinyRun run(config); }), "q_quantiles"));
+  const testing::TemporaryFolder folder;
+  const std::string legacy = folder.str("rules.toml");
+  write_file_atomically(legacy, "use_lora = false\n[attention]\n[fc]\nq_quantiles = [0.1, 0.9]\n");
+  const std::string rules = std::exchange(config.transform, "{\"legacy\": \"" + legacy + "\"}");
+  EXPECT_TRUE(has(usage_error_of([&] { TinyRun run(config); }), "q_quantiles"));
+  config.transform = rules;
   config.train.reduction_groups = 0;
   EXPECT_EQ(usage_error_of([&] { TinyRun run(config); }), "");
 }
