@@ -84,3 +84,45 @@ def newest_files(run: pathlib.Path):
     """The files of the newest checkpoint, name to bytes."""
     newest = max(path for path in run.glob("checkpoints/step-*") if path.name[5:].isdigit())
     return newest.name, {path.name: path.read_bytes() for path in newest.iterdir()}
+
+
+def children_of(process):
+    """The ids of a launcher's processes, by rank."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout.split()
+    return sorted(map(int, found))
+
+
+class Kills:
+    """A run by `refract launch` that loses a process to SIGKILL at a random instant, again and again, and goes on."""
+
+    def __init__(self, program, tmp_path, size, arguments, draws):
+        self.program, self.tmp_path, self.size, self.arguments, self.draws = program, tmp_path, size, arguments, draws
+
+    def start(self, *more):
+        return subprocess.Popen([str(self.program), "launch", "-n", str(self.size), "train", *map(str, [*self.arguments, *more])], cwd=self.tmp_path,
+                                env=clean_environment(self.tmp_path), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def kill_one(self, longest, *more):
+        """The seconds until all had ended and what was said; nothing where the run was done before."""
+        process = self.start(*more)
+        children = []
+        while len(children) < self.size and process.poll() is None:
+            children = children_of(process)
+        time.sleep(self.draws.uniform(0, longest))
+        victim = self.draws.randrange(self.size)
+        if process.poll() is not None:
+            return None
+        os.kill(children[victim], signal.SIGKILL)
+        start = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        took = time.monotonic() - start
+        assert not any(os.path.exists(f"/proc/{child}") for child in children), "a process outlived its launcher"
+        if process.returncode != 0:
+            causes = [line for line in said.splitlines() if f"process {victim} (" in line]
+            assert process.returncode == 1 and causes, f"process {victim} was killed:\n{said}"
+        return took, said
+
+    def finish(self, *more):
+        process = self.start(*more)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
