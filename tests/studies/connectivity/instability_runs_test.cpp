@@ -6,7 +6,7 @@
 #include "studies/connectivity/tiny_plan.h"
 #include "support/errors.h"
 #include "support/temporary_folder.h"
-#include "train/checkpoints.h"
+#include "train/checkpoints/checkpoints.h"
 
 namespace refract {
 namespace instability_runs_test {

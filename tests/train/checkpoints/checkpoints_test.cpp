@@ -1,4 +1,4 @@
-#include "train/checkpoints.h"
+#include "train/checkpoints/checkpoints.h"
 
 #include <gtest/gtest.h>
 
