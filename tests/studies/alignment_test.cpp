@@ -63,7 +63,9 @@ TEST_F(AlignAndSave, KeepsTheFunctionAndComesNearer) {
 TEST_F(AlignAndSave, RefusesAFolderThatHoldsAModel) {
   study_.out = study_.a;
   EXPECT_EQ(error_of([&] { align_and_save(study_); }),
-            "'" + study_.a + "' already holds a model; choose another --out");
+            "'" + study_.a +
+                "' already holds something; choose another --out for the model, or "
+                "remove it first");
 }
 
 TEST_F(AlignAndSave, RefusesOtherShapesAndOtherWords) {
