@@ -60,6 +60,7 @@ struct RunConfig {
     std::string device = "auto";
     std::string cuda_graph = "auto";
     bool deterministic = false;
+    int64_t verify = 0;
     int64_t threads = 0;
   } train;
   struct SelfGuided {
