@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "analysis/energy/energy_constants.h"
 #include "analysis/model_flops.h"
 #include "formats/model_path.h"
 #include "runs/device.h"
@@ -51,7 +52,8 @@ double premerge_bytes(const RunConfig& config, const fs::path& folder, const std
 
 }  // namespace
 
-Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides) {
+Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides,
+                          const std::string& constants) {
   fs::path folder;  // of a model; empty for a recipe
   Inspection found;
   if (source.ends_with(".toml")) {
@@ -70,6 +72,8 @@ Inspection inspect_source(const std::string& source, const std::vector<std::stri
   found.cost = cost_of_run(found.config, model, resolve_steps(found.config, model.arena().count()));
   found.state_bytes = state_bytes(found.config, model.arena());
   found.premerge_bytes = premerge_bytes(found.config, folder, source);
+  found.energy = energy_per_token(model, found.model.rules, found.config.data.context,
+                                  energy_constants(constants));
   return found;
 }
 

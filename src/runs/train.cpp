@@ -10,6 +10,8 @@
 #include <optional>
 #include <utility>
 
+#include "analysis/energy/energy_constants.h"
+#include "analysis/energy/model_energy.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/paths.h"
@@ -17,6 +19,7 @@
 #include "core/system/folder_lock.h"
 #include "core/system/process_info.h"
 #include "core/version.h"
+#include "report/energy/energy_record.h"
 #include "report/run/start_record.h"
 #include "report/run_report.h"
 #include "runs/device.h"
@@ -24,6 +27,7 @@
 #include "runs/progress/time_budget.h"
 #include "runs/recipe.h"
 #include "runs/resume/run_corpus.h"
+#include "runs/resume/run_teacher.h"
 #include "runs/resume/same_run.h"
 #include "runs/run_cost.h"
 #include "runs/run_session.h"
@@ -204,6 +208,11 @@ void make_and_lock(const fs::path& folder, bool resume, FolderLock& lock) {
 
 void write_start(const RunSession& session, const fs::path& origin, bool own_tokenizer) {
   write_run_settings(session);
+  if (session.teacher) write_teacher_record(session.config.run.dir, *session.teacher);
+  const int64_t context = session.config.data.context;
+  write_energy(session.config.run.dir,
+               energy_per_token(*session.model, session.rules, context, energy_constants()),
+               context);
   nlohmann::json record = corpus_record(session.config.data, session.data, own_tokenizer);
   if (!origin.empty()) record["relative_to"] = origin.string();
   write_corpus_record(session.config.run.dir, record);
@@ -212,6 +221,11 @@ void write_start(const RunSession& session, const fs::path& origin, bool own_tok
 void report_start(const RunSession& session, at::Device device, int64_t position) {
   log_info("model: {} on {}, {}", parameter_text(session.model->arena()), device_name(device),
            session.config.train.precision);
+  if (session.teacher) {
+    log_info("teacher: '{}', {} parameters of its own beside the model's",
+             session.teacher->folder().string(),
+             format_count(static_cast<double>(session.teacher->own_parameters())));
+  }
   log_info("run: {}",
            describe(cost_of_run(session.config, *session.model, session.steps), session.config));
   if (position > 0) log_info("resuming from step {}", position);
@@ -239,11 +253,13 @@ TrainedRun train_recipe(const std::string& path, const std::vector<std::string>&
   }
   const RunSession session = open_run(std::move(recipe), device, path, resume);
   if (newest) check_resumed_settings(folder, session.config);
+  if (newest && session.teacher) check_teacher(folder, *session.teacher);
   RunReporter::Options options = reporter_options(session, device);
   options.resumed_from = newest;
   LateObserver observer;
   Trainer trainer(session.config, *session.model, session.data, session.steps, observer);
   trainer.carry(session.carried);
+  trainer.set_teacher(session.teacher.get());
   if (newest) resume_at(trainer, *newest, options.steps, folder);
   // From here on something is written.
   make_and_lock(folder, resume, lock);

@@ -17,6 +17,8 @@
 
 namespace refract {
 
+class Teacher;
+
 // What the device remembered of one step.
 struct StepRecord {
   int64_t step = 0;
@@ -37,6 +39,10 @@ class TrainStep {
   TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
             int64_t steps);
   ~TrainStep();
+
+  // The model that is learned from where distill.weight is set, before the first step; it outlives
+  // this.
+  void set_teacher(Teacher* teacher) { teacher_ = teacher; }
 
   // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before
   // the work is done.
@@ -88,6 +94,7 @@ class TrainStep {
   bool wants_graph() const;
 
   Decoder& model_;
+  Teacher* teacher_ = nullptr;
   const RunConfig& config_;
   const SelfGuidedPlan plan_;
   const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library

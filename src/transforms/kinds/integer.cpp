@@ -29,6 +29,12 @@ class Integer : public MediumKind {
     }
   }
   bool straight_through() const override { return true; }
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override {
+    const bool attention = product.head_dim > 0;
+    return quantized_energy(product,
+                            formats(attention ? x_bits_ : w_bits_, attention ? x_scale_ : w_scale_),
+                            constants);
+  }
 
  private:
   SharedMedium linear_medium() const override { return medium(w_bits_, w_scale_); }
@@ -45,11 +51,14 @@ class Integer : public MediumKind {
     f.block = scale == "tensor" ? -1 : scale == "group" ? group_ : 0;
     return f;
   }
-  SharedMedium medium(int64_t second_bits, const std::string& second_scale) const {
+  ProductFormats formats(int64_t second_bits, const std::string& second_scale) const {
     ProductFormats all;
     all.first = format(x_bits_, x_scale_);
     all.second = format(second_bits, second_scale);
-    return std::make_shared<QuantizedProduct>(all);
+    return all;
+  }
+  SharedMedium medium(int64_t second_bits, const std::string& second_scale) const {
+    return std::make_shared<QuantizedProduct>(formats(second_bits, second_scale));
   }
 
   int64_t x_bits_ = 8, w_bits_ = 8, group_ = 128;

@@ -7,6 +7,7 @@
 
 #include "core/config.h"
 #include "ops/numeric/quantize.h"
+#include "transforms/energy.h"
 #include "transforms/media/product_medium.h"
 
 namespace refract {
@@ -25,6 +26,13 @@ struct ProductFormats {
     return !grad_for_first && !second_for_first && !grad_for_second && !first_for_second;
   }
 };
+
+// Bits of an operand: 16 where it is left alone.
+double operand_bits(const std::optional<NumberFormat>& format);
+
+// Of a product whose operands have these formats, in digital arithmetic of their widths.
+Energy quantized_energy(const ProductShape& product, const ProductFormats& formats,
+                        const EnergyConstants& constants);
 
 class QuantizedProduct : public ProductMedium {
  public:
