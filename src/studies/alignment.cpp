@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/system/new_folder.h"
 #include "data/dataset.h"
 #include "formats/checkpoint.h"
 #include "report/table.h"
@@ -52,9 +53,8 @@ AlignReport align_models(LoadedModel& a, LoadedModel& b, const std::string& by,
 AlignReport align_and_save(const AlignStudy& study) {
   require_choice("--by", study.by, {"weights", "activations"});
   require_choice("--residual", study.residual, {"auto", "none", "permutation", "orthogonal"});
-  const fs::path out = study.out;
-  if (fs::exists(out / "config.json"))
-    fail_usage("'{}' already holds a model; choose another --out", study.out);
+  NewFolder folder(study.out, "the aligned model");
+  const fs::path& out = folder.path();
   std::vector<std::string> overrides = study.overrides;
   overrides.emplace_back("train.device=cpu");
   LoadedModel a = load_model(study.a, overrides), b = load_model(study.b, overrides);
@@ -65,6 +65,7 @@ AlignReport align_and_save(const AlignStudy& study) {
   if (b.tokenizer) b.tokenizer->save(out);
   if (const fs::path settings = b.folder / "config.toml"; fs::exists(settings))
     write_file_atomically(out / "config.toml", read_file(settings, "the settings"));
+  folder.commit();
   return report;
 }
 

@@ -94,7 +94,7 @@ def test_calibrate_writes_a_model_with_its_ranges(refract, refract_json, planted
                            "{match='.*self_attn', kind='optical'}]")
     assert rows["loss"] != widened["loss"]
     assert "exclude" in refract("calibrate", "planted", *DATA, "--kind", "optical", "--rules", "x.toml", "--out", "o", code=2).stderr
-    assert "already holds a model" in refract("calibrate", "planted", *DATA, "--kind", "optical", "--out", "calibrated", code=2).stderr
+    assert "already holds something" in refract("calibrate", "planted", *DATA, "--kind", "optical", "--out", "calibrated", code=2).stderr
 
 
 def test_calibration_learns_maxima_before_ranges(refract_json, planted):

@@ -27,7 +27,7 @@
 #include "studies/media/calibrate.h"
 #include "studies/media/study_tokens.h"
 #include "train/evaluate.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 namespace {

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/system/new_folder.h"
 #include "core/toml.h"
 #include "formats/checkpoint.h"
 #include "runs/loaded_model.h"
@@ -97,7 +98,6 @@ void run(Decoder& model, const StudyTokens& tokens, Calibrator& calibrator) {
 }
 
 void write_folder(const LoadedModel& loaded, const fs::path& out) {
-  fs::create_directories(out);
   json settings = {{"transform", json::parse(loaded.config.transform)},
                    {"data", {{"context", loaded.config.data.context}}}};
   write_file_atomically(out / "config.toml", to_toml(settings));
@@ -115,8 +115,7 @@ void write_folder(const LoadedModel& loaded, const fs::path& out) {
 CalibrateResult calibrate(const CalibrateStudy& study) {
   const auto start = std::chrono::steady_clock::now();
   Calibrator calibrator(study.search);
-  if (fs::exists(fs::path(study.out) / "config.json"))
-    fail_usage("'{}' already holds a model; choose another --out", study.out);
+  NewFolder folder(study.out, "the calibrated model");
   LoadedModel loaded = load_model(study.model, with_medium(study.medium, study.overrides));
   if (loaded.rules.empty()) {
     fail_usage("'{}' has no transform rules, so there is no range to set; give --kind or --rules",
@@ -132,7 +131,8 @@ CalibrateResult calibrate(const CalibrateStudy& study) {
                study.model);
   }
   result.tokens = tokens.count;
-  write_folder(loaded, study.out);
+  write_folder(loaded, folder.path());
+  folder.commit();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

@@ -12,7 +12,7 @@
 #include "support/errors.h"
 #include "support/temporary_folder.h"
 #include "transforms/kind.h"
-#include "transforms/medium/hadamard.h"
+#include "transforms/media/hadamard.h"
 #include "transforms/model_builder.h"
 
 namespace refract {
