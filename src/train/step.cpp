@@ -19,6 +19,7 @@
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "ops/dense/optimizer/sgd.h"
+#include "train/repair/teacher.h"
 #include "train/schedule.h"
 #include "train/state/step_parts.h"
 #include "train/together/gradient_sum.h"
@@ -149,6 +150,7 @@ void TrainStep::upload(const Staging& staging) {
 bool TrainStep::wants_graph() const { return cuda_ && config_.train.cuda_graph != "off"; }
 
 void TrainStep::run(int64_t step, int64_t first_sequence) {
+  if (config_.distill.on() && !teacher_) throw std::logic_error("a distilled run has no teacher");
   if (static_cast<int64_t>(pending_.size()) >= kHistory)
     throw std::logic_error("step records were not taken in time");
   Staging& staging = staging_[static_cast<size_t>(step % kStagingSlots)];
@@ -251,10 +253,13 @@ void TrainStep::backward_pass(const at::Tensor& grads) {
     context.clock = longs_.narrow(0, 2 * m, 2);
     context.weights_changed = m == 0;
     const at::Tensor batch = tokens_.select(0, m);
-    const Decoder::Loss loss = model_.loss(context, batch.narrow(1, 0, context_).contiguous(),
-                                           batch.narrow(1, 1, context_).contiguous());
-    const at::Tensor mean = loss.sum.mul(per_token);
-    mean.backward();
+    const at::Tensor inputs = batch.narrow(1, 0, context_).contiguous(),
+                     targets = batch.narrow(1, 1, context_).contiguous();
+    const at::Tensor sum = teacher_
+                               ? teacher_->loss(model_, context, inputs, targets, config_.distill)
+                               : model_.loss(context, inputs, targets).sum;
+    const at::Tensor mean = sum.mul(per_token);
+    if (mean.requires_grad()) mean.backward();  // not where ranges alone are trained
     const int64_t group = m / share_.per_group;
     losses_.select(0, group).add_(mean.detach());
     if (accumulated_.defined())

@@ -23,6 +23,7 @@ namespace refract {
 
 class GradientSum;
 class RangePool;
+class Teacher;
 class World;
 
 // What the device remembered of one step.
@@ -47,6 +48,10 @@ class TrainStep {
   TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
             int64_t steps, World* world = nullptr);
   ~TrainStep();
+
+  // The model that is learned from where distill.weight is set, before the first step; it outlives
+  // this.
+  void set_teacher(Teacher* teacher) { teacher_ = teacher; }
 
   // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before
   // the work is done. With train.verify every so many steps are computed twice, which waits for the
@@ -122,6 +127,7 @@ class TrainStep {
   bool wants_graph() const;
 
   Decoder& model_;
+  Teacher* teacher_ = nullptr;
   const RunConfig& config_;
   const SelfGuidedPlan plan_;
   const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library
