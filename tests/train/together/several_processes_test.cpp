@@ -122,12 +122,10 @@ TEST_P(SameBits, WithDividedMoments) {
   RunConfig config = shortened(GetParam()());
   Files one = checkpoint_after(config, {{1000, 1}});
   config.train.shard = "optimizer";
-  for (const Parts& parts : {Parts{{1000, 4}}, Parts{{10, 2}, {25, 1}, {1000, 4}}}) {
-    Files divided = checkpoint_after(config, parts);
-    EXPECT_NE(one.at("config.toml"), divided.at("config.toml"));
-    divided["config.toml"] = one["config.toml"];
-    expect_equal(one, divided, "divided among " + std::to_string(parts.front().second));
-  }
+  Files divided = checkpoint_after(config, {{10, 2}, {25, 1}, {1000, 4}});
+  EXPECT_NE(one.at("config.toml"), divided.at("config.toml"));
+  divided["config.toml"] = one["config.toml"];
+  expect_equal(one, divided, "divided among 2, 1, 4");
 }
 
 TEST(SeveralProcesses, AProcessKeepsItsSliceOfTheMoments) {
