@@ -245,6 +245,7 @@ Decoder::~Decoder() = default;
 
 void Decoder::allocate(at::Device device, at::ScalarType compute_dtype,
                        at::ScalarType master_dtype) {
+  if (plan_.rotary) check_rope_tables(config_);
   arena_.allocate(device, master_dtype, compute_dtype);
   take_leaves(device, compute_dtype);
 }

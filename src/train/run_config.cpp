@@ -121,6 +121,9 @@ void describe_train(Fields& fields, RunConfig& c) {
              "capture the step as one CUDA graph", {"auto", "on", "off"});
   fields.add({"train.deterministic", kOutcome}, c.train.deterministic,
              "bit-reproducible on CUDA too (the CPU always is)");
+  fields.add({"train.verify", kNothing}, c.train.verify,
+             "steps between those that are computed twice and compared bit by bit; 0: none are",
+             or_zero);
   fields.add({"train.threads", kOutcome}, c.train.threads, "CPU threads; 0: all cores",
              Limits{.min = 0, .max = 1024});
   fields.add({"train.timeout", kNothing}, c.train.timeout,

@@ -64,6 +64,7 @@ struct RunConfig {
     std::string device = "auto";
     std::string cuda_graph = "auto";
     bool deterministic = false;
+    int64_t verify = 0;
     int64_t threads = 0;
     double timeout = 8;
   } train;

@@ -21,6 +21,7 @@
 #include "ops/dense/optimizer/sgd.h"
 #include "train/repair/teacher.h"
 #include "train/schedule.h"
+#include "train/state/step_parts.h"
 #include "train/together/gradient_sum.h"
 #include "train/together/range_pool.h"
 
@@ -54,6 +55,13 @@ Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
   return settings;
 }
 
+// Runs that are trained side by side, each in a thread and stream of its own, warm up and capture
+// in turn: they share autograd's thread, and a capture waits for the whole device.
+std::mutex& one_at_a_time() {
+  static std::mutex mutex;
+  return mutex;
+}
+
 }  // namespace
 
 TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
@@ -69,6 +77,10 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       micro_batches_(share_.micro_batches()),
       micro_batch_(share_.micro_batch),
       context_(config.data.context) {
+  if (config.train.verify > 0 && model.device().is_cuda() && !config.train.deterministic)
+    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
+  if (config.train.verify > 0 && world_.size() > 1)
+    fail_usage("train.verify computes a step again, which one process alone can do; leave it at 0");
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
   sum_ = std::make_unique<GradientSum>(share_, world_, model.device(), n,
@@ -142,21 +154,28 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   if (static_cast<int64_t>(pending_.size()) >= kHistory)
     throw std::logic_error("step records were not taken in time");
   Staging& staging = staging_[static_cast<size_t>(step % kStagingSlots)];
-  if (staging.copied) staging.copied->wait();
-  fill(staging, step, first_sequence);
-  upload(staging);
   const bool guided = plan_.guided(step);
+  const auto bring_inputs = [&] {
+    if (staging.copied) staging.copied->wait();
+    fill(staging, step, first_sequence);
+    upload(staging);
+  };
   if (ranges_ && !ranges_set_) {
+    bring_inputs();
     model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
     set_ranges(step, first_sequence);
   }
-  const Variant& variant = variants_[guided ? 1 : 0];
-  if (variant.graph) {
-    variant.graph->replay();
-  } else if (wants_graph()) {
-    warm_up_or_capture(guided);
+  const auto compute_it = [&] {
+    bring_inputs();
+    execute(guided);
+  };
+  // First: a graph and the launches before it need not choose the same kernels.
+  capture_where_due(guided);
+  if (config_.train.verify > 0 && (step + 1) % config_.train.verify == 0) {
+    const auto fault = verify_step(step + 1, written(step), compute_it);
+    if (fault) faults_.push_back(*fault);
   } else {
-    compute(guided);
+    compute_it();
   }
   pending_.push_back(step);
 }
@@ -193,22 +212,33 @@ void TrainStep::share_state() {
   if (world_.size() > 1) arena.refresh_compute();
 }
 
-// Runs that are trained side by side, each in a thread and stream of its own, do this in turn: they
-// share autograd's thread, and a capture waits for the whole device.
-void TrainStep::warm_up_or_capture(bool guided) {
-  static std::mutex one_at_a_time;
-  const std::lock_guard<std::mutex> lock(one_at_a_time);
+// All that a step writes.
+std::vector<StepPart> TrainStep::written(int64_t step) {
+  return step_parts(model_, {history_.select(0, step % kHistory), control_, state_.exp_avg,
+                             state_.exp_avg_sq, accumulated_});
+}
+
+void TrainStep::capture_where_due(bool guided) {
   Variant& variant = variants_[guided ? 1 : 0];
-  if (variant.eager_steps < kEagerSteps) {
-    compute(guided);
-    ++variant.eager_steps;
-    cuda_->synchronize();
-    return;
-  }
+  if (variant.graph || !wants_graph() || variant.eager_steps < kEagerSteps) return;
+  const std::lock_guard<std::mutex> lock(one_at_a_time());
   // Never replayed at once and leaving nothing behind, both may lie in the same memory.
   variant.graph =
       cuda_->capture([this, guided] { compute(guided); }, variants_[guided ? 0 : 1].graph.get());
-  variant.graph->replay();
+}
+
+void TrainStep::execute(bool guided) {
+  Variant& variant = variants_[guided ? 1 : 0];
+  if (variant.graph) {
+    variant.graph->replay();
+  } else if (wants_graph()) {
+    const std::lock_guard<std::mutex> lock(one_at_a_time());
+    compute(guided);
+    ++variant.eager_steps;
+    cuda_->synchronize();
+  } else {
+    compute(guided);
+  }
 }
 
 // Leaves in `grads` and in losses_ what this process's sequences come to.

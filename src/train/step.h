@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/tokens.h"
@@ -14,6 +15,7 @@
 #include "ops/common/cuda_runtime.h"
 #include "train/run_config.h"
 #include "train/self_guided.h"
+#include "train/state/step_check.h"
 #include "train/together/batch_share.h"
 #include "train/together/slices.h"
 
@@ -52,7 +54,9 @@ class TrainStep {
   void set_teacher(Teacher* teacher) { teacher_ = teacher; }
 
   // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before
-  // the work is done.
+  // the work is done. With train.verify every so many steps are computed twice, which waits for the
+  // device; where the results differ the step is computed a third time, a warning says what was
+  // wrong, and an Error that no two of the three agree.
   void run(int64_t step, int64_t first_sequence);
 
   // Weights, moments and ranges of process 0 for all processes.
@@ -72,6 +76,9 @@ class TrainStep {
   // The guides' share for forward passes outside of training at the 0-based `step`; undefined where
   // there are no guides. Good until the next step runs.
   at::Tensor guide_share(int64_t step);
+
+  // Steps whose computation did not repeat (train.verify), each in one sentence.
+  const std::vector<std::string>& faults() const { return faults_; }
 
   OptimizerState& state() { return state_; }
   // All of it: this process's own, or where it is divided what all processes keep, on the host of
@@ -106,6 +113,9 @@ class TrainStep {
     int64_t eager_steps = 0;
   };
 
+  std::vector<StepPart> written(int64_t step);
+  void capture_where_due(bool guided);
+  void execute(bool guided);
   void compute(bool guided);
   void backward_pass(const at::Tensor& grads);
   // The model's own parameters, and the guides.
@@ -113,7 +123,6 @@ class TrainStep {
   // Of that part: where this process's slice lies in the arena, and where in state_.
   Range own(const Range& part) const;
   int64_t place_in_state(const Range& part) const;
-  void warm_up_or_capture(bool guided);
   void optimize(const at::Tensor& grads, const Range& part);
   bool wants_graph() const;
 
@@ -141,6 +150,7 @@ class TrainStep {
   at::Tensor history_;  // float [kHistory, 2]: loss, norm
   at::Tensor losses_;   // float [groups]
   std::array<Staging, kStagingSlots> staging_;
+  std::vector<std::string> faults_;
   std::vector<int64_t> pending_;     // steps whose records were not taken yet
   std::array<Variant, 2> variants_;  // without the guides, with them
 };
