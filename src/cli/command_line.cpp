@@ -208,6 +208,15 @@ void CommandLine::flag(const std::string& name, bool& value, const std::string& 
   app_.add_flag(name, value, help);
 }
 
+void CommandLine::rest(std::vector<std::string>& words, const std::string& help) {
+  app_.prefix_command();
+  app_.description(app_.get_description() + "\nAfter the options follows " + help);
+  app_.parse_complete_callback([&app = app_, &words] {
+    words.clear();
+    for (const std::string& typed : app.remaining()) words.push_back(as_typed(typed));
+  });
+}
+
 namespace {
 
 struct Parsed {

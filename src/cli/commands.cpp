@@ -4,6 +4,7 @@ namespace refract {
 
 // A new command is its own file and two lines here.
 std::unique_ptr<Command> make_train_command();
+std::unique_ptr<Command> make_launch_command();
 std::unique_ptr<Command> make_eval_command();
 std::unique_ptr<Command> make_generate_command();
 std::unique_ptr<Command> make_inspect_command();
@@ -11,6 +12,7 @@ std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_kinds_command();
 std::unique_ptr<Command> make_calibrate_command();
 std::unique_ptr<Command> make_sensitivity_command();
+std::unique_ptr<Command> make_compare_command();
 std::unique_ptr<Command> make_interpolate_command();
 std::unique_ptr<Command> make_connectivity_command();
 std::unique_ptr<Command> make_align_command();
@@ -29,6 +31,7 @@ std::unique_ptr<Command> make_bench_premerge_command();
 std::vector<std::unique_ptr<Command>> all_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_train_command());
+  commands.push_back(make_launch_command());
   commands.push_back(make_eval_command());
   commands.push_back(make_generate_command());
   commands.push_back(make_inspect_command());
@@ -36,6 +39,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_kinds_command());
   commands.push_back(make_calibrate_command());
   commands.push_back(make_sensitivity_command());
+  commands.push_back(make_compare_command());
   commands.push_back(make_interpolate_command());
   commands.push_back(make_connectivity_command());
   commands.push_back(make_align_command());

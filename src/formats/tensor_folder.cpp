@@ -1,10 +1,9 @@
 #include "formats/tensor_folder.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/files.h"
 #include "core/untrusted.h"
+#include "formats/safetensors/weight_map.h"
 
 namespace refract {
 namespace fs = std::filesystem;
@@ -30,20 +29,8 @@ TensorFolder::TensorFolder(const fs::path& folder) : folder_(folder) {
 }
 
 void TensorFolder::open_index(const fs::path& path) {
-  const nlohmann::json index =
-      parse_json(read_file(path, "the weights' index"), fmt::format("'{}'", path.string()));
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    fail("'{}' is damaged: it has no weight_map", path.string());
-  }
   std::map<std::string, size_t> opened;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string())
-      fail("'{}' is damaged: tensor '{}' names no file", path.string(), shown(tensor));
-    const std::string name = file.get<std::string>();
-    if (name.empty() || name == ".." || name.find('/') != std::string::npos) {
-      fail("'{}': tensor '{}' is said to be in '{}', which is not a file of this folder",
-           path.string(), shown(tensor), shown(name));
-    }
+  for (const auto& [tensor, name] : read_weight_map(read_file(path, "the weights' index"), path)) {
     if (!opened.contains(name)) {
       if (!fs::exists(folder_ / name)) {
         fail("'{}' names the file '{}', which is missing; download or copy it too", path.string(),

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/error.h"
+
 namespace refract {
 namespace {
 
@@ -42,7 +44,19 @@ at::Tensor frequencies(const ModelConfig& c) {
 
 }  // namespace
 
+void check_rope_tables(const ModelConfig& c) {
+  constexpr double kMost = 2.0 * (1 << 30);
+  const double bytes = 2.0 * sizeof(float) * static_cast<double>(c.max_position_embeddings) *
+                       static_cast<double>(c.head_dim / 2);
+  if (bytes <= kMost) return;
+  fail_usage(
+      "max_position_embeddings = {} with head_dim = {} takes {:.1f} GiB of rotary tables, and at "
+      "most 2 GiB are allowed; set it to the longest text that you need",
+      c.max_position_embeddings, c.head_dim, bytes / (1 << 30));
+}
+
 std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& c) {
+  check_rope_tables(c);
   const int64_t length = c.max_position_embeddings, half = c.head_dim / 2;
   at::Tensor cos = at::empty({length, half}, at::TensorOptions().dtype(at::kFloat));
   at::Tensor sin = at::empty_like(cos);

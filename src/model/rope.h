@@ -14,4 +14,8 @@ namespace refract {
 // those of a head of that width, and the others stand still.
 std::pair<at::Tensor, at::Tensor> rope_tables(const ModelConfig& config);
 
+// Fails (usage) where the tables would take more than 2 GiB. No weight bounds the number of
+// positions, so this is asked before anything of the model is allocated.
+void check_rope_tables(const ModelConfig& config);
+
 }  // namespace refract

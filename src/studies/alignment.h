@@ -28,7 +28,7 @@ struct AlignStudy {
 };
 
 // Aligns B with A and saves the aligned B with its tokenizer and settings in `out`. Fails (usage)
-// where the two are not points of one space, or where `out` already holds a model.
+// where the two are not points of one space, or where `out` already holds something.
 AlignReport align_and_save(const AlignStudy& study);
 
 }  // namespace refract

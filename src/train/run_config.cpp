@@ -10,6 +10,7 @@
 #include "core/expression.h"
 #include "core/toml.h"
 #include "train/batch_count.h"
+#include "train/together/batch_share.h"
 
 namespace refract {
 namespace {
@@ -89,10 +90,30 @@ void describe_train(Fields& fields, RunConfig& c) {
              "where train.steps and train.tokens are not set: train as many steps as fit into this "
              "time on this machine, whose speed is measured first; 0: off",
              or_zero);
+  fields.add({"train.only", kOutcome}, c.only,
+             "train the parameters that this regular expression matches, on their whole names, and "
+             "freeze all others; one that matches ranges of a medium alone trains no parameter; "
+             "\"\": all, or with adapters theirs");
   fields.add({"train.batch", kOutcome}, c.train.batch,
              "sequences per optimizer step, over all ranks", count);
   fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,
-             "sequences per forward pass; 0: the whole batch", or_zero);
+             "sequences per forward pass; 0: the whole batch, or a process's or a group's part",
+             or_zero);
+  fields.add({"train.reduction_groups", kOutcome}, c.train.reduction_groups,
+             "add gradients in the fixed order of so many groups of sequences, a power of two: any "
+             "number of processes up to it gives the same bits; 0: off",
+             or_zero);
+  fields.add({"train.recompute", kNothing}, c.train.recompute,
+             "keep all activations for the backward pass, or of each decoder layer its input alone "
+             "and compute it again: less memory, the same bits, a third more time",
+             {"none", "layer"});
+  fields.add({"train.shard", kOutcome}, c.train.shard,
+             "what several processes divide among them instead of each keeping all of it: nothing, "
+             "or the optimizer's moments and its work",
+             {"none", "optimizer"});
+  fields.add({"train.save", kNothing}, c.train.save,
+             "sync: training waits for a checkpoint; async: it goes on while a copy is written",
+             {"sync", "async"});
   fields.add({"train.precision", kOutcome}, c.train.precision,
              "number format of the computation; weights are kept in fp32", {"fp32", "bf16"});
   fields.add({"train.device", kOutcome}, c.train.device, "where to run", {"auto", "cpu", "cuda"});
@@ -100,8 +121,21 @@ void describe_train(Fields& fields, RunConfig& c) {
              "capture the step as one CUDA graph", {"auto", "on", "off"});
   fields.add({"train.deterministic", kOutcome}, c.train.deterministic,
              "bit-reproducible on CUDA too (the CPU always is)");
+  fields.add({"train.verify", kNothing}, c.train.verify,
+             "steps between those that are computed twice and compared bit by bit; 0: none are",
+             or_zero);
   fields.add({"train.threads", kOutcome}, c.train.threads, "CPU threads; 0: all cores",
              Limits{.min = 0, .max = 1024});
+  fields.add({"train.timeout", kNothing}, c.train.timeout,
+             "several processes: seconds without a sign of life from one after which all end",
+             {.min = 1});
+  fields.add({"distill.weight", kOutcome}, c.distill.weight,
+             "share of the distance to a dense model's distribution in the loss; 0: off",
+             {.min = 0, .max = 1});
+  fields.add({"distill.temperature", kOutcome}, c.distill.temperature,
+             "both distributions are compared at this temperature", {.min = 0, .open_min = true});
+  fields.add({"distill.teacher", kOutcome}, c.distill.teacher,
+             "the folder of the dense model to learn from; \"\": that of init.from");
   fields.add(
       {"self_guided.mode", kOutcome}, c.self_guided.mode,
       "guide structured layers by dense ones; fixedflop repeats the guided steps' data at the "
@@ -250,8 +284,20 @@ void check_run_config(const RunConfig& c) {
     fail_usage("train.batch = {} is not a multiple of train.micro_batch = {}", c.train.batch,
                c.train.micro_batch);
   }
+  check_reduction_groups(c);
   if (c.train.steps > 0 && !c.train.tokens.empty())
     fail_usage("set train.steps or train.tokens, not both");
+  if (!c.only.empty() && c.self_guided.mode != "none") {
+    fail_usage(
+        "self-guided training trains the whole model; leave train.only out, or set "
+        "self_guided.mode = \"none\"");
+  }
+  if (c.distill.on() && c.distill.teacher.empty() && c.init.from == "random") {
+    fail_usage(
+        "distill.weight = {} needs a model to learn from: set distill.teacher, or init.from to a "
+        "dense model's folder",
+        c.distill.weight);
+  }
   if (c.optimizer.nesterov && c.optimizer.momentum == 0)
     fail_usage("optimizer.nesterov needs an optimizer.momentum above 0");
   if (c.model.init_scheme != "normal" && c.init.from != "random") {

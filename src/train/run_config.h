@@ -56,11 +56,17 @@ struct RunConfig {
     double minutes = 0;
     int64_t batch = 32;
     int64_t micro_batch = 0;
+    int64_t reduction_groups = 0;
+    std::string recompute = "none";
+    std::string shard = "none";
+    std::string save = "sync";
     std::string precision = "fp32";
     std::string device = "auto";
     std::string cuda_graph = "auto";
     bool deterministic = false;
+    int64_t verify = 0;
     int64_t threads = 0;
+    double timeout = 8;
   } train;
   struct SelfGuided {
     std::string mode = "none";
@@ -88,6 +94,13 @@ struct RunConfig {
     int64_t every = 10;
   } log;
   std::string transform;  // [[transform]] as JSON; empty: none
+  std::string only;       // train.only, a regular expression; empty: all is trained
+  struct Distill {
+    double weight = 0;
+    double temperature = 1;
+    std::string teacher;
+    bool on() const { return weight > 0; }
+  } distill;
 
   // What the order of training windows, and dropout and noise, are functions of.
   int64_t order_seed() const { return data.order_seed >= 0 ? data.order_seed : run.seed; }

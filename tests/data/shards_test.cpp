@@ -14,7 +14,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace shards_test {
 
 using testing::all_tokens;
 using testing::expect_error;
@@ -116,5 +116,5 @@ TEST(Shards, SixteenBitTokensWithoutAHeaderAreTaken) {
   EXPECT_EQ(layout_error(few), "");
 }
 
-}  // namespace
+}  // namespace shards_test
 }  // namespace refract

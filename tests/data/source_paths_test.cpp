@@ -12,7 +12,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace source_paths_test {
 
 using testing::TemporaryFolder;
 using testing::write_text;
@@ -88,5 +88,5 @@ TEST(Source, SizesAreReadInPowersOfTen) {
   }
 }
 
-}  // namespace
+}  // namespace source_paths_test
 }  // namespace refract

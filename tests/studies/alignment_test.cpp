@@ -9,7 +9,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace alignment_test {
 
 using testing::error_of;
 using testing::save_small_model;
@@ -85,5 +85,5 @@ TEST_F(AlignAndSave, RefusesOtherShapesAndOtherWords) {
   EXPECT_FALSE(std::filesystem::exists(study_.out));
 }
 
-}  // namespace
+}  // namespace alignment_test
 }  // namespace refract

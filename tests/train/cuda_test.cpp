@@ -7,7 +7,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace cuda_test {
 
 namespace fs = std::filesystem;
 
@@ -75,6 +75,20 @@ TEST(CudaTraining, ResumedEqualsUninterrupted) {
   }
 }
 
+// Before the capture, by the captured step, and with two graphs in turn.
+TEST(CudaTraining, VerifiedStepsRepeat) {
+  REFRACT_CUDA_OR_SKIP();
+  for (RunConfig config : settings()) {
+    const at::Tensor plain = train(config, "on", {});
+    config.train.deterministic = true;
+    config.train.verify = 1;
+    ::testing::internal::CaptureStderr();
+    EXPECT_TRUE(at::equal(train(config, "on", {}), plain)) << config.run.dir;
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_EQ(said.find("gave other bits"), std::string::npos) << said;
+  }
+}
+
 TEST(CudaTraining, AgreesWithTheCpu) {
   REFRACT_CUDA_OR_SKIP();
   RunConfig config = tiny_config("cuda_cpu");
@@ -87,5 +101,5 @@ TEST(CudaTraining, AgreesWithTheCpu) {
   EXPECT_LT(gpu.sub(cpu).norm().item<double>() / cpu.norm().item<double>(), 1e-4);
 }
 
-}  // namespace
+}  // namespace cuda_test
 }  // namespace refract

@@ -44,10 +44,6 @@ Permutation best_permutation(const at::Tensor& score) {
   return best - stay > 1e-12 * scale ? p : identity(n);
 }
 
-std::string in_layer(int64_t layer, const std::string& name) {
-  return fmt::format("model.layers.{}.{}", layer, name);
-}
-
 // Scores of units, heads and channels: what matching i of A with j of B would add.
 at::Tensor row_scores(const NamedWeights& a, const NamedWeights& b, const std::string& name) {
   const at::Tensor &x = a.at(name), &y = b.at(name);
@@ -175,9 +171,9 @@ double distance(const NamedWeights& a, const NamedWeights& b) {
   return std::sqrt(sum);
 }
 
-class Matcher {
+class Aligner {
  public:
-  Matcher(Decoder& a, Decoder& b, const AlignOptions& options)
+  Aligner(Decoder& a, Decoder& b, const AlignOptions& options)
       : config_(a.config()),
         options_(options),
         model_a_(a),
@@ -346,7 +342,7 @@ class Matcher {
 AlignReport align(Decoder& a, Decoder& b, const AlignOptions& options) {
   if (!a.transformed().empty() || !b.transformed().empty() || !a.buffers().all().empty())
     fail_usage("only dense models can be aligned; export them merged first (refract export)");
-  return Matcher(a, b, options).run();
+  return Aligner(a, b, options).run();
 }
 
 }  // namespace refract

@@ -1,5 +1,7 @@
 #include "data/stories/write_stories.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -66,10 +68,13 @@ void write_stories(const std::string& path, uint64_t seed, int64_t bytes) {
         path);
   }
   // Under its name only once it is whole: a part of a corpus looks like a corpus.
-  const std::filesystem::path partial = path + ".partial";
+  std::filesystem::path partial;
+  const int made = open_partial(path, partial);
+  if (made < 0) fail("can't write '{}': {}; does its folder exist?", path, std::strerror(errno));
+  ::close(made);
   try {
     std::ofstream file(partial, std::ios::binary);
-    if (!file) fail("can't write '{}'; does its folder exist?", path);
+    if (!file) fail_to_write(path);
     write(file, seed, bytes, corpus_kind(path) == CorpusKind::kJsonLines, path);
     file.close();
     if (!file) fail_to_write(path);

@@ -61,7 +61,7 @@ struct CalibrateResult {
 // Runs the model on the first tokens of the data (without it, of its own training split), densely,
 // and writes `out`: a model folder with its weights, its rules and their ranges, which every
 // command takes. Fails (usage) for a model without rules, for one whose kinds keep no range, and
-// where `out` holds a model.
+// where `out` holds something.
 CalibrateResult calibrate(const CalibrateStudy& study);
 
 nlohmann::json calibrate_json(const CalibrateStudy& study, const CalibrateResult& result);

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <unordered_map>
@@ -12,6 +13,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/untrusted.h"
+#include "text/utf8.h"
 
 namespace refract {
 namespace {
@@ -180,13 +182,16 @@ void read_entries(Reader& reader, const YAML::Node& map, LegacyYaml& file) {
 }  // namespace
 
 LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
-  std::ifstream stream(path);
+  std::ifstream stream(path, std::ios::binary);
   if (!stream)
     fail_usage("can't read the rule file '{}': no such file, or no permission", path.string());
+  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  // The library below takes any bytes for text, and a rule's parameters become JSON.
+  if (!is_valid_utf8(text)) fail_usage("{}: the rule file is not UTF-8 text", path.string());
   Reader reader(path.string());
   LegacyYaml file;
   try {
-    const YAML::Node root = YAML::Load(stream);
+    const YAML::Node root = YAML::Load(text);
     if (!root.IsMap())
       fail_usage("{}: it is not a rule file; write use_regex and layer_name_to_config",
                  path.string());

@@ -14,7 +14,7 @@
 #include "transforms/one_layer.h"
 
 namespace refract {
-namespace {
+namespace conditioned_test {
 
 using nlohmann::json;
 using testing::expect_same;
@@ -156,5 +156,5 @@ TEST(ConditionedTest, RefusesAMediumThatTakesNoWeight) {
   EXPECT_THROW(OneLayer(conditioned({{"method", "smoothe"}})), Error);
 }
 
-}  // namespace
+}  // namespace conditioned_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "transforms/model_builder.h"
 
 namespace refract {
-namespace {
+namespace legacy_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -303,5 +303,5 @@ TEST(LegacyTest, ARecipeNamesTheFileAndNothingBesideIt) {
   EXPECT_TRUE(has(transforms_toml(model.rules, model.plan), "kind = \"none\""));
 }
 
-}  // namespace
+}  // namespace legacy_test
 }  // namespace refract

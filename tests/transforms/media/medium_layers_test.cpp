@@ -22,7 +22,7 @@
 #include "transforms/one_layer.h"
 
 namespace refract {
-namespace {
+namespace medium_layers_test {
 
 using nlohmann::json;
 
@@ -367,5 +367,5 @@ TEST(MediumLayers, RefusesWhatNoFormatIs) {
   EXPECT_THROW(attention_of({{"kind", "mx"}}, spec), Error);
 }
 
-}  // namespace
+}  // namespace medium_layers_test
 }  // namespace refract

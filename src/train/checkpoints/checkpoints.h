@@ -11,17 +11,10 @@
 #include "core/system/new_folder.h"
 #include "formats/checkpoint.h"
 #include "model/decoder.h"
+#include "train/state/train_position.h"
 #include "train/step.h"
 
 namespace refract {
-
-// What a run needs beside the weights to go on as if it had never stopped.
-struct TrainPosition {
-  int64_t step = 0;       // optimizer steps done
-  int64_t sequences = 0;  // sequences consumed: the place in the data order
-  // Of the run. Data order, dropout and noise are functions of theirs and the step.
-  int64_t seed = 0, order_seed = 0, noise_seed = 0;
-};
 
 class Checkpoints {
  public:

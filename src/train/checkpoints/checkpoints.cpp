@@ -1,4 +1,4 @@
-#include "train/checkpoints.h"
+#include "train/checkpoints/checkpoints.h"
 
 #include <fmt/format.h>
 
@@ -30,16 +30,15 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
-int64_t number(const std::map<std::string, std::string>& metadata, const std::string& key,
-               const fs::path& file) {
-  const auto found = metadata.find(key);
-  int64_t value = 0;
-  if (found != metadata.end()) {
-    const std::string& text = found->second;
-    if (std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc())
-      return value;
+// A tensor of the train state into the live one. What stands in the file need not be what its
+// layout says.
+void read_flat(const SafetensorsFile& saved, const std::string& name, const at::Tensor& live) {
+  const TensorInfo* info = saved.find(name);
+  if (!info || info->dtype != live.scalar_type() || at::IntArrayRef(info->shape) != live.sizes()) {
+    fail("'{}' is damaged: it has no '{}' of {} values in {}", saved.path().string(), name,
+         live.numel(), safetensors_dtype(live.scalar_type()));
   }
-  fail("'{}' has no '{}'; it is not a train state of this program", file.string(), key);
+  live.copy_(saved.tensor(name));
 }
 
 at::Tensor guides(const ParameterArena& arena) {
@@ -88,13 +87,9 @@ fs::path Checkpoints::save(Decoder& model, const OptimizerState& state,
       tensors.push_back(source_of(name, tensor));
     // Guides are no part of the model that save_model() wrote.
     if (model.arena().has_guides()) tensors.push_back(source_of("guides", guides(model.arena())));
-    write_safetensors(partial / kStateFile, tensors,
-                      {{"step", std::to_string(position.step)},
-                       {"sequences", std::to_string(position.sequences)},
-                       {"seed", std::to_string(position.seed)},
-                       {"order_seed", std::to_string(position.order_seed)},
-                       {"noise_seed", std::to_string(position.noise_seed)},
-                       {"layout", model.arena().layout()}});
+    std::map<std::string, std::string> metadata = to_metadata(position);
+    metadata["layout"] = model.arena().layout();
+    write_safetensors(partial / kStateFile, tensors, metadata);
     sync_path(partial);
     // Of an earlier, longer run that was resumed from before this step. The state goes first: what
     // is left of a removal that is cut off must not be taken for a checkpoint.
@@ -152,9 +147,9 @@ TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& st
         path(step).string(), name);
   }
   load_weights(model, path(step));
-  for (const auto& [name, tensor] : named_state(state)) tensor.copy_(saved.tensor(name));
+  for (const auto& [name, tensor] : named_state(state)) read_flat(saved, name, tensor);
   if (model.arena().has_guides()) {
-    guides(model.arena()).copy_(saved.tensor("guides"));
+    read_flat(saved, "guides", guides(model.arena()));
     model.arena().refresh_compute();
   }
   return position(step);
@@ -162,16 +157,7 @@ TrainPosition Checkpoints::load(int64_t step, Decoder& model, OptimizerState& st
 
 TrainPosition Checkpoints::position(int64_t step) const {
   const fs::path file = path(step) / kStateFile;
-  const SafetensorsFile saved(file);
-  const auto& metadata = saved.metadata();
-  TrainPosition position{number(metadata, "step", file), number(metadata, "sequences", file),
-                         number(metadata, "seed", file)};
-  const auto or_seed = [&](const char* key) {  // files of earlier versions have one seed for all
-    return metadata.contains(key) ? number(metadata, key, file) : position.seed;
-  };
-  position.order_seed = or_seed("order_seed");
-  position.noise_seed = or_seed("noise_seed");
-  return position;
+  return read_train_position(SafetensorsFile(file).metadata(), file);
 }
 
 void Checkpoints::remove_unfinished() const {

@@ -1,4 +1,4 @@
-#include "train/checkpoints.h"
+#include "train/checkpoints/checkpoints.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace checkpoints_test {
 
 namespace fs = std::filesystem;
 
@@ -67,5 +67,5 @@ TEST(Checkpoints, OnlyOurUnfinishedOnesAreRemoved) {
   EXPECT_TRUE(fs::exists(folder / "mine.unfinished"));
 }
 
-}  // namespace
+}  // namespace checkpoints_test
 }  // namespace refract

@@ -1,0 +1,136 @@
+"""Writes the seed corpus: make_seeds.py FOLDER makes FOLDER/<target>/*, small honest files of each format."""
+import json
+import pathlib
+import struct
+import sys
+
+
+def varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number, payload):
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def piece(text, score, kind=None):
+    message = field(1, text.encode()) + b"\x15" + struct.pack("<f", score)
+    return field(1, message if kind is None else message + b"\x18" + varint(kind))
+
+
+def sentencepiece():
+    pieces = [piece("<unk>", 0, 2), piece("<s>", 0, 3), piece("</s>", 0, 3), piece("<0x41>", 0, 6)]
+    pieces += [piece(text, -1 - i) for i, text in enumerate(["\u2581", "\u2581cat", "c", "a", "t", "s", "o", "n"])]
+    trainer = field(2, b"\x18\x01")  # model_type = UNIGRAM
+    # One block of a double array in which nothing matches, then one text.
+    trie = struct.pack("<256I", *[0x80000000] * 256)
+    chars_map = struct.pack("<I", len(trie)) + trie + b"a\0"
+    return b"".join(pieces) + trainer + field(3, field(1, b"identity") + field(2, chars_map))
+
+
+def safetensors(tensors, metadata=None):
+    header, at = ({"__metadata__": metadata} if metadata else {}), 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + bytes(range(256)) * (at // 256) + bytes(at % 256)
+
+
+def shard(magic, version, width, tokens):
+    body = b"".join(token.to_bytes(width, "little") for token in tokens)
+    return struct.pack("<3i", magic, version, len(tokens)).ljust(1024, b"\0") + body
+
+
+VOCAB = {character: i for i, character in enumerate("abcdefgh")} | {"ab": 8, "abc": 9, "\u0120": 10, "<|endoftext|>": 11}
+TOKENIZER = {
+    "version": "1.0", "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
+    "added_tokens": [{"id": 11, "content": "<|endoftext|>", "special": True, "normalized": False, "lstrip": True}],
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}"}, "behavior": "Isolated"},
+        {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False}]},
+    "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": VOCAB, "merges": ["a b", ["ab", "c"]]}}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 300, "n_positions": 64, "n_inner": None,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
+LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300, "rms_norm_eps": 1e-6, "max_position_embeddings": 128,
+         "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+                             "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}
+OURS = {"model_type": "refract", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100,
+        "max_position_embeddings": 32, "norm": "rmsnorm", "position": "rope", "qk_norm": True}
+RECIPE = """base = "base.toml"
+[run]
+dir = "runs/a"
+[optimizer]
+lr = 6e-4
+betas = [0.9, 0.95]
+[[transform]]
+match = 'model\\.layers\\.\\d+\\.mlp\\..*'
+kind = "low_rank"
+rank = 8
+"""
+YAML = """shared: &q {levels: 256, quantize: true}
+use_regex: true
+layer_name_to_config:
+  "model\\\\.layers\\\\.\\\\d+\\\\.self_attn": {<<: *q, levels: 64}
+  "model\\\\.layers\\\\.\\\\d+\\\\.mlp\\\\.down_proj": null
+  default: *q
+"""
+LEGACY = """use_lora = true
+[attention]
+q_levels = 256
+[fc]
+q_levels = 256
+[lora]
+r = 32
+lora_alpha = 32
+"""
+PEFT = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none",
+        "rank_pattern": {"layers.0.self_attn.q_proj": 4}, "alpha_pattern": {}}
+INDEX = {"metadata": {"total_size": 40}, "weight_map": {"a": "model-00001-of-00001.safetensors"}}
+SHARD = safetensors({"a": ("F32", [2, 5], 40)})
+
+
+def text(value):
+    return value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+
+
+SEEDS = {
+    "json": [{"a": [1, -2.5e3, None, True, "\u00e9\n"], "b": {"c": {}}}, [[[]]], "\"text\"", "18446744073709551615"],
+    "expression": ["22*N/100", "-(1 + 2) * 3e2 / C", "((N))"],
+    "toml": [RECIPE, LEGACY, "a.b.'c d'.\"e\" = {x = [1, 2.5, nan], y = '''t'''}\n[t.u]\nv = true\n[[w]]\n[[w]]\n"],
+    "recipe": [text(RECIPE) + b"\0" + b"[train]\nsteps = 10\n", "[data]\npath = 'a.txt'\n"],
+    "legacy_yaml": [YAML, "use_regex: false\nlayer_name_to_config:\n  model.layers.0.self_attn: {levels: 4}\n  default: ~\n"],
+    "legacy_toml": [LEGACY],
+    "tokenizer_json": [TOKENIZER, text(TOKENIZER) + b"\0" + text({"eos_token": {"content": "<|endoftext|>"}})],
+    "vocab_merges": [text(VOCAB) + b"\0#version: 0.2\na b\nab c\n"],
+    "chars_json": [{"type": "chars", "characters": "abc\u00e9\U0001F600\n"}],
+    "sentencepiece": [sentencepiece()],
+    "jsonl": ["{\"text\": \"one\"}\n\n{\"text\": \"two \\u00e9\", \"id\": 2}\n"],
+    "shard": [shard(20240520, 1, 2, range(9)), shard(20240801, 7, 4, range(9)), bytes(range(32))],
+    "safetensors": [SHARD, safetensors({"b": ("BF16", [3], 6), "e": ("F32", [0], 0)}, {"step": "12", "layout": "x"})],
+    "train_state": [safetensors({"exp_avg": ("F32", [2], 8), "exp_avg_sq": ("F32", [2], 8)},
+                                {"step": "12", "sequences": "48", "seed": "1", "order_seed": "2", "noise_seed": "3", "layout": "x"})],
+    "weights_index": [INDEX, {"weight_map": {"a": "x", "b": "y"}}],
+    "config_json": [GPT2, LLAMA, OURS],
+    "adapter_config": [PEFT],
+    "metrics": ["{\"step\": 1, \"loss\": 2.5}\n{\"step\": 12, \"loss\": 2.5}\n{\"step\": 3, \"lo"],
+}
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    for target, seeds in SEEDS.items():
+        folder = root / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, seed in enumerate(seeds):
+            (folder / f"seed-{number}").write_bytes(text(seed))
+
+
+if __name__ == "__main__":
+    main()
