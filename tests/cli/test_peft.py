@@ -80,7 +80,7 @@ def test_we_read_what_peft_writes(refract, refract_json, recipe, tuned, family, 
     if family == "llama":
         transform = transform.replace("[", r"[{match='.*\.0\..*(q|down)_proj', kind='lora', r=2, alpha=8}, ")
     arguments = [recipe, "run.dir=read", "init.from=base", "init.adapter=theirs", transform, "train.steps=1",
-                 "optimizer.lr=0", "data.context=64", "eval.samples=0"]
+                 "optimizer.lr=0", "data.context=64", "data.tokenizer=bytes", "eval.samples=0"]
     refract("train", *arguments)
     assert our_loss(refract_json, "read") == pytest.approx(loss_of(model), rel=1e-5)
     wrong = refract("train", *arguments, "run.dir=wrong", "transform.0.alpha=3", code=2).stderr

@@ -6,7 +6,7 @@
 #include "model_folders.h"
 
 namespace refract {
-namespace recipe_test {
+namespace open_recipe_test {
 
 namespace fs = std::filesystem;
 
@@ -59,5 +59,5 @@ TEST(Recipe, ResolvesTheVocabularyFromTheTokenizer) {
   EXPECT_EQ(open_resolved_recipe(path, {"model.vocab_size=300"}).config.model.vocab_size, 300);
 }
 
-}  // namespace recipe_test
+}  // namespace open_recipe_test
 }  // namespace refract

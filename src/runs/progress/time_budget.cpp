@@ -73,9 +73,10 @@ void settle_steps(RunConfig& config, const Dataset& data, const fs::path& source
   if (config.train.steps > 0) return;
   const double seconds = timed_step(config, data, source, device, where);
   config.train.steps = steps_within(config.train.minutes, seconds);
-  log_info("a step takes {} ms here: {} steps in {} minutes (train.steps decides it otherwise)",
-           format_number(1e3 * seconds, 3), format_integer(config.train.steps),
-           format_number(config.train.minutes));
+  const std::string step = seconds < 0.999 ? fmt::format("{} ms", format_number(1e3 * seconds, 3))
+                                           : fmt::format("{} s", format_number(seconds, 3));
+  log_info("a step takes {} here: {} steps fit into {} minutes (train.steps=N asks for a number)",
+           step, format_integer(config.train.steps), format_number(config.train.minutes));
 }
 
 void warn_of_long_warmup(const RunConfig& config, int64_t steps) {

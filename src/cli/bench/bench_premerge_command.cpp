@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "bench/premerge_bench.h"
-#include "cli/bench_options.h"
+#include "cli/bench/bench_options.h"
 #include "cli/command_line.h"
 
 namespace refract {

@@ -1,6 +1,6 @@
 // refract bench kernel, refract bench mlp: linear layers of every kind against dense ones.
 #include "bench/layer_bench.h"
-#include "cli/bench_options.h"
+#include "cli/bench/bench_options.h"
 #include "cli/command_line.h"
 
 namespace refract {

@@ -1,7 +1,7 @@
 // refract bench train, refract bench decode: whole models, of a recipe or of a run.
 #include "bench/decoding_bench.h"
 #include "bench/training_bench.h"
-#include "cli/bench_options.h"
+#include "cli/bench/bench_options.h"
 #include "cli/command_line.h"
 
 namespace refract {
