@@ -4,7 +4,9 @@ if(NOT REFRACT_CUDA STREQUAL "off")
   find_program(refract_nvcc nvcc HINTS /usr/local/cuda/bin $ENV{CUDA_HOME}/bin)
   if(refract_nvcc AND TARGET libtorch::cuda)
     set(CMAKE_CUDA_COMPILER ${refract_nvcc})
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real)
+    # Images for these, and the PTX of 8.0 for every GPU that comes later. REFRACT_CUDA_IMAGES adds images, so that a first start
+    # compiles nothing: -DREFRACT_CUDA_IMAGES="86-real;89-real;100-real;120-real" for what is given away.
+    set(CMAKE_CUDA_ARCHITECTURES 80 90a-real ${REFRACT_CUDA_IMAGES})
     set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)

@@ -2,4 +2,9 @@
 function(refract_warnings target)
   target_compile_options(${target} PRIVATE
     $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-invalid-pch>)
+  # A source beside others in one unit looks like a header: its types may well hold what is the file's own.
+  get_target_property(unity ${target} UNITY_BUILD)
+  if(unity)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+  endif()
 endfunction()

@@ -27,7 +27,16 @@ std::string driver_problem() {
   using Count = int (*)(int*);
   const auto init = reinterpret_cast<Init>(dlsym(driver, "cuInit"));
   const auto count = reinterpret_cast<Count>(dlsym(driver, "cuDeviceGetCount"));
-  if (init == nullptr || count == nullptr) return "libcuda.so.1 is not NVIDIA's driver library";
+  const auto version = reinterpret_cast<Count>(dlsym(driver, "cuDriverGetVersion"));
+  if (init == nullptr || count == nullptr || version == nullptr) {
+    return "libcuda.so.1 is not NVIDIA's driver library";
+  }
+  int supports = 0;  // 13020 is CUDA 13.2
+  if (version(&supports) == 0 && supports < 13000) {
+    return "the NVIDIA driver is too old: it supports CUDA " + std::to_string(supports / 1000) +
+           "." + std::to_string(supports % 1000 / 10) +
+           ", and 13.0 is needed; install driver 580 or newer";
+  }
   int devices = 0;
   if (const int error = init(0)) {
     return "the NVIDIA driver does not start (cuInit returned " + std::to_string(error) + ")";

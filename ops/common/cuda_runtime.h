@@ -39,6 +39,9 @@ class CudaRuntime {
   virtual std::string device_name() const = 0;
   virtual int multiprocessors() const = 0;
   virtual int compute_capability() const = 0;  // 90 for an H100
+  // Whether this library holds code for it: any at all, and the kernels for 9.0 alone.
+  virtual bool has_kernels() const = 0;
+  virtual bool has_hopper_kernels() const = 0;
   virtual int64_t total_memory() const = 0;
   virtual int64_t memory_allocated() const = 0;
   virtual int64_t peak_memory_allocated() const = 0;  // by tensors, since the last reset_peak()

@@ -12,6 +12,7 @@
 #include <exception>
 
 #include "ops/common/cuda_runtime.h"
+#include "ops/common/image/kernel_image.h"
 
 namespace refract {
 namespace {
@@ -70,6 +71,8 @@ class Runtime : public CudaRuntime {
     const cudaDeviceProp* properties = at::cuda::getCurrentDeviceProperties();
     return properties->major * 10 + properties->minor;
   }
+  bool has_kernels() const override { return has_kernel_image(); }
+  bool has_hopper_kernels() const override { return has_hopper_image(); }
   int64_t total_memory() const override {
     return static_cast<int64_t>(at::cuda::getCurrentDeviceProperties()->totalGlobalMem);
   }

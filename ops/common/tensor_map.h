@@ -26,15 +26,6 @@ inline Encode encoder() {
 
 }  // namespace tensor_map_detail
 
-// Whether the current device is of compute capability 9.0.
-inline bool is_hopper() {
-  int device = 0, major = 0, minor = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
-         major == 9 && minor == 0;
-}
-
 inline bool has_tensor_maps() { return tensor_map_detail::encoder() != nullptr; }
 
 struct Matrices {

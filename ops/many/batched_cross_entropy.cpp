@@ -67,7 +67,7 @@ bool has_fused_split_head(int64_t width, at::Device device) {
   if (!device.is_cuda() || width % 32 != 0 || width > kWidest) return false;
   const c10::DeviceGuard guard(device);
   const CudaRuntime* cuda = cuda_runtime();
-  return cuda && cuda->compute_capability() == 90;
+  return cuda && cuda->has_hopper_kernels();
 }
 
 namespace {

@@ -6,6 +6,7 @@
 #include <climits>
 #include <cmath>
 
+#include "ops/common/image/kernel_image.h"
 #include "ops/common/tensor_map.h"
 #include "ops/dense/loss/online_loss.cuh"
 #include "ops/device/copy_engine.cuh"
@@ -306,8 +307,8 @@ bool can_fuse_batched_head(const BatchedHead& a) {
   return a.dtype != Dtype::kFloat32 && a.models > 0 && a.models <= kMostModels && a.rows > 0 &&
          a.rows < INT_MAX - 256 && a.weight_rows < INT_MAX - 256 && a.width > 0 &&
          a.weight_stride % 8 == 0 && a.weight_stride >= a.weight_rows * columns_of(a) &&
-         is_aligned(a.x) && is_aligned(a.weight) && with_shape(a, [](auto) {}) && is_hopper() &&
-         has_tensor_maps();
+         is_aligned(a.x) && is_aligned(a.weight) && with_shape(a, [](auto) {}) &&
+         has_hopper_image() && has_tensor_maps();
 }
 
 cudaError_t launch_batched_head(const BatchedHead& args, cudaStream_t stream) {

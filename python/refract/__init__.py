@@ -8,9 +8,19 @@ Modules pass their tensors to the ops of librefract_ops.so. Two pieces of mathem
 together from the ops that quantize, and the factors that a dense weight gives. The library is
 REFRACT_OPS_LIBRARY, or the one built in the checkout that this file stands in.
 """
-from refract.library import library_path, ops
-from refract.hugging_face import ClockCallback, apply_rules
-from refract.modules import set_clock
-from refract.rules import RuleError
+import importlib
 
-__all__ = ["ClockCallback", "RuleError", "apply_rules", "library_path", "ops", "set_clock"]
+_HOME = {"ClockCallback": "hugging_face", "RuleError": "rules", "apply_rules": "hugging_face", "library_path": "library",
+         "ops": "library", "set_clock": "modules"}
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    """What is asked for is imported then: `python -m refract.wandb` needs no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'refract' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"refract.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *_HOME])

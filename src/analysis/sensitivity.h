@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 

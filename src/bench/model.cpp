@@ -11,8 +11,8 @@
 #include "formats/load_weights.h"
 #include "formats/model_path.h"
 #include "runs/model_folder.h"
+#include "runs/open_recipe.h"
 #include "runs/plan.h"
-#include "runs/recipe.h"
 #include "transforms/kind.h"
 
 namespace refract {

@@ -1,35 +1,21 @@
 #include "cli/command_line.h"
 
-#include <signal.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <filesystem>
-#include <iostream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string_view>
-#include <system_error>
 
 #include "core/config.h"
 #include "core/error.h"
 #include "core/paths.h"
-#include "core/progress.h"
-#include "core/untrusted.h"
+#include "core/system/outcome.h"
 #include "core/version.h"
 #include "transforms/plugin.h"
 
 namespace refract {
 namespace {
-
-constexpr const char* kOutOfMemory =
-    "out of memory; a smaller train.batch, train.micro_batch or model may fit";
-constexpr size_t kLongestMessage = 4000;
 
 // CLI11 takes the brackets off an argument in brackets and cuts what is in them at commas. A mark
 // in front keeps it from doing so; as_typed() takes it off.
@@ -43,13 +29,6 @@ std::string marked(const char* argument) {
 
 std::string as_typed(const std::string& argument) {
   return argument.starts_with(kMark) ? argument.substr(1) : argument;
-}
-
-int report(const std::string& message, ExitCode code) {
-  clear_progress_line();
-  // One line, whatever a file or a name in it holds.
-  std::fprintf(stderr, "refract: %s\n", shown(message, kLongestMessage).c_str());
-  return static_cast<int>(code);
 }
 
 // Whether an argument names files or folders: every positional but settings and the name of a kind.
@@ -96,11 +75,16 @@ CLI::App* app_for(CLI::App& root, const Command& command,
   if (space == std::string::npos) return root.add_subcommand(name, command.summary());
   CLI::App*& group = groups[name.substr(0, space)];
   if (!group) {
-    group = root.add_subcommand(name.substr(0, space),
-                                "see refract " + name.substr(0, space) + " --help");
+    group = root.add_subcommand(name.substr(0, space), command.summary());
     group->require_subcommand(1);
   }
-  return group->add_subcommand(name.substr(space + 1), command.summary());
+  CLI::App* app = group->add_subcommand(name.substr(space + 1), command.summary());
+  const std::vector<CLI::App*> members =
+      group->get_subcommands([](CLI::App* /*any*/) { return true; });
+  std::string what = members.front()->get_name();
+  for (size_t i = 1; i < members.size(); ++i) what += ", " + members[i]->get_name();
+  group->description(members.size() > 1 ? what : what + ": " + command.summary());
+  return app;
 }
 
 // An example with the program as it was called, so that it can be pasted: "./refract train ...".
@@ -157,66 +141,6 @@ std::string unknown_argument(const CLI::App& root) {
                         nearest_name(argument.substr(0, argument.find('=')), names));
   }
   return text + fmt::format(" (see {} --help)", command);
-}
-
-// What a failure that none of our own checks foresaw comes to. Libraries' texts are for their
-// authors: of those that name a file or a place the name is kept.
-std::string unforeseen(const std::exception& error) {
-  if (const auto* files = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
-    return fmt::format("can't use '{}': {}", files->path1().string(), files->code().message());
-  }
-  if (dynamic_cast<const nlohmann::json::exception*>(&error) != nullptr)
-    return "a JSON or TOML file that was read has a value of another form than it should have";
-  if (const auto* system = dynamic_cast<const std::system_error*>(&error))
-    return fmt::format("the system refused a call: {}", system->code().message());
-  const std::string text = error.what();
-  if (text.find("can't allocate memory") != std::string::npos ||
-      text.find("CUDA out of memory") != std::string::npos) {
-    return kOutOfMemory;
-  }
-  // torch puts a stack trace behind the first line.
-  return fmt::format("stopped by an error that this program has no better words for: {}",
-                     shown(text.substr(0, text.find('\n'))));
-}
-
-int output_error = 0;  // of a write to standard output that threw
-
-int run_command(Command& command, const std::vector<std::string>& plugins) {
-  try {
-    for (const std::string& path : plugins) load_plugin(path);
-    return command.run();
-  } catch (const Error& error) {
-    return report(error.what(), error.code());
-  } catch (const std::bad_alloc&) {
-    return report(kOutOfMemory, ExitCode::kFailed);
-  } catch (const std::exception& error) {
-    if (std::ferror(stdout) != 0) {  // finish() says it
-      const auto* system = dynamic_cast<const std::system_error*>(&error);
-      output_error = system ? system->code().value() : 0;
-      return static_cast<int>(ExitCode::kFailed);
-    }
-    return report(unforeseen(error), ExitCode::kFailed);
-  }
-}
-
-// The exit code, unless what was printed did not arrive: a result that is lost is a failure.
-int finish(int code) {
-  errno = 0;
-  std::cout.clear();  // its buffer is that of stdout, which keeps its own mark of a failure
-  std::cout.flush();
-  const bool failed = std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout;
-  if (!failed) return code;
-  // A buffer that was given up left no number behind: what any further byte comes to.
-  if (errno == 0 && output_error == 0 && std::fputc('\n', stdout) != EOF) std::fflush(stdout);
-  const int error = errno != 0 ? errno : output_error;
-  if (error == EPIPE) {  // the reader has seen enough, as of `| head`: end as other programs do
-    ::signal(SIGPIPE, SIG_DFL);
-    ::raise(SIGPIPE);
-  }
-  report(error != 0 ? fmt::format("can't write to standard output: {}", std::strerror(error))
-                    : "can't write to standard output",
-         ExitCode::kFailed);
-  return code == 0 ? static_cast<int>(ExitCode::kFailed) : code;
 }
 
 CLI::Option* add(CLI::App& app, const std::string& name, CLI::callback_t callback,
@@ -284,6 +208,15 @@ void CommandLine::flag(const std::string& name, bool& value, const std::string& 
   app_.add_flag(name, value, help);
 }
 
+void CommandLine::rest(std::vector<std::string>& words, const std::string& help) {
+  app_.prefix_command();
+  app_.description(app_.get_description() + "\nAfter the options follows " + help);
+  app_.parse_complete_callback([&app = app_, &words] {
+    words.clear();
+    for (const std::string& typed : app.remaining()) words.push_back(as_typed(typed));
+  });
+}
+
 namespace {
 
 struct Parsed {
@@ -299,13 +232,14 @@ Parsed parse(CLI::App& root, const std::vector<std::string>& arguments,
     std::vector<std::string> from_the_back(arguments.rbegin(), arguments.rend());
     root.parse(std::move(from_the_back));
   } catch (const Error& error) {
-    return {nullptr, report(error.what(), error.code())};
+    return {nullptr, report_failure(error.what(), error.code())};
   } catch (const CLI::Success& asked) {  // --help, --version
     return {nullptr, root.exit(asked)};
   } catch (const CLI::ExtrasError&) {
-    return {nullptr, report(unknown_argument(root), ExitCode::kUsage)};
+    return {nullptr, report_failure(unknown_argument(root), ExitCode::kUsage)};
   } catch (const CLI::ParseError& error) {
-    return {nullptr, report(std::string(error.what()) + " (see refract --help)", ExitCode::kUsage)};
+    return {nullptr,
+            report_failure(std::string(error.what()) + " (see refract --help)", ExitCode::kUsage)};
   }
   for (const auto& [app, command] : apps) {
     if (app->parsed()) return {command, 0};
@@ -341,7 +275,11 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
   std::vector<std::string> arguments;
   for (int i = 1; i < argc; ++i) arguments.push_back(marked(argv[i]));
   const Parsed parsed = parse(root, arguments, commands, apps);
-  return finish(parsed.command ? run_command(*parsed.command, plugins) : parsed.code);
+  if (!parsed.command) return finish_output(parsed.code);
+  return finish_output(guarded([&] {
+    for (const std::string& path : plugins) load_plugin(path);
+    return parsed.command->run();
+  }));
 }
 
 }  // namespace refract

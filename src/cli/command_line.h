@@ -27,6 +27,8 @@ class CommandLine {
   void option(const std::string& name, int64_t& value, const std::string& help);
   void option(const std::string& name, double& value, const std::string& help);
   void flag(const std::string& name, bool& value, const std::string& help);
+  // Everything from the first word on that is no option of this command, options too.
+  void rest(std::vector<std::string>& words, const std::string& help);
 
  private:
   CLI::App& app_;

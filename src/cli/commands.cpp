@@ -4,6 +4,7 @@ namespace refract {
 
 // A new command is its own file and two lines here.
 std::unique_ptr<Command> make_train_command();
+std::unique_ptr<Command> make_launch_command();
 std::unique_ptr<Command> make_eval_command();
 std::unique_ptr<Command> make_generate_command();
 std::unique_ptr<Command> make_inspect_command();
@@ -29,6 +30,7 @@ std::unique_ptr<Command> make_bench_premerge_command();
 std::vector<std::unique_ptr<Command>> all_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_train_command());
+  commands.push_back(make_launch_command());
   commands.push_back(make_eval_command());
   commands.push_back(make_generate_command());
   commands.push_back(make_inspect_command());

@@ -30,6 +30,7 @@ class InspectCommand : public Command {
     line.positional("source", source_,
                     "a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
+    line.option("-n,--processes", processes_, "memory of each of so many that train it together");
     line.flag("--json", json_, "print one JSON object");
     line.flag("--toml", toml_, "print the whole recipe, with its bases and overrides, and no more");
   }
@@ -39,6 +40,7 @@ class InspectCommand : public Command {
   int print_recipe() const;
   std::string source_;
   std::vector<std::string> overrides_;
+  int64_t processes_ = 1;
   bool json_ = false, toml_ = false;
 };
 
@@ -91,7 +93,9 @@ json inspection_json(const Inspection& found) {
            {{"attention", cost.flops.attention_projections + cost.flops.attention_products},
             {"ffn", cost.flops.ffn},
             {"head", cost.flops.head}}},
+          {"processes", found.processes},
           {"state_bytes", found.state_bytes},
+          {"layer_input_bytes", found.layer_input_bytes},
           {"premerge_bytes", found.premerge_bytes},
           {"transforms", transforms_json(found.model)}};
 }
@@ -118,8 +122,14 @@ void print(const Inspection& found) {
     fmt::print("the run         as many steps as fit into {} minutes\n",
                format_number(found.config.train.minutes));
   fmt::print(
-      "state           {} for weights, gradients and moments ({}); activations come on top\n",
-      format_bytes(found.state_bytes), found.config.train.precision);
+      "state           {} for weights, gradients and moments ({}){}; activations come on top\n",
+      format_bytes(found.state_bytes), found.config.train.precision,
+      found.processes > 1 ? fmt::format(" in each of {} processes", found.processes) : "");
+  if (found.layer_input_bytes > 0) {
+    fmt::print(
+        "layer inputs    {} are kept (train.recompute); one layer's activations come on top\n",
+        format_bytes(found.layer_input_bytes));
+  }
   if (found.premerge_bytes > 0) {
     fmt::print("pre-merged      {} for merged matrices beside the factors, in inference\n",
                format_bytes(found.premerge_bytes));
@@ -129,7 +139,8 @@ void print(const Inspection& found) {
 
 int InspectCommand::run() {
   if (toml_) return print_recipe();
-  const Inspection found = inspect_source(source_, overrides_);
+  if (processes_ < 1) fail_usage("--processes takes a number from 1 on, not {}", processes_);
+  const Inspection found = inspect_source(source_, overrides_, processes_);
   if (json_) {
     fmt::print("{}\n", inspection_json(found).dump());
   } else {

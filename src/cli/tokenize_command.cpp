@@ -4,7 +4,7 @@
 
 #include "cli/command_line.h"
 #include "core/log.h"
-#include "core/system/new_folder.h"
+#include "data/shard_folder.h"
 #include "data/tokenize.h"
 #include "data/train_tokenizer.h"
 
@@ -31,7 +31,7 @@ class TokenizeCommand : public Command {
     line.flag("--json", json_, "print one JSON object");
   }
   int run() override {
-    NewFolder folder(out_, "the shards");
+    ShardFolder folder(out_);
     const auto tokenizer = make_tokenizer(config_);
     const TokenizedCorpus corpus = tokenize_corpus(config_, *tokenizer, folder.path());
     tokenizer->save(folder.path());

@@ -75,7 +75,7 @@ int TrainCommand::run() {
   }
   if (recipe_.empty()) fail_usage("train needs a recipe, e.g. refract train recipes/demo.toml");
   const TrainedRun run = train_recipe(recipe_, overrides_, resume_);
-  if (json_) print_json(run);
+  if (json_ && run.speaks) print_json(run);
   if (run.result.finished) {
     const std::string curves =
         run.report.empty() ? "" : fmt::format(", its curves are in {}", run.report);

@@ -36,6 +36,8 @@ std::shared_ptr<spdlog::logger>& file() {
   return logger;
 }
 
+bool on_terminal = true;
+
 void write(spdlog::log_clock::time_point time, const std::string& text) {
   file()->log(time, spdlog::source_loc{}, spdlog::level::info, spdlog::string_view_t(text));
 }
@@ -44,14 +46,23 @@ void write(spdlog::log_clock::time_point time, const std::string& text) {
 
 void log_message(LogLevel level, const std::string& message) {
   const std::string text = level == LogLevel::kWarning ? "warning: " + message : message;
-  clear_progress_line();
-  terminal().info(text);
+  if (on_terminal) {
+    clear_progress_line();
+    terminal().info(text);
+  }
+  log_quietly(text);
+}
+
+void log_to_file_only() { on_terminal = false; }
+bool logs_to_terminal() { return on_terminal; }
+
+void log_quietly(const std::string& message) {
   const std::lock_guard<std::mutex> lock(mutex);
   const auto now = spdlog::log_clock::now();
   if (file()) {
-    write(now, text);
+    write(now, message);
   } else if (early_messages.size() < kMostEarly) {
-    early_messages.emplace_back(now, text);
+    early_messages.emplace_back(now, message);
   }
 }
 

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/log.h"
+
 namespace refract {
 namespace {
 
@@ -21,7 +23,7 @@ int terminal_width() {
 
 bool Progress::on_terminal() {
   static const bool terminal = isatty(STDERR_FILENO);
-  return terminal;
+  return terminal && logs_to_terminal();
 }
 
 void clear_progress_line() {

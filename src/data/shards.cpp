@@ -1,5 +1,6 @@
 #include "data/shards.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "core/error.h"
@@ -29,7 +31,34 @@ int32_t header_word(std::span<const std::byte> head, size_t index) {
   return word;
 }
 
-ShardLayout raw_layout(uint64_t file_bytes, const std::filesystem::path& path) {
+// The width of the numbers in bytes without a header, where they are plainly not tokens of 16 bits:
+// every second 16-bit word is the upper half of an id below 2^18, and the others vary. 0: they may
+// be such tokens.
+int wider_numbers(std::span<const std::byte> head, uint64_t file_bytes) {
+  constexpr size_t kLooked = 1024, kFewest = 64;  // pairs of words
+  constexpr uint16_t kLargestUpper = 3;
+  const size_t pairs = std::min(head.size() / 4, kLooked);
+  if (file_bytes % 4 != 0 || pairs < kFewest) return 0;
+  std::set<uint16_t> lower, lower_of_odd;
+  for (size_t i = 0; i < pairs; ++i) {
+    uint16_t words[2];
+    std::memcpy(words, head.data() + 4 * i, sizeof(words));
+    if (words[1] > kLargestUpper) return 0;
+    (i % 2 == 0 ? lower : lower_of_odd).insert(words[0]);
+  }
+  const bool upper_words = file_bytes % 8 == 0 && lower_of_odd == std::set<uint16_t>{0};
+  return lower.size() <= kLargestUpper + 1 ? 0 : upper_words ? 64 : 32;
+}
+
+ShardLayout raw_layout(std::span<const std::byte> head, uint64_t file_bytes,
+                       const std::filesystem::path& path) {
+  if (const int bits = wider_numbers(head, file_bytes); bits > 0) {
+    fail(
+        "'{}' is not a token shard: it holds {}-bit numbers and no header of llm.c's, and without "
+        "one tokens have 16 bits; write them as a.astype('uint16').tofile('x.bin'), or with the "
+        "header where ids are above 65535",
+        path.string(), bits);
+  }
   if (file_bytes % 2 != 0) {
     fail(
         "'{}' is not a token shard: it has no header of llm.c's, and {} bytes are not a whole "
@@ -47,9 +76,9 @@ ShardLayout read_shard_layout(std::span<const std::byte> head, uint64_t file_byt
   const char* begin = reinterpret_cast<const char*>(head.data());
   refuse_foreign_bytes(path, {begin, std::min<size_t>(head.size(), kShardHeaderBytes)},
                        "a token shard");
-  if (head.size() < sizeof(int32_t)) return raw_layout(file_bytes, path);
+  if (head.size() < sizeof(int32_t)) return raw_layout(head, file_bytes, path);
   const int32_t magic = header_word(head, 0);
-  if (magic != kMagic16 && magic != kMagic32) return raw_layout(file_bytes, path);
+  if (magic != kMagic16 && magic != kMagic32) return raw_layout(head, file_bytes, path);
   if (head.size() < kShardHeaderBytes || file_bytes < kShardHeaderBytes) {
     fail("the token shard '{}' is cut off: {} bytes, and its header alone has {}", path.string(),
          file_bytes, kShardHeaderBytes);
@@ -91,7 +120,10 @@ ShardWriter::~ShardWriter() {
 
 void ShardWriter::open_next() {
   current_ = folder_ / fmt::format("{}_{:06}.bin", stem_, done_.size());
-  fd_ = open_partial(current_, partial_);
+  partial_ = current_;
+  partial_ += ".partial";
+  ::unlink(partial_.c_str());  // what a stopped writer left
+  fd_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (fd_ < 0) fail("can't write '{}': {}", current_.string(), std::strerror(errno));
   in_shard_ = 0;
   buffer_.assign(kShardHeaderBytes, std::byte{0});

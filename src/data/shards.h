@@ -22,7 +22,8 @@ struct ShardLayout {
 };
 
 // Reads the layout from a file's bytes (or just its head, with the whole size given). Fails, naming
-// `path`, when the version is unknown or the header's count is not what the file holds.
+// `path`, when the version is unknown or the header's count is not what the file holds, and for
+// numbers of 32 or 64 bits without a header.
 ShardLayout read_shard_layout(std::span<const std::byte> head, uint64_t file_bytes,
                               const std::filesystem::path& path);
 
@@ -31,7 +32,8 @@ inline int token_bytes_for(int64_t vocab_size) { return vocab_size <= 65536 ? 2 
 
 // Writes a stream of tokens as llm.c shards `<folder>/<stem>_000000.bin`, `_000001.bin`, ... of at
 // most `tokens_per_shard` tokens. A shard stands under its name only once it is complete: it is
-// written as `.partial`, flushed and renamed. Unfinished ones are removed by the destructor.
+// written as `.bin.partial`, flushed and renamed. Unfinished ones are removed by the destructor.
+// One writer at a time has the folder.
 class ShardWriter {
  public:
   ShardWriter(std::filesystem::path folder, std::string stem, int token_bytes,

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/compressed.h"
+#include "data/shard_folder.h"
 
 namespace refract {
 namespace {
@@ -23,9 +24,46 @@ constexpr const char* kKinds =
     ".txt (one document per file), .jsonl (one per line), both also as .gz or .zst, or .bin (token "
     "shards)";
 
+// What to do with files that are often met and not read; the longest ending counts.
+constexpr std::pair<const char*, const char*> kAdvice[] = {
+    {".bin.gz", "token shards are read in place: unpack it (gunzip)"},
+    {".bin.zst", "token shards are read in place: unpack it (unzstd)"},
+    {".json", "it is read with one object a line, as .jsonl: jq -c '.[]' x.json > x.jsonl"},
+    {".json.gz", "it is read with one object a line, as .jsonl.gz"},
+    {".json.zst", "it is read with one object a line, as .jsonl.zst"},
+    {".npy", "write its numbers alone: a.astype('uint16').tofile('x.bin')"},
+    {".npz", "write its numbers alone: a.astype('uint16').tofile('x.bin')"},
+    {".csv", "pandas.read_csv(f).to_json('x.jsonl', orient='records', lines=True)"},
+    {".tsv", "pandas.read_csv(f, sep='\\t').to_json('x.jsonl', orient='records', lines=True)"},
+    {".arrow", "datasets.Dataset.from_file(f).to_json('x.jsonl')"},
+    {".bz2", "unpack it, or pack it as .gz or .zst"},
+    {".xz", "unpack it, or pack it as .gz or .zst"},
+    {".lz4", "unpack it, or pack it as .gz or .zst"},
+    {".gz", "the name in front of .gz must end in .txt or .jsonl"},
+    {".zst", "the name in front of .zst must end in .txt or .jsonl"},
+    {".tar.gz", "unpack it into a folder, which is read as it is"},
+    {".tar.zst", "unpack it into a folder, which is read as it is"},
+    {".tgz", "unpack it into a folder, which is read as it is"},
+    {".tar", "unpack it into a folder, which is read as it is"},
+    {".zip", "unpack it into a folder, which is read as it is"},
+    {".md", "if it is to be read as plain text, let its name end in .txt"},
+    {".html", "if it is to be read as plain text, let its name end in .txt"},
+};
+
 std::string lower(std::string text) {
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
   return text;
+}
+
+std::string advice_for(const fs::path& path) {
+  const std::string name = lower(path.filename().string());
+  std::string_view ending, advice;
+  for (const auto& [of, text] : kAdvice) {
+    if (!name.ends_with(of) || std::string_view(of).size() <= ending.size()) continue;
+    ending = of;
+    advice = text;
+  }
+  return advice.empty() ? "" : fmt::format(" ({})", advice);
 }
 
 bool is_text(CorpusKind kind) {
@@ -75,6 +113,12 @@ void add_found(const std::vector<fs::path>& files, const std::string& name, Sour
   std::vector<fs::path> others;
   bool parquet = false;
   for (const fs::path& file : files) {
+    if (is_unfinished_shard(file)) {
+      fail_usage(
+          "'{}' holds '{}': its token shards are not complete, since what makes them is still at "
+          "work or was stopped; make them again (refract tokenize ... --out {})",
+          name, file.filename().string(), file.parent_path().string());
+    }
     const CorpusKind kind = corpus_kind(file);
     parquet = parquet || kind == CorpusKind::kParquet;
     if (is_text(kind) || kind == CorpusKind::kShard) {
@@ -85,7 +129,11 @@ void add_found(const std::vector<fs::path>& files, const std::string& name, Sour
   }
   const bool none = others.size() == files.size();
   if (none && parquet) refuse_parquet(name);
-  if (none) fail_usage("'{}' holds no {}", name, kKinds);
+  if (none) {
+    const std::string first = others.empty() ? "" : others[0].filename().string();
+    fail_usage("'{}' holds no {}{}", name, kKinds,
+               first.empty() ? "" : fmt::format("; it has '{}'{}", first, advice_for(first)));
+  }
   say_left_out(others, name);
 }
 
@@ -155,7 +203,8 @@ void add_path(const std::string& path, SourcePaths& out) {
     const CorpusKind kind = corpus_kind(path);
     if (kind == CorpusKind::kParquet) refuse_parquet(path);
     if (kind == CorpusKind::kOther)
-      fail_usage("'{}' is not a kind of corpus that can be read: use {}", path, kKinds);
+      fail_usage("'{}' is not a kind of corpus that can be read{}: use {}", path, advice_for(path),
+                 kKinds);
     add_file(path, out);
   } else if (path.find_first_of("*?[") != std::string::npos) {
     std::vector<fs::path> files;
@@ -181,8 +230,10 @@ void add_path(const std::string& path, SourcePaths& out) {
 CorpusKind corpus_kind(const fs::path& path) {
   const bool packed = is_compressed(path);
   const std::string extension = lower((packed ? path.stem() : path).extension().string());
-  if (extension == ".txt") return CorpusKind::kText;
-  if (extension == ".jsonl") return CorpusKind::kJsonLines;
+  if (extension == ".txt" || extension == ".text") return CorpusKind::kText;
+  for (const char* lines : {".jsonl", ".ndjson", ".jsonlines"}) {
+    if (extension == lines) return CorpusKind::kJsonLines;
+  }
   if (packed) return CorpusKind::kOther;
   if (extension == ".bin") return CorpusKind::kShard;
   return extension == ".parquet" ? CorpusKind::kParquet : CorpusKind::kOther;

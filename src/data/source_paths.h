@@ -17,14 +17,15 @@ struct SourcePaths {
 };
 
 // What the name of a file says that it holds; case does not matter, and text may be compressed
-// (.txt.gz, .jsonl.zst).
+// (.txt.gz, .jsonl.zst). .text is .txt; .ndjson and .jsonlines are .jsonl.
 enum class CorpusKind { kText, kJsonLines, kShard, kParquet, kOther };
 CorpusKind corpus_kind(const std::filesystem::path& path);
 
 // Expands folders (recursively, sorted by name, every folder once however many links lead to it)
 // and globs. What a folder or glob holds beside a corpus is said once. Fails for a path that is
-// missing, a link that leads nowhere, a glob or folder without a usable file, an unknown kind of
-// file, and a mix of text and shards.
+// missing, a link that leads nowhere, a folder with unfinished shards, a glob or folder without a
+// usable file, an unknown kind of file (with what to do for those that are often met), and a mix of
+// text and shards.
 SourcePaths expand_paths(const std::vector<std::string>& paths);
 
 // Bytes of "20MB", "1.5 GB", "300KB" or "12345" (powers of ten).

@@ -216,7 +216,10 @@ CachedCorpus open_cached_corpus(const DataConfig& config,
   const fs::path root = cache_folder(config);
   std::error_code error;
   fs::create_directories(root, error);
-  if (error) fail("can't make the folder '{}': {}", root.string(), error.message());
+  if (error) {
+    fail("can't make the folder '{}' for tokens: {}; name one that can be written: data.cache=...",
+         root.string(), error.message());
+  }
   const std::string key = hash_text(identity);
   const fs::path folder = root / key;
 

@@ -10,11 +10,13 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "core/random.h"
 #include "model/dense.h"
+#include "model/recompute.h"
 #include "model/rope.h"
 #include "ops/dense/activation/dropout.h"
 #include "ops/dense/attention/rope.h"
@@ -99,39 +101,52 @@ class DecoderLayer {
   DecoderLayer(const LayerPlan& plan, const LayerFactory& factory, Build build);
 
   void take_leaves(ParameterArena& arena);
+  // (stream, branch) -> (stream, branch): the sum of both is the layer's input, and its output. The
+  // first layer's branch is undefined.
+  std::pair<at::Tensor, at::Tensor> forward(const ForwardContext& context, at::Tensor stream,
+                                            at::Tensor branch, const Positions& positions);
+  // The same, of which autograd keeps the inputs alone.
+  std::pair<at::Tensor, at::Tensor> forward_recomputed(const ForwardContext& context,
+                                                       const at::Tensor& stream,
+                                                       const at::Tensor& branch,
+                                                       const Positions& positions);
+  bool follows_lengths() const { return core_->follows_lengths(); }
+
+ private:
   at::Tensor attention(const ForwardContext& context, const at::Tensor& x,
                        const Positions& positions);
   at::Tensor mlp(const ForwardContext& context, const at::Tensor& x);
-  bool follows_lengths() const { return core_->follows_lengths(); }
-
-  const LayerPlan& plan;
-  Norm input_norm, post_attention_norm;
-
- private:
   at::Tensor with_normalized_heads(const at::Tensor& qkv) const;
   at::Tensor with_parted_channels(const at::Tensor& qkv) const;
 
+  const LayerPlan& plan_;
+  Norm input_norm_, post_attention_norm_;
   std::unique_ptr<Projections> qkv_, output_, up_, down_;
   std::optional<Norm> q_norm_, k_norm_;
   std::unique_ptr<AttentionCore> core_;
+  std::vector<BufferStore::Buffer*> buffers_;  // the layer's own
 };
 
 // What is declared first comes first in the arena and in checkpoints.
-DecoderLayer::DecoderLayer(const LayerPlan& p, const LayerFactory& factory, Build build) : plan(p) {
-  input_norm = declare_norm(build.arena, plan.input_norm);
+DecoderLayer::DecoderLayer(const LayerPlan& plan, const LayerFactory& factory, Build build)
+    : plan_(plan) {
+  const size_t buffers = build.buffers.all().size();
+  input_norm_ = declare_norm(build.arena, plan.input_norm);
   qkv_ = factory.projections(build, plan.qkv);
   if (plan.q_norm) q_norm_ = declare_norm(build.arena, *plan.q_norm);
   if (plan.k_norm) k_norm_ = declare_norm(build.arena, *plan.k_norm);
   core_ = factory.attention(build, plan.attention);
   output_ = factory.projections(build, plan.output);
-  post_attention_norm = declare_norm(build.arena, plan.post_attention_norm);
+  post_attention_norm_ = declare_norm(build.arena, plan.post_attention_norm);
   up_ = factory.projections(build, plan.up);
   down_ = factory.projections(build, plan.down);
+  for (size_t i = buffers; i < build.buffers.all().size(); ++i)
+    buffers_.push_back(&build.buffers.all()[i]);
 }
 
 void DecoderLayer::take_leaves(ParameterArena& arena) {
-  refract::take_leaves(arena, input_norm);
-  refract::take_leaves(arena, post_attention_norm);
+  refract::take_leaves(arena, input_norm_);
+  refract::take_leaves(arena, post_attention_norm_);
   if (q_norm_) refract::take_leaves(arena, *q_norm_);
   if (k_norm_) refract::take_leaves(arena, *k_norm_);
 }
@@ -141,10 +156,10 @@ at::Tensor DecoderLayer::with_normalized_heads(const at::Tensor& qkv) const {
   if (!q_norm_ && !k_norm_) return qkv;
   const auto heads = [&](const at::Tensor& part, const std::optional<Norm>& by) {
     if (!by) return part;
-    return normalized(part.reshape({-1, plan.attention.head_dim}), *by).view(part.sizes());
+    return normalized(part.reshape({-1, plan_.attention.head_dim}), *by).view(part.sizes());
   };
   std::vector<int64_t> widths;
-  for (const LinearSpec& member : plan.qkv.members) widths.push_back(member.out_features);
+  for (const LinearSpec& member : plan_.qkv.members) widths.push_back(member.out_features);
   const std::vector<at::Tensor> parts = qkv.split_with_sizes(widths, -1);
   return at::cat({heads(parts[0], q_norm_), heads(parts[1], k_norm_), parts[2]}, -1);
 }
@@ -153,8 +168,8 @@ at::Tensor DecoderLayer::with_normalized_heads(const at::Tensor& qkv) const {
 // lies half a head apart, as rope() wants it. q and k are reordered alike, and a score is a sum
 // over channels: it does not see the order.
 at::Tensor DecoderLayer::with_parted_channels(const at::Tensor& qkv) const {
-  if (!plan.rotary_interleaved) return qkv;
-  const int64_t heads = plan.rotated_heads, D = plan.attention.head_dim;
+  if (!plan_.rotary_interleaved) return qkv;
+  const int64_t heads = plan_.rotated_heads, D = plan_.attention.head_dim;
   const int64_t rest = qkv.size(-1) - heads * D;
   const at::Tensor turned = qkv.narrow(-1, 0, heads * D);
   const at::Tensor parted =
@@ -165,17 +180,52 @@ at::Tensor DecoderLayer::with_parted_channels(const at::Tensor& qkv) const {
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
   at::Tensor qkv = with_parted_channels(with_normalized_heads(qkv_->forward(context, x)));
-  if (plan.rotated_heads > 0) {
+  if (plan_.rotated_heads > 0) {
     const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
-    qkv =
-        rope(rows, place.cos, place.sin, place.offset, plan.rotated_heads, plan.attention.head_dim)
-            .view(qkv.sizes());
+    qkv = rope(rows, place.cos, place.sin, place.offset, plan_.rotated_heads,
+               plan_.attention.head_dim)
+              .view(qkv.sizes());
   }
-  return output_->forward(context, core_->forward_joint(context, plan.attention, qkv));
+  return output_->forward(context, core_->forward_joint(context, plan_.attention, qkv));
 }
 
 at::Tensor DecoderLayer::mlp(const ForwardContext& context, const at::Tensor& x) {
   return down_->forward(context, up_->forward(context, x));
+}
+
+// Each half hands on its branch unadded, see add_and_normalize().
+std::pair<at::Tensor, at::Tensor> DecoderLayer::forward(const ForwardContext& context,
+                                                        at::Tensor stream, at::Tensor branch,
+                                                        const Positions& positions) {
+  at::Tensor normed;
+  if (branch.defined()) {
+    std::tie(normed, stream) = add_and_normalize(stream, branch, input_norm_);
+  } else {
+    normed = normalized(stream, input_norm_);
+  }
+  branch =
+      dropped(context, attention(context, normed, positions), plan_.dropout, plan_.attention.name);
+  if (plan_.parallel) {
+    const at::Tensor second = normalized(stream, post_attention_norm_);
+    branch = at::add(branch, dropped(context, mlp(context, second), plan_.dropout, plan_.mlp));
+    return {stream, branch};
+  }
+  std::tie(normed, stream) = add_and_normalize(stream, branch, post_attention_norm_);
+  return {stream, dropped(context, mlp(context, normed), plan_.dropout, plan_.mlp)};
+}
+
+std::pair<at::Tensor, at::Tensor> DecoderLayer::forward_recomputed(const ForwardContext& context,
+                                                                   const at::Tensor& stream,
+                                                                   const at::Tensor& branch,
+                                                                   const Positions& positions) {
+  std::vector<at::Tensor> inputs = {stream};
+  if (branch.defined()) inputs.push_back(branch);
+  const std::vector<at::Tensor> outputs =
+      recomputed(inputs, buffers_, [this, context, positions](const std::vector<at::Tensor>& in) {
+        auto [sum, rest] = forward(context, in[0], in.size() > 1 ? in[1] : at::Tensor(), positions);
+        return std::vector<at::Tensor>{std::move(sum), std::move(rest)};
+      });
+  return {outputs[0], outputs[1]};
 }
 
 Decoder::Decoder(const ModelConfig& config, const LayerFactory& factory)
@@ -226,24 +276,13 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
   at::Tensor stream =
       dropped(context, embedded.view({tokens_BT.size(0), tokens_BT.size(1), plan_.tokens.width}),
               plan_.dropout, "embed");
+  const bool twice = context.training && at::GradMode::is_enabled() &&
+                     RecomputeScope::current() == Recompute::kLayer;
   at::Tensor normed, branch;
   for (auto& layer : layers_) {
-    const LayerPlan& plan = layer->plan;
-    if (branch.defined()) {
-      std::tie(normed, stream) = add_and_normalize(stream, branch, layer->input_norm);
-    } else {
-      normed = normalized(stream, layer->input_norm);
-    }
-    branch = dropped(context, layer->attention(context, normed, place), plan.dropout,
-                     plan.attention.name);
-    if (plan.parallel) {
-      const at::Tensor second = normalized(stream, layer->post_attention_norm);
-      branch =
-          at::add(branch, dropped(context, layer->mlp(context, second), plan.dropout, plan.mlp));
-      continue;
-    }
-    std::tie(normed, stream) = add_and_normalize(stream, branch, layer->post_attention_norm);
-    branch = dropped(context, layer->mlp(context, normed), plan.dropout, plan.mlp);
+    std::tie(stream, branch) =
+        twice ? layer->forward_recomputed(context, stream, branch, place)
+              : layer->forward(context, std::move(stream), std::move(branch), place);
   }
   std::tie(normed, stream) = add_and_normalize(stream, branch, final_norm_);
   if (place.per_sequence) {

@@ -15,6 +15,8 @@ ParameterSpec bias_spec(const LinearSpec& spec);
 class DenseLinear : public LinearLayer {
  public:
   DenseLinear(Build build, const LinearSpec& spec);
+  // Over a weight that its group declared.
+  DenseLinear(Build build, Parameter* weight) : weight_(weight), arena_(build.arena) {}
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
   double take_over(const at::Tensor& weight) override;
   at::Tensor merged() const override;

@@ -27,27 +27,13 @@ void add_transform_table(Page& page, const RunRecord& run) {
                {"layers", Align::kRight},
                {"parameters as dense", Align::kRight},
                {"parameters", Align::kRight}});
-  PlotSpec bars{.title = "Layers by kind", .y_label = "layers"};
-  bars.series.resize(1);
-  bars.series[0].mode = SeriesMode::kBars;
   for (const TransformRow& row : run.transforms) {
     if (row.modules == 0) continue;
-    const std::string kind = row.kind.empty() ? "left alone" : row.kind;
-    table.add_row({kind, row.match, format_integer(row.modules),
-                   format_integer(row.dense_parameters), format_integer(row.parameters)});
-    const auto place = std::ranges::find(bars.x_names, kind);
-    const auto index = static_cast<size_t>(place - bars.x_names.begin());
-    if (place == bars.x_names.end()) {
-      bars.x_names.push_back(kind);
-      bars.series[0].x.push_back(static_cast<double>(index));
-      bars.series[0].y.push_back(0);
-    }
-    bars.series[0].y[index] += static_cast<double>(row.modules);
+    table.add_row({row.kind.empty() ? "left alone" : row.kind, row.match,
+                   format_integer(row.modules), format_integer(row.dense_parameters),
+                   format_integer(row.parameters)});
   }
-  bars.height = 260;
-  bars.half_width = true;
   page.table(table);
-  page.plot(bars);
 }
 
 // "model.layers.11.mlp.up_proj" -> "11.mlp.up_proj".

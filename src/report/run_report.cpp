@@ -47,6 +47,10 @@ const Curve& training_loss(const RunRecord& run) {
   return mean.steps.empty() ? run.curve("loss") : mean;
 }
 
+// A plot of half the width has room for the names of this many runs; of more, the plots of losses
+// say which colour is whose.
+constexpr size_t kMostInSmallLegend = 4;
+
 // The steps in which guides may take part, where all runs that have them agree.
 void shade_guided(PlotSpec& plot, const std::vector<RunRecord>& runs) {
   std::set<int64_t> ends;
@@ -73,7 +77,7 @@ PlotSpec metric_plot(const std::vector<RunRecord>& runs, const std::string& metr
     const Curve& curve = runs[i].curve(metric);
     if (curve.steps.empty()) continue;
     plot.series.push_back(series(curve, runs[i].name, static_cast<int>(i)));
-    plot.series.back().in_legend = false;
+    plot.series.back().in_legend = runs.size() > 1 && runs.size() <= kMostInSmallLegend;
     owners.push_back(i);
   }
   add_other_axes(plot, runs, owners);

@@ -28,6 +28,12 @@ at::Device open_device(const RunConfig& config) {
   if (config.train.threads > 0) at::set_num_threads(static_cast<int>(config.train.threads));
   if (config.train.device == "cpu") return at::Device(at::kCPU);
   if (const CudaRuntime* cuda = cuda_runtime()) {
+    if (!cuda->has_kernels()) {
+      fail(
+          "{} has compute capability {}.{}; refract's kernels need 8.0 or newer; train.device=cpu "
+          "does without it",
+          cuda->device_name(), cuda->compute_capability() / 10, cuda->compute_capability() % 10);
+    }
     cuda->set_deterministic(config.train.deterministic);
     cuda->prefer_cudnn_attention(!config.train.deterministic);
     cuda->use_side_stream();

@@ -1,5 +1,6 @@
 // What a recipe or a model comes to, without running it.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,20 @@ struct Inspection {
   // Per token, at data.context: forward; forward and backward; what the guides add to that.
   Flops forward, training, guides;
   RunCost cost;  // of the run; all 0 where the settings name no steps
-  // Weights, gradients and moments, at the beginning of the run. Activations come on top.
+  // In each of so many processes: weights, gradients and moments, at the beginning of the run.
+  // Activations come on top.
+  int64_t processes = 1;
   double state_bytes = 0;
+  // Of the activations, the inputs of layers that train.recompute = "layer" keeps; 0 without it.
+  // What one layer computes comes on top.
+  double layer_input_bytes = 0;
   // The merged matrices that generate and eval would keep beside the factors on this machine.
   double premerge_bytes = 0;
 };
 
-// Of a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache.
-Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides);
+// Of a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache. Fails (usage) where
+// the batch can't be divided among the processes.
+Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides,
+                          int64_t processes = 1);
 
 }  // namespace refract

@@ -57,7 +57,8 @@ LoadedModel load_model(const std::string& specification,
   loaded.carried = read_carried(loaded.folder);
   if (sets_key(overrides_tree(overrides), "data.tokenizer")) {
     loaded.tokenizer = open_tokenizer(loaded.config.data.tokenizer);
-    loaded.carried.drop_tokenizer();
+    check_tokenizer_of_model(loaded.folder, *loaded.tokenizer, loaded.config.data.tokenizer);
+    if (!folder_tokenizer(loaded.folder)) loaded.carried.drop_tokenizer();
   } else {
     loaded.tokenizer = folder_tokenizer(loaded.folder);
   }

@@ -1,8 +1,11 @@
 #include "runs/model_folder.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/error.h"
 #include "core/toml.h"
+#include "core/untrusted.h"
 #include "formats/hf_config.h"
 #include "runs/device.h"
 #include "train/run_paths.h"
@@ -21,6 +24,19 @@ nlohmann::json saved_settings(const fs::path& folder) {
   return tree;
 }
 
+// What an id says, without the space in front, which readers of one file treat in different ways.
+std::string word_of(const Tokenizer& tokenizer, TokenId id) {
+  std::string text = tokenizer.decode({&id, 1});
+  if (text.size() > 1 && text.front() == ' ') text.erase(0, 1);
+  return text;
+}
+
+// Nothing, "<s>", or what SentencePiece writes for an unknown piece: readers differ in these, too.
+bool is_special(const std::string& word) {
+  return word.empty() || (word.front() == '<' && word.back() == '>') ||
+         word.find("\u2047") != std::string::npos;
+}
+
 }  // namespace
 
 std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
@@ -29,6 +45,23 @@ std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
     if (fs::exists(folder / name)) return open_tokenizer(folder.string());
   }
   return nullptr;
+}
+
+void check_tokenizer_of_model(const fs::path& folder, const Tokenizer& named,
+                              const std::string& name) {
+  const std::shared_ptr<const Tokenizer> own = folder_tokenizer(folder);
+  if (!own) return;
+  const int64_t both = std::min(own->vocab_size(), named.vocab_size());
+  for (TokenId id = 0; id < both; ++id) {
+    const std::string was = word_of(*own, id), is = word_of(named, id);
+    if (was == is || is_special(was) || is_special(is)) continue;
+    fail_usage(
+        "the model in '{}' has a tokenizer of its own ({}), and data.tokenizer = \"{}\" ({}) gives "
+        "its ids another meaning (id {} is '{}' there and '{}' here); use the model's: "
+        "data.tokenizer={} (or start from a copy of the folder without a tokenizer)",
+        folder.string(), own->description(), name, named.description(), id, shown(was), shown(is),
+        folder.string());
+  }
 }
 
 // The folder's config.json describes the model; the settings of its training stay where they say

@@ -16,6 +16,12 @@ namespace refract {
 // Opens a folder's tokenizer; null if it has none.
 std::shared_ptr<const Tokenizer> folder_tokenizer(const std::filesystem::path& folder);
 
+// Fails (usage) where `named`, which data.tokenizer = `name` opened, gives an id another meaning
+// than the tokenizer in the model's folder: its weights stand for the ids of that one. Either may
+// have more ids; a folder without a tokenizer lets any pass.
+void check_tokenizer_of_model(const std::filesystem::path& folder, const Tokenizer& named,
+                              const std::string& name);
+
 // The settings that a folder's model was trained with, transform rules included, under the
 // overrides; of the model those of its config.json. `where` names the folder in errors.
 RunConfig folder_config(const std::filesystem::path& folder,

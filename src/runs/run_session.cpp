@@ -8,6 +8,7 @@
 #include "core/files.h"
 #include "formats/load_weights.h"
 #include "runs/device.h"
+#include "runs/model_folder.h"
 #include "runs/plan.h"
 #include "runs/resume/run_corpus.h"
 #include "runs/run_cost.h"
@@ -52,7 +53,8 @@ RunSession open_session(RunConfig config, const Dataset& data, const fs::path& s
   if (!source.empty()) {
     session.taken_over = start_from_weights(*session.model, source);
     session.carried = read_carried(source);
-    if (names_tokenizer) session.carried.drop_tokenizer();
+    // One that is named beside the model's own gives its ids the same meaning.
+    if (names_tokenizer && !folder_tokenizer(source)) session.carried.drop_tokenizer();
   }
   if (!session.config.init.adapter.empty())
     load_adapter(*session.model, planned.rules, session.config.init.adapter);

@@ -1,10 +1,12 @@
 #include "runs/train.h"
 
+#include <ATen/Parallel.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -17,12 +19,14 @@
 #include "core/system/folder_lock.h"
 #include "core/system/process_info.h"
 #include "core/version.h"
+#include "distributed/program.h"
+#include "distributed/world.h"
 #include "report/run/start_record.h"
 #include "report/run_report.h"
 #include "runs/device.h"
+#include "runs/open_recipe.h"
 #include "runs/progress/reporter.h"
 #include "runs/progress/time_budget.h"
-#include "runs/recipe.h"
 #include "runs/resume/run_corpus.h"
 #include "runs/resume/same_run.h"
 #include "runs/run_cost.h"
@@ -92,6 +96,13 @@ Request request_of(const std::string& path, const std::vector<std::string>& over
                path);
   }
   return {path, overrides};  // which says that it is a folder
+}
+
+// Before the corpus is opened, which may have to be made.
+void check_length_is_set(const RunConfig& config, const std::string& where) {
+  const auto& train = config.train;
+  if (train.steps == 0 && train.tokens.empty() && train.minutes <= 0)
+    fail_usage("{}: set train.steps, train.tokens or train.minutes", where);
 }
 
 constexpr const char* kInUse =
@@ -173,16 +184,51 @@ void record_start(const RunSession& session, at::Device device, int64_t from_ste
   write_start(config.run.dir, start);
 }
 
-RunSession open_run(Recipe recipe, at::Device device, const std::string& where, bool resume) {
-  const Dataset data = open_run_data(recipe.config, recipe.source, recipe.names_tokenizer);
+RunSession open_run(Recipe recipe, at::Device device, const std::string& where, bool resume,
+                    World& world) {
+  Dataset data;
+  world.one_of_each_machine_first(
+      [&] { data = open_run_data(recipe.config, recipe.source, recipe.names_tokenizer); });
   log_info("data: {}", data.description);
-  settle_steps(recipe.config, data, recipe.source, device, where, resume);
+  // Measured by process 0, so that all take the same.
+  int64_t steps = recipe.config.train.steps;
+  world.leader_alone([&] {
+    settle_steps(recipe.config, data, recipe.source, device, where, resume);
+    steps = recipe.config.train.steps;
+  });
+  recipe.config.train.steps = world.number_of_leader("train.steps", steps);
   RunSession session =
       open_session(recipe.config, data, recipe.source, device, where, recipe.names_tokenizer);
   if (!session.plan.empty()) log_info("transforms:\n{}", session.plan);
   report_taken_over(session.taken_over);
   warn_of_long_warmup(session.config, session.steps);
   return session;
+}
+
+std::string log_name(const World& world) {
+  return world.leader() ? "log.txt" : fmt::format("log-process-{}.txt", world.rank());
+}
+
+// In several processes: the device of this one, and the way to the others.
+at::Device open_world(const RunConfig& config, World& world) {
+  if (config.train.device != "cpu") take_local_gpu(world.ranks());
+  const at::Device device = open_device(config);
+  // The same bits in any number of processes need the same threads in each.
+  if (device.is_cpu() && config.train.reduction_groups > 0 && config.train.threads == 0)
+    at::set_num_threads(1);
+  world.connect(device, config.train.timeout);
+  return device;
+}
+
+// Where the run goes on, in all processes alike: they must see the same folder.
+std::optional<int64_t> newest_checkpoint(const fs::path& folder, bool resume, World& world) {
+  if (!resume) return std::nullopt;
+  const std::optional<int64_t> newest = Checkpoints(folder).newest();
+  world.require_same("the newest checkpoint in run.dir",
+                     newest ? "step " + std::to_string(*newest) : "none");
+  if (!newest)
+    log_info("'{}' holds no checkpoint to go on from: the run starts anew", folder.string());
+  return newest;
 }
 
 // Where a resumed run was started, see origin_of(); its recipe's paths then hold from everywhere.
@@ -195,10 +241,10 @@ fs::path keep_origin(RunConfig& config) {
 }
 
 // Makes the folder of a new run, and takes it before anybody else does.
-void make_and_lock(const fs::path& folder, bool resume, FolderLock& lock) {
-  if (lock.found()) return;
+void make_and_lock(const fs::path& folder, bool resume, std::optional<FolderLock>& lock) {
+  if (lock->found()) return;
   make_run_folder(folder);
-  lock = FolderLock(folder, kInUse);
+  lock.emplace(folder, kInUse);
   if (!resume) refuse_old_run(folder);
 }
 
@@ -209,54 +255,79 @@ void write_start(const RunSession& session, const fs::path& origin, bool own_tok
   write_corpus_record(session.config.run.dir, record);
 }
 
-void report_start(const RunSession& session, at::Device device, int64_t position) {
+void report_start(const RunSession& session, at::Device device, int64_t position,
+                  int64_t processes) {
   log_info("model: {} on {}, {}", parameter_text(session.model->arena()), device_name(device),
            session.config.train.precision);
   log_info("run: {}",
            describe(cost_of_run(session.config, *session.model, session.steps), session.config));
+  if (processes > 1) log_info("processes: {}", processes);
   if (position > 0) log_info("resuming from step {}", position);
+}
+
+TrainedRun train_with(World& world, const std::string& path,
+                      const std::vector<std::string>& overrides, bool resume) {
+  const Request request = request_of(path, overrides, resume);
+  Recipe recipe = open_recipe(request.recipe, request.overrides);
+  world.require_same("the program", program_fingerprint());
+  world.require_same("the recipe", to_toml(recipe.config));
+  check_length_is_set(recipe.config, path);
+  const fs::path folder = recipe.config.run.dir;
+  const bool own_tokenizer = !recipe.source.empty() && !recipe.names_tokenizer;
+  std::optional<FolderLock> lock;  // of the process that writes
+  world.leader_alone([&] {
+    check_writable(folder);
+    lock.emplace(folder, kInUse);
+    if (!resume) refuse_old_run(folder);
+  });
+  const std::optional<int64_t> newest = newest_checkpoint(folder, resume, world);
+  const fs::path origin = newest ? keep_origin(recipe.config) : fs::path();
+  const at::Device device = open_world(recipe.config, world);
+  if (newest) {  // before the corpus meets the model, which may not even hold its ids
+    world.one_of_each_machine_first([&] {
+      const Dataset data = open_run_corpus(recipe.config, recipe.source, recipe.names_tokenizer);
+      check_corpus(folder, corpus_record(recipe.config.data, data, own_tokenizer));
+    });
+  }
+  const RunSession session = open_run(std::move(recipe), device, path, resume, world);
+  if (newest) check_resumed_settings(folder, session.config);
+  RunReporter::Options options = reporter_options(session, device);
+  options.peak_flops *= static_cast<double>(world.size());
+  options.resumed_from = newest;
+  LateObserver observer;
+  Trainer trainer(session.config, *session.model, session.data, session.steps, observer, &world);
+  trainer.carry(session.carried);
+  if (newest) resume_at(trainer, *newest, options.steps, folder);
+  // From here on something is written.
+  world.leader_alone([&] { make_and_lock(folder, resume, lock); });
+  log_to_file(folder / log_name(world));
+  Observer silent;
+  std::optional<RunReporter> reporter;
+  if (world.leader()) {
+    reporter.emplace(options);
+    write_start(session, origin, own_tokenizer);
+    record_start(session, device, trainer.position());
+  }
+  observer.tell(reporter ? static_cast<Observer&>(*reporter) : silent);
+  report_start(session, device, trainer.position(), world.size());
+  TrainedRun run{session.config.run.dir, trainer.run(), {}, world.leader()};
+  world.finish();
+  if (!reporter) return run;
+  reporter->finish();
+  run.report = write_run_report(folder);
+  return run;
 }
 
 }  // namespace
 
 TrainedRun train_recipe(const std::string& path, const std::vector<std::string>& overrides,
                         bool resume) {
-  const Request request = request_of(path, overrides, resume);
-  Recipe recipe = open_recipe(request.recipe, request.overrides);
-  const fs::path folder = recipe.config.run.dir;
-  const bool own_tokenizer = !recipe.source.empty() && !recipe.names_tokenizer;
-  check_writable(folder);
-  FolderLock lock(folder, kInUse);
-  if (!resume) refuse_old_run(folder);
-  const auto newest = resume ? Checkpoints(folder).newest() : std::nullopt;
-  if (resume && !newest)
-    log_info("'{}' holds no checkpoint to go on from: the run starts anew", folder.string());
-  const fs::path origin = newest ? keep_origin(recipe.config) : fs::path();
-  const at::Device device = open_device(recipe.config);
-  if (newest) {  // before the corpus meets the model, which may not even hold its ids
-    const Dataset data = open_run_corpus(recipe.config, recipe.source, recipe.names_tokenizer);
-    check_corpus(folder, corpus_record(recipe.config.data, data, own_tokenizer));
+  World world(find_ranks());
+  try {
+    return train_with(world, path, overrides, resume);
+  } catch (const std::exception& error) {
+    world.fail_together(error);
   }
-  const RunSession session = open_run(std::move(recipe), device, path, resume);
-  if (newest) check_resumed_settings(folder, session.config);
-  RunReporter::Options options = reporter_options(session, device);
-  options.resumed_from = newest;
-  LateObserver observer;
-  Trainer trainer(session.config, *session.model, session.data, session.steps, observer);
-  trainer.carry(session.carried);
-  if (newest) resume_at(trainer, *newest, options.steps, folder);
-  // From here on something is written.
-  make_and_lock(folder, resume, lock);
-  log_to_file(folder / "log.txt");
-  RunReporter reporter(options);
-  observer.tell(reporter);
-  write_start(session, origin, own_tokenizer);
-  record_start(session, device, trainer.position());
-  report_start(session, device, trainer.position());
-  TrainedRun run{session.config.run.dir, trainer.run(), {}};
-  reporter.finish();
-  run.report = write_run_report(folder);
-  return run;
 }
 
 }  // namespace refract

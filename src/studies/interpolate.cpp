@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <system_error>
 #include <thread>
 
 #include "analysis/path.h"
@@ -16,12 +15,12 @@
 #include "core/progress.h"
 #include "data/dataset.h"
 #include "report/page/page.h"
-#include "report/run_record.h"
 #include "runs/loaded_model.h"
 #include "runs/same_model.h"
 #include "studies/alignment.h"
 #include "studies/connectivity/connectivity_config.h"
 #include "studies/path_measure.h"
+#include "studies/study_folder.h"
 #include "train/batch_count.h"
 #include "transforms/model_builder.h"
 
@@ -46,17 +45,6 @@ void check_options(const InterpolateStudy& s) {
   if (s.plane > kMostSide)
     fail_usage("--plane {} is too large: at most {} points on each side are possible", s.plane,
                kMostSide);
-}
-
-// Before anything is computed, so that no result is lost for want of a place.
-void prepare_folder(const std::string& out) {
-  if (is_run(out))
-    fail_usage("--out {} is a run, whose report.html would be lost; choose another folder", out);
-  std::error_code error;
-  if (!out.empty()) fs::create_directories(out, error);
-  if (out.empty() || error)
-    fail_usage("--out: can't make the folder '{}'{}{}", out, error ? ": " : "",
-               error ? error.message() : "");
 }
 
 // What the study opens: the models, their corners and the tokens that they are evaluated on.
@@ -273,7 +261,8 @@ void write_path(const InterpolateStudy& study, const InterpolateResult& result) 
 
 InterpolateResult interpolate_models(const InterpolateStudy& study) {
   check_options(study);
-  prepare_folder(study.out);
+  // Before anything is computed, so that no result is lost for want of a place.
+  const StudyFolder folder(study.out);
   Interpolation interpolation(study);
   interpolation.open();
   InterpolateResult result;

@@ -145,9 +145,9 @@ Table barrier_table(const PathResult& result, const PathResult* before) {
                {"worst", Align::kRight},
                {"at", Align::kRight},
                {"instability", Align::kRight},
-               {"", Align::kRight},
+               {"relative", Align::kRight},
                {"barrier", Align::kRight},
-               {"", Align::kRight}});
+               {"relative", Align::kRight}});
   if (before) add_barriers(table, *before, kBefore);
   add_barriers(table, result, before ? kAfter : "");
   return table;
@@ -169,15 +169,12 @@ double on_chord(const std::vector<double>& values, double alpha) {
 }
 
 // A split's curve, and thinner lines of its colour for its chord and its barrier.
-void add_curve(PlotSpec& plot, const PathResult& path, const std::string& name,
-               const std::vector<double>& values, const Barrier& barrier, bool dashed) {
-  const int color = static_cast<int>(plot.colors++);
-  plot.series.push_back({.name = name,
-                         .x = path.alphas,
-                         .y = values,
-                         .mode = SeriesMode::kLinesMarkers,
-                         .color = color,
-                         .dashed = dashed});
+void add_curve(PlotSpec& plot, const PathResult& path, Series curve, const Barrier& barrier) {
+  const std::vector<double> values = curve.y;
+  const int color = curve.color;
+  curve.x = path.alphas;
+  curve.mode = SeriesMode::kLinesMarkers;
+  plot.series.push_back(std::move(curve));
   plot.series.push_back({.name = "chord",
                          .x = {0, 1},
                          .y = {values.front(), values.back()},
@@ -191,26 +188,41 @@ void add_curve(PlotSpec& plot, const PathResult& path, const std::string& name,
                          .y = {foot, foot + barrier.barrier},
                          .color = color,
                          .in_legend = false});
-  plot.notes.push_back(
-      {at, foot + barrier.barrier, fmt::format("barrier {}", format_number(barrier.barrier, 3))});
 }
 
 using ValuesOf = std::vector<double> (PathSplit::*)() const;
 using BarrierOf = Barrier (PathResult::*)(size_t) const;
 
+// The curves of all splits, and their barriers in one note above them: the splits' lie close to
+// each other, and notes of their own would cover one another.
+void add_split_curves(PlotSpec& plot, const PathResult& path, const std::string& what, bool dashed,
+                      ValuesOf values_of, BarrierOf barrier_of) {
+  Note note{.y = -std::numeric_limits<double>::infinity()};
+  for (size_t i = 0; i < path.splits.size(); ++i) {
+    const PathSplit& split = path.splits[i];
+    const Barrier barrier = (path.*barrier_of)(i);
+    const std::vector<double> values = (split.*values_of)();
+    add_curve(
+        plot, path,
+        {.name = split.name + what, .y = values, .color = static_cast<int>(i), .dashed = dashed},
+        barrier);
+    if (!std::isfinite(barrier.barrier) || barrier.barrier <= 0) continue;
+    const double top = on_chord(values, barrier.barrier_alpha) + barrier.barrier;
+    if (top > note.y) note.x = barrier.barrier_alpha;
+    note.y = std::max(note.y, top);
+    const std::string of = path.splits.size() > 1 ? fmt::format(" ({})", split.name) : "";
+    note.text += fmt::format("{}{}{}", note.text.empty() ? "barrier " : ", ",
+                             format_number(barrier.barrier, 3), of);
+  }
+  if (!note.text.empty()) plot.notes.push_back(note);
+}
+
 PlotSpec path_plot(const PathResult& result, const PathResult* before, const std::string& title,
                    const std::string& unit, ValuesOf values_of, BarrierOf barrier_of) {
   PlotSpec plot{.title = title, .x_label = "alpha (0: B, 1: A)", .y_label = unit};
-  for (size_t i = 0; i < result.splits.size(); ++i) {
-    if (before) {
-      const PathSplit& split = before->splits[i];
-      add_curve(plot, *before, split.name + kBefore, (split.*values_of)(), (before->*barrier_of)(i),
-                true);
-    }
-    const PathSplit& split = result.splits[i];
-    add_curve(plot, result, split.name + (before ? kAfter : ""), (split.*values_of)(),
-              (result.*barrier_of)(i), false);
-  }
+  plot.colors = static_cast<int64_t>(result.splits.size());
+  if (before) add_split_curves(plot, *before, kBefore, true, values_of, barrier_of);
+  add_split_curves(plot, result, before ? kAfter : "", false, values_of, barrier_of);
   // The ends, at the last split's losses.
   const std::vector<double> ends = (result.splits.back().*values_of)();
   plot.notes.push_back({0, ends.front(), "B"});

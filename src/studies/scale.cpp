@@ -15,8 +15,8 @@
 #include "report/report_file.h"
 #include "report/run_record.h"
 #include "report/sweep/sweep_record.h"
+#include "runs/open_recipe.h"
 #include "runs/plan.h"
-#include "runs/recipe.h"
 #include "runs/run_cost.h"
 
 namespace refract {

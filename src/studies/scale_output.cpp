@@ -11,6 +11,7 @@
 
 #include "report/page/page.h"
 #include "report/table.h"
+#include "studies/study_folder.h"
 
 namespace refract {
 namespace {
@@ -166,8 +167,8 @@ std::string scale_text(const ScaleStudy& study, const ScaleResult& result) {
 }
 
 std::filesystem::path write_scale_page(const ScaleStudy& study, const ScaleResult& result,
-                                       const std::filesystem::path& folder) {
-  std::filesystem::create_directories(folder);
+                                       const std::string& out) {
+  const StudyFolder folder(out);
   Page page("Scaling", fmt::format("{} of {} runs", study.metric, result.runs.size()));
   for (const ScalingAxis& axis : kScalingAxes) {
     PlotSpec plot = plot_of(axis, result.fits, study.metric);
@@ -184,7 +185,7 @@ std::filesystem::path write_scale_page(const ScaleStudy& study, const ScaleResul
   for (const std::string& why : result.left_out) page.paragraph("Left out: " + why);
   page.heading("Runs");
   page.table(run_table(result.runs, study.metric));
-  std::filesystem::path path = folder / "report.html";
+  std::filesystem::path path = folder.path() / "report.html";
   page.write(path);
   return path;
 }

@@ -12,8 +12,8 @@ namespace refract {
 // "left_out"}.
 nlohmann::json scale_json(const ScaleStudy& study, const ScaleResult& result);
 std::string scale_text(const ScaleStudy& study, const ScaleResult& result);
-// Makes the folder and writes report.html there; returns its path.
+// Makes the folder `out` and writes report.html there; returns its path.
 std::filesystem::path write_scale_page(const ScaleStudy& study, const ScaleResult& result,
-                                       const std::filesystem::path& folder);
+                                       const std::string& out);
 
 }  // namespace refract

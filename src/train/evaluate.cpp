@@ -6,11 +6,13 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <mutex>
 #include <vector>
 
 #include "core/error.h"
+#include "distributed/world.h"
 
 namespace refract {
 namespace {
@@ -20,7 +22,7 @@ constexpr int64_t kTokensPerCore = 1024;    // activations that stay in a core's
 
 struct Totals {
   double loss = 0;
-  int64_t correct = 0;
+  double correct = 0;  // a whole number
 };
 
 // Windows of `length` + 1 tokens from `begin` on; `first` is the number of the first of them in the
@@ -29,7 +31,8 @@ struct Batch {
   int64_t first = 0, begin = 0, windows = 0, length = 0;
 };
 
-Decoder::Loss batch_loss(Decoder& model, const TokenStream& stream, const Batch& at) {
+// fresh: of a process's batches the first.
+Decoder::Loss batch_loss(Decoder& model, const TokenStream& stream, const Batch& at, bool fresh) {
   const int64_t size = at.length + 1;
   at::Tensor host = at::empty({at.windows, size}, at::TensorOptions().dtype(at::kInt));
   int32_t* data = host.mutable_data_ptr<int32_t>();
@@ -38,7 +41,7 @@ Decoder::Loss batch_loss(Decoder& model, const TokenStream& stream, const Batch&
   const at::Tensor batch = host.to(model.device());
   ForwardContext context;
   context.clock = at::tensor({kEvaluationStep, at.first}, at::kLong).to(model.device());
-  context.weights_changed = at.first == 0;
+  context.weights_changed = fresh;
   return model.loss(context, batch.narrow(1, 0, at.length).contiguous(),
                     batch.narrow(1, 1, at.length).contiguous());
 }
@@ -63,40 +66,62 @@ class Meter {
   int64_t done_ = 0, all_ = 0;
 };
 
+// Both fill parts [batches, 2]: the summed loss of each batch and its right guesses.
+
 // One batch after the other, each with all the device has; nothing is read back in between.
-Totals in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
-               Meter& meter) {
-  const auto options = at::TensorOptions().device(model.device());
-  at::Tensor loss = at::zeros({}, options.dtype(at::kDouble));
-  at::Tensor correct = at::zeros({}, options.dtype(at::kLong));
-  for (const Batch& batch : batches) {
-    const Decoder::Loss part = batch_loss(model, stream, batch);
-    loss += part.sum;
-    correct += part.correct;
-    meter.add(batch);
+void in_turn(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
+             const at::Tensor& parts, Meter& meter) {
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const Decoder::Loss part = batch_loss(model, stream, batches[i], i == 0);
+    const at::Tensor row = parts.select(0, static_cast<int64_t>(i));
+    row.select(0, 0).copy_(part.sum);
+    row.select(0, 1).copy_(part.correct);
+    meter.add(batches[i]);
   }
-  return {loss.item<double>(), correct.item<int64_t>()};
 }
 
-// Every core with small batches of its own, whose operations then run on one thread each. The sum
-// is over batches in their order, so it does not depend on the number of cores.
-Totals side_by_side(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
-                    Meter& meter) {
-  std::vector<Totals> parts(batches.size());
+// Every core with small batches of its own, whose operations then run on one thread each.
+void side_by_side(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
+                  const at::Tensor& parts, Meter& meter) {
+  auto* out = parts.mutable_data_ptr<double>();
   const auto run = [&](int64_t begin, int64_t end) {
     const at::NoGradGuard no_grad;
     for (int64_t i = begin; i < end; ++i) {
-      const Decoder::Loss part = batch_loss(model, stream, batches[i]);
-      parts[i] = {part.sum.item<double>(), part.correct.item<int64_t>()};
+      const Decoder::Loss part = batch_loss(model, stream, batches[i], i == 0);
+      out[2 * i] = part.sum.item<double>();
+      out[2 * i + 1] = static_cast<double>(part.correct.item<int64_t>());
       meter.add(batches[i]);
     }
   };
-  run(0, 1);  // alone: layers look up their weights in the first pass
-  at::parallel_for(1, static_cast<int64_t>(batches.size()), 1, run);
+  const auto count = static_cast<int64_t>(batches.size());
+  run(0, std::min<int64_t>(1, count));  // alone: layers look up their weights in the first pass
+  at::parallel_for(1, count, 1, run);
+}
+
+// Batch i is process i % W's. The sum is over batches in their order, so it depends neither on the
+// number of cores nor on that of processes.
+Totals total_of(Decoder& model, const TokenStream& stream, const std::vector<Batch>& batches,
+                bool spread, Meter& meter, World& world) {
+  std::vector<Batch> own;
+  for (size_t i = static_cast<size_t>(world.rank()); i < batches.size();
+       i += static_cast<size_t>(world.size())) {
+    own.push_back(batches[i]);
+  }
+  const auto count = static_cast<int64_t>(batches.size());
+  const int64_t most = (count + world.size() - 1) / world.size();
+  const auto options = at::TensorOptions().device(model.device()).dtype(at::kDouble);
+  const at::Tensor parts = at::zeros({most, 2}, options);
+  spread ? side_by_side(model, stream, own, parts, meter)
+         : in_turn(model, stream, own, parts, meter);
+  const at::Tensor all = at::empty({world.size(), most, 2}, options);
+  world.all_gather(parts, all);
+  const at::Tensor host = all.cpu();
+  const auto* values = host.const_data_ptr<double>();
   Totals totals;
-  for (const Totals& part : parts) {
-    totals.loss += part.loss;
-    totals.correct += part.correct;
+  for (int64_t i = 0; i < count; ++i) {
+    const double* part = values + 2 * (i % world.size() * most + i / world.size());
+    totals.loss += part[0];
+    totals.correct += part[1];
   }
   return totals;
 }
@@ -111,7 +136,7 @@ bool plain_on_cpu(Decoder& model) {
 double Evaluation::perplexity() const { return std::exp(loss); }
 
 Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, int64_t max_windows,
-                    const EvaluationProgress& progress) {
+                    const EvaluationProgress& progress, World* world) {
   const int64_t predicted = stream.size() - 1;
   if (predicted < 1)
     fail("the corpus has {} tokens; at least 2 are needed to predict one", stream.size());
@@ -128,11 +153,11 @@ Evaluation evaluate(Decoder& model, const TokenStream& stream, int64_t context, 
   if (rest > 0) batches.push_back({windows, windows * context, 1, rest});
   Meter meter(batches, progress);
   const Totals totals =
-      spread ? side_by_side(model, stream, batches, meter) : in_turn(model, stream, batches, meter);
+      total_of(model, stream, batches, spread, meter, world ? *world : World::single());
   Evaluation result;
   result.tokens = windows * context + rest;
   result.loss = totals.loss / static_cast<double>(result.tokens);
-  result.accuracy = static_cast<double>(totals.correct) / static_cast<double>(result.tokens);
+  result.accuracy = totals.correct / static_cast<double>(result.tokens);
   return result;
 }
 

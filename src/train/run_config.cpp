@@ -10,6 +10,7 @@
 #include "core/expression.h"
 #include "core/toml.h"
 #include "train/batch_count.h"
+#include "train/together/batch_share.h"
 
 namespace refract {
 namespace {
@@ -92,7 +93,23 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add({"train.batch", kOutcome}, c.train.batch,
              "sequences per optimizer step, over all ranks", count);
   fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,
-             "sequences per forward pass; 0: the whole batch", or_zero);
+             "sequences per forward pass; 0: the whole batch, or a process's or a group's part",
+             or_zero);
+  fields.add({"train.reduction_groups", kOutcome}, c.train.reduction_groups,
+             "add gradients in the fixed order of so many groups of sequences, a power of two: any "
+             "number of processes up to it gives the same bits; 0: off",
+             or_zero);
+  fields.add({"train.recompute", kNothing}, c.train.recompute,
+             "keep all activations for the backward pass, or of each decoder layer its input alone "
+             "and compute it again: less memory, the same bits, a third more time",
+             {"none", "layer"});
+  fields.add({"train.shard", kOutcome}, c.train.shard,
+             "what several processes divide among them instead of each keeping all of it: nothing, "
+             "or the optimizer's moments and its work",
+             {"none", "optimizer"});
+  fields.add({"train.save", kNothing}, c.train.save,
+             "sync: training waits for a checkpoint; async: it goes on while a copy is written",
+             {"sync", "async"});
   fields.add({"train.precision", kOutcome}, c.train.precision,
              "number format of the computation; weights are kept in fp32", {"fp32", "bf16"});
   fields.add({"train.device", kOutcome}, c.train.device, "where to run", {"auto", "cpu", "cuda"});
@@ -105,6 +122,9 @@ void describe_train(Fields& fields, RunConfig& c) {
              or_zero);
   fields.add({"train.threads", kOutcome}, c.train.threads, "CPU threads; 0: all cores",
              Limits{.min = 0, .max = 1024});
+  fields.add({"train.timeout", kNothing}, c.train.timeout,
+             "several processes: seconds without a sign of life from one after which all end",
+             {.min = 1});
   fields.add(
       {"self_guided.mode", kOutcome}, c.self_guided.mode,
       "guide structured layers by dense ones; fixedflop repeats the guided steps' data at the "
@@ -253,6 +273,7 @@ void check_run_config(const RunConfig& c) {
     fail_usage("train.batch = {} is not a multiple of train.micro_batch = {}", c.train.batch,
                c.train.micro_batch);
   }
+  check_reduction_groups(c);
   if (c.train.steps > 0 && !c.train.tokens.empty())
     fail_usage("set train.steps or train.tokens, not both");
   if (c.optimizer.nesterov && c.optimizer.momentum == 0)

@@ -56,12 +56,17 @@ struct RunConfig {
     double minutes = 0;
     int64_t batch = 32;
     int64_t micro_batch = 0;
+    int64_t reduction_groups = 0;
+    std::string recompute = "none";
+    std::string shard = "none";
+    std::string save = "sync";
     std::string precision = "fp32";
     std::string device = "auto";
     std::string cuda_graph = "auto";
     bool deterministic = false;
     int64_t verify = 0;
     int64_t threads = 0;
+    double timeout = 8;
   } train;
   struct SelfGuided {
     std::string mode = "none";

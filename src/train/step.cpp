@@ -1,18 +1,28 @@
 #include "train/step.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <utility>
 
 #include "core/error.h"
+#include "distributed/world.h"
+#include "model/recompute.h"
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "ops/dense/optimizer/sgd.h"
 #include "train/schedule.h"
 #include "train/state/step_parts.h"
+#include "train/together/gradient_sum.h"
+#include "train/together/range_pool.h"
 
 namespace refract {
 namespace {
@@ -44,6 +54,15 @@ Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
   return settings;
 }
 
+// Where a verified step differs, the processes would have to agree on computing it once more.
+void check_verify(const RunConfig& config, bool cuda, int64_t processes) {
+  if (config.train.verify == 0) return;
+  if (processes > 1)
+    fail_usage("train.verify watches the steps of one process; leave it out with {}", processes);
+  if (cuda && !config.train.deterministic)
+    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
+}
+
 // Runs that are trained side by side, each in a thread and stream of its own, warm up and capture
 // in turn: they share autograd's thread, and a capture waits for the whole device.
 std::mutex& one_at_a_time() {
@@ -54,23 +73,30 @@ std::mutex& one_at_a_time() {
 }  // namespace
 
 TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
-                     int64_t steps)
+                     int64_t steps, World* world)
     : model_(model),
       config_(config),
       plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
       order_(window_order(config, stream_->size())),
-      micro_batch_(config.train.micro_batch > 0 ? config.train.micro_batch : config.train.batch),
+      world_(world ? *world : World::single()),
+      share_(share_of_batch(config, world_.rank(), world_.size())),
+      micro_batches_(share_.micro_batches()),
+      micro_batch_(share_.micro_batch),
       context_(config.data.context) {
-  if (config.train.verify > 0 && model.device().is_cuda() && !config.train.deterministic)
-    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
-  micro_batches_ = config.train.batch / micro_batch_;
+  check_verify(config, model.device().is_cuda(), world_.size());
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
-  state_.exp_avg = at::zeros({n}, device.dtype(at::kFloat));
-  if (config.optimizer.name != "sgd") state_.exp_avg_sq = at::zeros({n}, device.dtype(at::kFloat));
-  if (micro_batches_ > 1 && model.arena().grads().scalar_type() != at::kFloat) {
+  sum_ = std::make_unique<GradientSum>(share_, world_, model.device(), n,
+                                       config.train.shard == "optimizer");
+  int64_t kept = 0;
+  for (const Range& part : parts(/*guided=*/true)) kept += own(part).size();
+  state_.exp_avg = at::zeros({kept}, device.dtype(at::kFloat));
+  if (config.optimizer.name != "sgd")
+    state_.exp_avg_sq = at::zeros({kept}, device.dtype(at::kFloat));
+  const bool adds = micro_batches_ > 1 || world_.size() > 1;
+  if (adds && model.arena().grads().scalar_type() != at::kFloat) {
     accumulated_ = at::zeros({n}, device.dtype(at::kFloat));
   }
   tokens_ = at::zeros({micro_batches_, micro_batch_, context_ + 1}, device.dtype(at::kInt));
@@ -78,7 +104,11 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
   floats_ = at::zeros({4}, device.dtype(at::kFloat));
   control_ = at::zeros({4}, device.dtype(at::kFloat));
   history_ = at::zeros({kHistory, 2}, device.dtype(at::kFloat));
-  loss_ = at::zeros({}, device.dtype(at::kFloat));
+  losses_ = at::zeros({share_.groups}, device.dtype(at::kFloat));
+  if ((share_.fixed_groups || world_.size() > 1) && !model.buffers().all().empty()) {
+    refuse_quantile_ranges(config);
+    ranges_ = std::make_unique<RangePool>(model.buffers(), world_);
+  }
   for (Staging& staging : staging_) {
     auto host = [this](const at::Tensor& like) {
       return cuda_ ? cuda_->empty_pinned(like.sizes(), like.scalar_type())
@@ -96,14 +126,14 @@ TrainStep::~TrainStep() = default;
 void TrainStep::fill(Staging& staging, int64_t step, int64_t first_sequence) {
   int32_t* tokens = staging.tokens.mutable_data_ptr<int32_t>();
   const int64_t length = context_ + 1;
-  for (int64_t i = 0; i < config_.train.batch; ++i) {
-    stream_->read(order_.start(first_sequence + i),
+  for (int64_t i = 0; i < share_.sequences(); ++i) {
+    stream_->read(order_.start(first_sequence + share_.first + i),
                   {tokens + i * length, static_cast<size_t>(length)});
   }
   int64_t* longs = staging.longs.mutable_data_ptr<int64_t>();
   for (int64_t m = 0; m < micro_batches_; ++m) {
     longs[2 * m] = step;
-    longs[2 * m + 1] = m * micro_batch_;
+    longs[2 * m + 1] = share_.first + m * micro_batch_;
   }
   longs[2 * micro_batches_] = step;
   longs[2 * micro_batches_ + 1] = step % kHistory;
@@ -128,28 +158,66 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   if (static_cast<int64_t>(pending_.size()) >= kHistory)
     throw std::logic_error("step records were not taken in time");
   Staging& staging = staging_[static_cast<size_t>(step % kStagingSlots)];
-  const bool guided = plan_.guided(step);
-  const auto compute_it = [&] {
+  const auto prepare = [&] {
     if (staging.copied) staging.copied->wait();
     fill(staging, step, first_sequence);
     upload(staging);
-    execute(guided);
   };
+  prepare();
+  const bool guided = plan_.guided(step);
+  if (ranges_ && !ranges_set_) {
+    model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
+    set_ranges(step, first_sequence);
+  }
   // First: a graph and the launches before it need not choose the same kernels.
   capture_where_due(guided);
   if (config_.train.verify > 0 && (step + 1) % config_.train.verify == 0) {
-    const auto fault = verify_step(step + 1, parts(step), compute_it);
+    const auto fault = verify_step(step + 1, written(step), [&] {
+      prepare();  // a bit of the inputs may have flipped as well
+      execute(guided);
+    });
     if (fault) faults_.push_back(*fault);
   } else {
-    compute_it();
+    execute(guided);
   }
   pending_.push_back(step);
 }
 
-// All that a step writes.
-std::vector<StepPart> TrainStep::parts(int64_t step) {
+std::vector<StepPart> TrainStep::written(int64_t step) {
   return step_parts(model_, {history_.select(0, step % kHistory), control_, state_.exp_avg,
                              state_.exp_avg_sq, accumulated_});
+}
+
+// Layers take a range that is not set from the call's own input, and remember that it was set: so
+// all are set before a step that every call is to start with the same ones.
+void TrainStep::set_ranges(int64_t step, int64_t first_sequence) {
+  ranges_set_ = true;
+  if (ranges_->all_set()) return;
+  const int64_t length = context_ + 1;
+  at::Tensor tokens = at::empty({micro_batch_, length}, at::TensorOptions().dtype(at::kInt));
+  for (int64_t i = 0; i < micro_batch_; ++i) {
+    stream_->read(order_.start(first_sequence + i),
+                  {tokens.mutable_data_ptr<int32_t>() + i * length, static_cast<size_t>(length)});
+  }
+  const at::NoGradGuard no_grad;
+  ForwardContext context;
+  context.training = true;
+  context.seed = static_cast<uint64_t>(config_.noise_seed());
+  context.clock = at::tensor({step, int64_t{0}}, at::kLong).to(model_.device());
+  tokens = tokens.to(model_.device());
+  ranges_->begin_setting();
+  model_.hidden(context, tokens.narrow(1, 0, context_).contiguous());
+  ranges_->end_setting();
+}
+
+void TrainStep::share_state() {
+  ParameterArena& arena = model_.arena();
+  world_.broadcast_(arena.master());
+  for (const at::Tensor& flat : {state_.exp_avg, state_.exp_avg_sq}) {
+    if (flat.defined() && !sum_->sharded()) world_.broadcast_(flat);
+  }
+  for (const BufferStore::Buffer& buffer : model_.buffers().all()) world_.broadcast_(buffer.tensor);
+  if (world_.size() > 1) arena.refresh_compute();
 }
 
 void TrainStep::capture_where_due(bool guided) {
@@ -175,14 +243,11 @@ void TrainStep::execute(bool guided) {
   }
 }
 
-void TrainStep::compute(bool guided) {
-  ParameterArena& arena = model_.arena();
+// Leaves in `grads` and in losses_ what this process's sequences come to.
+void TrainStep::backward_pass(const at::Tensor& grads) {
   const double per_token = 1.0 / static_cast<double>(config_.train.batch * context_);
-  // Without guides their gradients stay zero, as the optimizer left them.
-  const int64_t size = guided ? arena.trainable_size() : arena.core_size();
-  const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, 0, size); };
-  model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
-  loss_.zero_();
+  const RecomputeScope recompute(recompute_of(config_.train.recompute));
+  losses_.zero_();
   for (int64_t m = 0; m < micro_batches_; ++m) {
     ForwardContext context;
     context.training = true;
@@ -194,36 +259,122 @@ void TrainStep::compute(bool guided) {
                                            batch.narrow(1, 1, context_).contiguous());
     const at::Tensor mean = loss.sum.mul(per_token);
     mean.backward();
-    loss_.add_(mean.detach());
-    if (accumulated_.defined()) accumulate_(part(accumulated_), part(arena.grads()));
+    const int64_t group = m / share_.per_group;
+    losses_.select(0, group).add_(mean.detach());
+    if (accumulated_.defined())
+      accumulate_(grads, model_.arena().grads().narrow(0, 0, grads.numel()));
+    if (ranges_) ranges_->after_call();
+    if ((m + 1) % share_.per_group == 0) sum_->add_group(group, grads);
   }
-  const at::Tensor grads = accumulated_.defined() ? accumulated_ : arena.grads();
-  const at::Tensor norm = global_norm(part(grads));
-  const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
-  step_control_(control_, norm, loss_, config_.optimizer.clip, step);
-  history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1),
-                       at::stack({loss_, norm}).unsqueeze(0));
-  optimize(grads, 0, arena.core_size());
-  if (guided) optimize(grads, arena.core_size(), arena.trainable_size());
 }
 
-// The elements [begin, end) of the trainable part: the model's own, matrices first, or the guides,
-// which are matrices.
-void TrainStep::optimize(const at::Tensor& grads, int64_t begin, int64_t end) {
+void TrainStep::compute(bool guided) {
+  ParameterArena& arena = model_.arena();
+  model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
+  // Without guides their gradients stay zero, as the optimizer left them.
+  const at::Tensor grads = (accumulated_.defined() ? accumulated_ : arena.grads())
+                               .narrow(0, 0, guided ? arena.trainable_size() : arena.core_size());
+  if (ranges_) ranges_->begin_step();
+  backward_pass(grads);
+  std::vector<at::Tensor> summed;
+  for (const Range& part : parts(guided)) {
+    summed.push_back(grads.narrow(0, part.begin, part.size()));
+    sum_->add_processes(summed.back());
+  }
+  const at::Tensor loss = sum_->add_losses(losses_);
+  if (ranges_) ranges_->end_step();
+  const bool by_units = share_.fixed_groups || sum_->sharded();
+  const at::Tensor norm = by_units ? sum_->norm(summed) : global_norm(grads);
+  const at::Tensor step = longs_.narrow(0, 2 * micro_batches_, 1);
+  step_control_(control_, norm, loss, config_.optimizer.clip, step);
+  history_.index_copy_(0, longs_.narrow(0, 2 * micro_batches_ + 1, 1),
+                       at::stack({loss, norm}).unsqueeze(0));
+  for (const Range& part : parts(guided)) optimize(grads, part);
+  if (sum_->sharded()) grads.zero_();  // the slices of others too
+}
+
+std::vector<Range> TrainStep::parts(bool guided) const {
+  const ParameterArena& arena = model_.arena();
+  std::vector<Range> all = {{0, arena.core_size()}};
+  if (guided && arena.has_guides()) all.push_back({arena.core_size(), arena.trainable_size()});
+  return all;
+}
+
+Range TrainStep::own(const Range& part) const {
+  if (!sum_->sharded()) return part;
+  const Range slice = sum_->slices(part.size()).of(world_.rank());
+  return {part.begin + slice.begin, part.begin + slice.end};
+}
+
+int64_t TrainStep::place_in_state(const Range& part) const {
+  return part.begin == 0 ? 0 : own({0, part.begin}).size();
+}
+
+// Of that part, whose matrices come first: guides are nothing else.
+void TrainStep::optimize(const at::Tensor& grads, const Range& part) {
   ParameterArena& arena = model_.arena();
   const RunConfig::Optimizer& o = config_.optimizer;
-  const bool all = o.decay == "all" || begin >= arena.core_size();
-  const int64_t n_decay = all ? end - begin : arena.matrix_size();
-  const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, end - begin); };
+  const Range range = own(part);
+  const bool all = o.decay == "all" || part.begin >= arena.core_size();
+  const int64_t n_decay =
+      all ? range.size() : std::clamp<int64_t>(arena.matrix_size() - range.begin, 0, range.size());
+  const auto of = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.size()); };
+  const auto kept = [&](const at::Tensor& flat) {
+    return flat.narrow(0, place_in_state(part), range.size());
+  };
   const bool same = arena.compute().is_same(arena.master());
-  const auto compute = optional_of(same ? at::Tensor() : part(arena.compute()));
-  if (o.name == "sgd") {
-    sgd_(part(arena.master()), compute, part(grads), part(state_.exp_avg), floats_, control_,
+  const auto compute = optional_of(same ? at::Tensor() : of(arena.compute()));
+  if (range.size() == 0) {
+    // More processes than there are weights.
+  } else if (o.name == "sgd") {
+    sgd_(of(arena.master()), compute, of(grads), kept(state_.exp_avg), floats_, control_,
          sgd_settings(o, n_decay));
   } else {
-    adamw_(part(arena.master()), compute, part(grads), part(state_.exp_avg),
-           part(state_.exp_avg_sq), floats_, control_, adamw_settings(o, n_decay));
+    adamw_(of(arena.master()), compute, of(grads), kept(state_.exp_avg), kept(state_.exp_avg_sq),
+           floats_, control_, adamw_settings(o, n_decay));
   }
+  if (!sum_->sharded()) return;
+  const at::Tensor weights = arena.master().narrow(0, part.begin, part.size());
+  sum_->gather(weights);
+  if (!same) arena.compute().narrow(0, part.begin, part.size()).copy_(weights);
+}
+
+OptimizerState TrainStep::blank_state() const {
+  if (!sum_->sharded()) return state_;
+  OptimizerState whole;
+  whole.exp_avg = at::zeros({model_.arena().trainable_size()});
+  if (state_.exp_avg_sq.defined()) whole.exp_avg_sq = at::zeros_like(whole.exp_avg);
+  return whole;
+}
+
+void TrainStep::take_state(const OptimizerState& whole) {
+  if (!sum_->sharded()) return;  // it was written where it is kept
+  for (const Range& part : parts(/*guided=*/true)) {
+    const Range range = own(part);
+    for (const auto& [to, from] : {std::pair(state_.exp_avg, whole.exp_avg),
+                                   std::pair(state_.exp_avg_sq, whole.exp_avg_sq)}) {
+      if (!to.defined()) continue;
+      to.narrow(0, place_in_state(part), range.size())
+          .copy_(from.narrow(0, range.begin, range.size()));
+    }
+  }
+}
+
+OptimizerState TrainStep::whole_state() {
+  if (!sum_->sharded()) return state_;
+  const auto gathered = [this](const at::Tensor& flat) {
+    std::vector<at::Tensor> all;
+    for (const Range& part : parts(/*guided=*/true)) {
+      const at::Tensor kept = flat.narrow(0, place_in_state(part), own(part).size());
+      const at::Tensor host = sum_->gathered_on_host(kept, part.size());
+      if (host.defined()) all.push_back(host);
+    }
+    return all.empty() ? at::Tensor() : at::cat(all);
+  };
+  OptimizerState whole;
+  whole.exp_avg = gathered(state_.exp_avg);
+  if (state_.exp_avg_sq.defined()) whole.exp_avg_sq = gathered(state_.exp_avg_sq);
+  return whole;
 }
 
 void TrainStep::drop_guides() {
@@ -232,9 +383,12 @@ void TrainStep::drop_guides() {
   variants_ = {};  // what was captured reads the old buffers
   model_.set_guide({});
   arena.drop_guides();
-  for (at::Tensor* flat : {&state_.exp_avg, &state_.exp_avg_sq, &accumulated_}) {
-    if (flat->defined()) *flat = flat->narrow(0, 0, arena.core_size()).clone();
+  const int64_t kept = own({0, arena.core_size()}).size();
+  for (at::Tensor* flat : {&state_.exp_avg, &state_.exp_avg_sq}) {
+    if (flat->defined()) *flat = flat->narrow(0, 0, kept).clone();
   }
+  if (accumulated_.defined()) accumulated_ = accumulated_.narrow(0, 0, arena.core_size()).clone();
+  sum_->shrink(arena.core_size());
   if (cuda_) cuda_->empty_cache();
 }
 

@@ -16,8 +16,14 @@
 #include "train/run_config.h"
 #include "train/self_guided.h"
 #include "train/state/step_check.h"
+#include "train/together/batch_share.h"
+#include "train/together/slices.h"
 
 namespace refract {
+
+class GradientSum;
+class RangePool;
+class World;
 
 // What the device remembered of one step.
 struct StepRecord {
@@ -27,7 +33,8 @@ struct StepRecord {
 };
 
 // Moments and everything else the optimizer keeps; flat, as the arena is. sgd keeps its momentum
-// buffer in exp_avg and has no second one.
+// buffer in exp_avg and has no second one. With train.shard a process keeps its slices alone, first
+// that of the model's own parameters, then that of the guides.
 struct OptimizerState {
   at::Tensor exp_avg, exp_avg_sq;  // fp32 [trainable_size]
 };
@@ -35,9 +42,10 @@ struct OptimizerState {
 class TrainStep {
  public:
   // `order` gives the windows of `stream`; `first_sequence` is the global number of the next
-  // sequence to train on. `steps` are those on fresh data (self_guided.h).
+  // sequence to train on. `steps` are those on fresh data (self_guided.h). `world`: the processes
+  // that share each step's batch; null: this one alone.
   TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
-            int64_t steps);
+            int64_t steps, World* world = nullptr);
   ~TrainStep();
 
   // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before
@@ -45,6 +53,9 @@ class TrainStep {
   // device; where the results differ the step is computed a third time, a warning says what was
   // wrong, and an Error that no two of the three agree.
   void run(int64_t step, int64_t first_sequence);
+
+  // Weights, moments and ranges of process 0 for all processes.
+  void share_state();
 
   // Waits for the device and hands over the records since the last call, oldest first. If a step's
   // loss or gradient was not finite, `bad_step` is it: that step and those after it changed
@@ -65,6 +76,12 @@ class TrainStep {
   const std::vector<std::string>& faults() const { return faults_; }
 
   OptimizerState& state() { return state_; }
+  // All of it: this process's own, or where it is divided what all processes keep, on the host of
+  // process 0. All call it.
+  OptimizerState whole_state();
+  // Memory for all of it, and taking it from there: this process's own, or its slices.
+  OptimizerState blank_state() const;
+  void take_state(const OptimizerState& whole);
   const WindowOrder& order() const { return order_; }
   bool captured() const { return variants_[0].graph || variants_[1].graph; }
 
@@ -82,6 +99,8 @@ class TrainStep {
 
   void fill(Staging& staging, int64_t step, int64_t first_sequence);
   void upload(const Staging& staging);
+  // A forward pass over the step's first micro-batch, the same in all processes.
+  void set_ranges(int64_t step, int64_t first_sequence);
   // Steps with the guides and without are captured apart, and the host knows which is due, so that
   // what a step leaves out is not computed.
   struct Variant {
@@ -89,11 +108,18 @@ class TrainStep {
     int64_t eager_steps = 0;
   };
 
-  std::vector<StepPart> parts(int64_t step);
+  void compute(bool guided);
+  void backward_pass(const at::Tensor& grads);
+  // The model's own parameters, and the guides.
+  std::vector<Range> parts(bool guided) const;
+  // Of that part: where this process's slice lies in the arena, and where in state_.
+  Range own(const Range& part) const;
+  int64_t place_in_state(const Range& part) const;
+  // All that a step writes.
+  std::vector<StepPart> written(int64_t step);
   void capture_where_due(bool guided);
   void execute(bool guided);
-  void compute(bool guided);
-  void optimize(const at::Tensor& grads, int64_t begin, int64_t end);
+  void optimize(const at::Tensor& grads, const Range& part);
   bool wants_graph() const;
 
   Decoder& model_;
@@ -102,7 +128,12 @@ class TrainStep {
   const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library
   std::shared_ptr<TokenStream> stream_;
   WindowOrder order_;
-  int64_t micro_batches_, micro_batch_, context_;
+  World& world_;
+  BatchShare share_;
+  int64_t micro_batches_, micro_batch_, context_;  // of this process
+  std::unique_ptr<GradientSum> sum_;
+  std::unique_ptr<RangePool> ranges_;  // where several calls of a step move ranges together
+  bool ranges_set_ = false;
   OptimizerState state_;
   at::Tensor
       accumulated_;    // fp32 gradients, only where several micro-batches run in half precision
@@ -112,7 +143,7 @@ class TrainStep {
   at::Tensor floats_;   // float [4]: lr, 1 - beta1^t, 1 - beta2^t, the guides' share
   at::Tensor control_;  // float [4]: clip coefficient, halted, step of the halt
   at::Tensor history_;  // float [kHistory, 2]: loss, norm
-  at::Tensor loss_;     // float scalar
+  at::Tensor losses_;   // float [groups]
   std::array<Staging, kStagingSlots> staging_;
   std::vector<std::string> faults_;
   std::vector<int64_t> pending_;     // steps whose records were not taken yet

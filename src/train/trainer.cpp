@@ -12,12 +12,14 @@
 #include "core/log.h"
 #include "decode/generate.h"
 #include "decode/text_stream.h"
+#include "distributed/world.h"
 #include "formats/checkpoint.h"
 #include "formats/start_token.h"
 #include "train/batch_count.h"
 #include "train/memory.h"
 #include "train/schedule.h"
 #include "train/signals.h"
+#include "transforms/model_builder.h"
 
 namespace refract {
 namespace {
@@ -39,29 +41,27 @@ std::string last_good(const Checkpoints& checkpoints) {
               : "There is no checkpoint yet.";
 }
 
-// A step with a finite loss and gradient may still make weights that are not, and nothing tells
-// before the next one. Such weights are never saved, so every checkpoint is a good one.
-void check_weights(const Decoder& model, const Checkpoints& checkpoints, int64_t step) {
-  if (weights_are_finite(model.arena())) return;
-  fail(
-      "the weights are not finite after step {}; they are not saved. {} A smaller optimizer.lr or "
-      "optimizer.clip may help",
-      step, last_good(checkpoints));
-}
-
 }  // namespace
 
-Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer)
+Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer,
+                 World* world)
     : config_(std::move(config)),
       model_(model),
       data_(std::move(data)),
       observer_(observer),
+      world_(world ? *world : World::single()),
       checkpoints_(config_.run.dir),
-      step_(model, config_, data_.train, steps),
+      step_(model, config_, data_.train, steps, world),
       steps_(step_.plan().total_steps()) {
   position_.seed = config_.run.seed;
   position_.order_seed = config_.order_seed();
   position_.noise_seed = config_.noise_seed();
+  if (config_.train.save != "async" || !world_.leader()) return;
+  auto copy = build_model(config_.model, config_.transform, "train.save",
+                          config_.self_guided.mode != "none")
+                  .decoder;
+  copy->allocate(at::kCPU, at::kFloat);
+  background_ = std::make_unique<BackgroundSave>(std::move(copy));
 }
 
 std::optional<int64_t> Trainer::resume() {
@@ -74,7 +74,7 @@ void Trainer::resume_at(int64_t step) {
   const TrainPosition own = position_;
   // A checkpoint from after the guided steps holds no guides.
   if (checkpoints_.position(step).step >= step_.plan().guided_steps()) step_.drop_guides();
-  position_ = checkpoints_.load(step, model_, step_.state());
+  position_ = load(checkpoints_, step);
   const auto require = [](const char* key, int64_t saved, int64_t wanted) {
     if (saved == wanted) return;
     fail_usage("the run was started with {} = {}, not {}; resume it with its own seed", key, saved,
@@ -94,9 +94,16 @@ void Trainer::resume_at(int64_t step) {
   saved_at_ = evaluated_at_ = position_.step;
 }
 
+TrainPosition Trainer::load(const Checkpoints& from, int64_t step) {
+  OptimizerState state = step_.blank_state();
+  const TrainPosition position = from.load(step, model_, state);
+  step_.take_state(state);
+  return position;
+}
+
 void Trainer::branch(const Checkpoints& from, int64_t step) {
   if (from.position(step).step >= step_.plan().guided_steps()) step_.drop_guides();
-  const TrainPosition trunk = from.load(step, model_, step_.state());
+  const TrainPosition trunk = load(from, step);
   position_.step = trunk.step;
   position_.sequences = trunk.sequences;
   evaluated_at_ = trunk.step;
@@ -105,7 +112,8 @@ void Trainer::branch(const Checkpoints& from, int64_t step) {
 RunResult Trainer::run(std::optional<int64_t> until) {
   StopSignals signals;
   const int64_t end = std::min(until.value_or(steps_), steps_);
-  checkpoints_.remove_unfinished();
+  step_.share_state();
+  if (world_.leader()) checkpoints_.remove_unfinished();
   if (position_.step == 0) evaluate_now();
   restart_clock();
   while (position_.step < end) {
@@ -116,8 +124,9 @@ RunResult Trainer::run(std::optional<int64_t> until) {
     if (position_.step == step_.plan().guided_steps()) step_.drop_guides();
     timed_steps_ += 1;
     observer_.on_step(position_.step);
+    announce_saved(false);
     const bool last = position_.step == steps_;
-    const bool stopping = StopSignals::received() != 0;
+    const bool stopping = world_.stops_after(position_.step, StopSignals::received() != 0);
     const bool evaluating = last || (due(config_.eval.every) && !stopping);
     const bool saving =
         position_.step == end || stopping || is_permanent() || due(config_.checkpoint.every);
@@ -125,12 +134,13 @@ RunResult Trainer::run(std::optional<int64_t> until) {
       log_point();  // waits for the device; a bad step is found before anything is evaluated or
                     // saved
     }
-    if (evaluating || saving) check_weights(model_, checkpoints_, position_.step);
+    if (evaluating || saving) check_weights();
     if (evaluating) evaluate_now();
     if (saving) save();
     if (evaluating || saving) restart_clock();
     if (stopping && !last) break;
   }
+  announce_saved(true);
   result_.step = position_.step;
   result_.finished = position_.step >= steps_;
   result_.signal = StopSignals::received();
@@ -140,6 +150,17 @@ RunResult Trainer::run(std::optional<int64_t> until) {
 bool Trainer::is_permanent() const {
   const std::vector<int64_t>& steps = config_.checkpoint.permanent;
   return std::find(steps.begin(), steps.end(), position_.step) != steps.end();
+}
+
+// A step with a finite loss and gradient may still make weights that are not, and nothing tells
+// before the next one. Such weights are never saved, so every checkpoint is a good one.
+void Trainer::check_weights() {
+  if (weights_are_finite(model_.arena())) return;
+  announce_saved(true);
+  fail(
+      "the weights are not finite after step {}; they are not saved. {} A smaller optimizer.lr or "
+      "optimizer.clip may help",
+      position_.step, last_good(checkpoints_));
 }
 
 void Trainer::restart_clock() {
@@ -184,6 +205,7 @@ int64_t Trainer::first_sequence(int64_t step) const {
 
 void Trainer::stop_at_bad_step(int64_t bad_step) {
   const int64_t first = first_sequence(bad_step);
+  announce_saved(true);
   fail(
       "the loss or its gradient is not finite in step {} (sequences {} to {} of the data order, "
       "the first window at token {}); "
@@ -199,10 +221,11 @@ void Trainer::evaluate_now() {
   model_.set_guide(step_.guide_share(position_.step));
   if (data_.validation && data_.validation->size() > 1) {
     const int64_t windows = batch_count(config_.eval.batches, "eval.batches") * config_.train.batch;
-    result_.evaluation = evaluate(model_, *data_.validation, config_.data.context, windows);
+    result_.evaluation =
+        evaluate(model_, *data_.validation, config_.data.context, windows, {}, &world_);
     observer_.on_evaluation(position_.step, *result_.evaluation);
   }
-  if (!data_.tokenizer) return;
+  if (!data_.tokenizer || !world_.leader()) return;
   for (int64_t i = 0; i < config_.eval.samples; ++i) observer_.on_sample(position_.step, sample(i));
 }
 
@@ -218,21 +241,37 @@ std::string Trainer::sample(int64_t index) {
          continuation(*data_.tokenizer, prompt, generate(model_, prompt, options));
 }
 
+// What a thread writes must not change meanwhile: its place in the run is its own.
 void Trainer::save() {
   if (saved_at_ == position_.step) return;
   saved_at_ = position_.step;
-  SaveOptions options;
-  if (data_.tokenizer) options.ids = ids_of(*data_.tokenizer);
-  options.carried = carried_;
-  const std::filesystem::path path = checkpoints_.save(
-      model_, step_.state(), position_,
-      [this](const std::filesystem::path& folder) {
-        if (data_.tokenizer) data_.tokenizer->save(folder);
-        write_file_atomically(folder / "config.toml", to_toml(config_));
-      },
-      options);
-  checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
-  observer_.on_checkpoint(position_.step, path);
+  announce_saved(true);
+  const OptimizerState whole = step_.whole_state();
+  const auto write = [this, position = position_](Decoder& model, const OptimizerState& state) {
+    SaveOptions options;
+    if (data_.tokenizer) options.ids = ids_of(*data_.tokenizer);
+    options.carried = carried_;
+    std::filesystem::path path = checkpoints_.save(
+        model, state, position,
+        [this](const std::filesystem::path& folder) {
+          if (data_.tokenizer) data_.tokenizer->save(folder);
+          write_file_atomically(folder / "config.toml", to_toml(config_));
+        },
+        options);
+    checkpoints_.prune(config_.checkpoint.keep, config_.checkpoint.permanent);
+    return path;
+  };
+  if (config_.train.save == "async") {  // process 0 has one to write, and nobody waits for it
+    if (background_) background_->start(position_.step, model_, whole, write);
+    return;
+  }
+  world_.leader_alone([&] { observer_.on_checkpoint(position_.step, write(model_, whole)); });
+}
+
+void Trainer::announce_saved(bool wait) {
+  if (!background_) return;
+  if (const auto saved = background_->take(wait))
+    observer_.on_checkpoint(saved->step, saved->folder);
 }
 
 }  // namespace refract

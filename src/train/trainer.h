@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,7 +11,8 @@
 #include "data/dataset.h"
 #include "formats/carried.h"
 #include "model/decoder.h"
-#include "train/checkpoints.h"
+#include "train/checkpoints/background_save.h"
+#include "train/checkpoints/checkpoints.h"
 #include "train/evaluate.h"
 #include "train/run_config.h"
 
@@ -50,14 +52,19 @@ struct RunResult {
   bool finished = false;  // false: stopped by a signal, checkpoint written
   int signal = 0;
   std::optional<Evaluation> evaluation;  // of the last evaluation
-  double loss = 0;                       // of the last step
+  // Of the last step; NaN where none was made.
+  double loss = std::numeric_limits<double>::quiet_NaN();
 };
+
+class World;
 
 class Trainer {
  public:
   // The model is allocated and holds its starting weights. `steps`: the whole run, or with
-  // self_guided.mode = "fixedflop" its steps on fresh data.
-  Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer);
+  // self_guided.mode = "fixedflop" its steps on fresh data. `world`: the processes that train it
+  // together, of which process 0 samples and saves; null: this one alone.
+  Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, Observer& observer,
+          World* world = nullptr);
 
   // Takes what checkpoints keep of the folder that the model came from.
   void carry(Carried carried) { carried_ = std::move(carried); }
@@ -85,7 +92,11 @@ class Trainer {
   void restart_clock();
   bool is_permanent() const;
   void evaluate_now();
+  void check_weights();
   void save();
+  // Tells of what was saved in the background; `wait`: after it is done.
+  void announce_saved(bool wait);
+  TrainPosition load(const Checkpoints& from, int64_t step);
   bool due(int64_t every) const { return every > 0 && position_.step % every == 0; }
   // The place in the data order of a step's first sequence.
   int64_t first_sequence(int64_t step) const;
@@ -95,6 +106,7 @@ class Trainer {
   Decoder& model_;
   Dataset data_;
   Observer& observer_;
+  World& world_;
   Carried carried_;
   Checkpoints checkpoints_;
   TrainStep step_;
@@ -104,6 +116,7 @@ class Trainer {
   double clock_ = 0;                                  // when the steps that are being timed began
   int64_t timed_steps_ = 0, timed_guided_steps_ = 0;  // since then
   int64_t saved_at_ = -1, evaluated_at_ = -1;
+  std::unique_ptr<BackgroundSave> background_;  // null: saves are waited for. Ends first
 };
 
 }  // namespace refract

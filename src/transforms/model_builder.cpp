@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "model/layer_plan.h"
 #include "transforms/guided.h"
-#include "transforms/legacy.h"
+#include "transforms/legacy/legacy.h"
 #include "transforms/transform_factory.h"
 
 namespace refract {

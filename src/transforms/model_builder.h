@@ -17,8 +17,8 @@ std::vector<std::string> module_names(const ModelConfig& config);
 
 // A model with its rules, not allocated. `transform_json` is the value of a recipe's `transform`
 // key: an array of rules, or {"legacy": path} for a file of the published optical experiments
-// (transforms/legacy.h). Fails (usage) for a rule that matches no module or stands for something
-// its kind can't be, and for self_guided without a layer that takes a guide.
+// (transforms/legacy/legacy.h). Fails (usage) for a rule that matches no module or stands for
+// something its kind can't be, and for self_guided without a layer that takes a guide.
 struct TransformedModel {
   std::unique_ptr<Decoder> decoder;
   Rules rules;

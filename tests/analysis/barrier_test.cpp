@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace refract {
-namespace {
+namespace barrier_test {
 
 TEST(Barrier, AgainstNumbersWorkedOutByHand) {
   // B has 2, A has 4: the chord is 2, 2.5, 3, 3.5, 4.
@@ -44,5 +44,5 @@ TEST(Barrier, ValuesThatAreNotFiniteAreNotHidden) {
   EXPECT_TRUE(std::isnan(barrier_of(alphas, std::vector<double>{1, 2, nan, 9, 1}).instability));
 }
 
-}  // namespace
+}  // namespace barrier_test
 }  // namespace refract

@@ -13,7 +13,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace calibration_test {
 
 at::Tensor found(const at::Tensor& values, const std::string& method, int64_t rows = 0,
                  int64_t levels = 64) {
@@ -124,5 +124,5 @@ TEST(SensitivityTest, AProposalTakesTheMostGainForItsCost) {
   EXPECT_GT(even, 0);
 }
 
-}  // namespace
+}  // namespace calibration_test
 }  // namespace refract

@@ -6,7 +6,7 @@
 #include "model/config.h"
 
 namespace refract {
-namespace {
+namespace flops_test {
 
 DecoderShape gpt(int64_t hidden, int64_t layers, int64_t heads, int64_t vocab, int64_t context) {
   return {.hidden_size = hidden,
@@ -128,5 +128,5 @@ TEST(Flops, TakesItsDimensionsFromAModelConfig) {
   EXPECT_EQ(count.ffn, 22 * 3 * 384 * 1408);
 }
 
-}  // namespace
+}  // namespace flops_test
 }  // namespace refract

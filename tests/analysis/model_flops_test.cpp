@@ -8,7 +8,7 @@
 #include "transforms/model_builder.h"
 
 namespace refract {
-namespace {
+namespace model_flops_test {
 
 using nlohmann::json;
 
@@ -155,5 +155,5 @@ TEST(ModelFlops, CountsAdaptersOfFactors) {
             2 * 12 * (factors + adapters + 768.0 * 3072));
 }
 
-}  // namespace
+}  // namespace model_flops_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace path_test {
 
 using testing::make_decoder;
 using testing::random_tokens;
@@ -333,5 +333,5 @@ TEST(Path, LargeVocabulariesAgreeOnCuda) {
   }
 }
 
-}  // namespace
+}  // namespace path_test
 }  // namespace refract

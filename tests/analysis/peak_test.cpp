@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace refract {
-namespace {
+namespace peak_test {
 
 TEST(Peak, KnowsDevicesByTheDriversName) {
   const auto bf16 = [](std::string_view name) {
@@ -48,5 +48,5 @@ TEST(Peak, UtilizationIsAchievedOverPeak) {
       0.5);
 }
 
-}  // namespace
+}  // namespace peak_test
 }  // namespace refract

@@ -6,7 +6,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace plane_test {
 
 Weights at_point(double x, double y, double z) {
   Weights weights{at::zeros({3}), {}};
@@ -42,5 +42,5 @@ TEST(Plane, AnAxisReachesPastItsEnds) {
   EXPECT_EQ(axis(0, 10, 3, 0.2), (std::vector<double>{-2, 5, 12}));
 }
 
-}  // namespace
+}  // namespace plane_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace scaling_test {
 
 double normal(RandomStream& random) {  // Box and Muller
   return std::sqrt(-2 * std::log(1 - random.uniform())) *
@@ -151,5 +151,5 @@ TEST(Scaling, TheBandCoversTheLaw) {
   EXPECT_LT(covered, 0.99 * kSets);
 }
 
-}  // namespace
+}  // namespace scaling_test
 }  // namespace refract

@@ -6,7 +6,7 @@
 #include "bench/timing.h"
 
 namespace refract {
-namespace {
+namespace layers_test {
 
 TEST(BenchLayers, DenseLayersHaveTheirMatricesAlone) {
   BenchLayers layers({"dense", "dense", ""}, feed_forward(64, 256), at::kCPU, at::kFloat);
@@ -33,5 +33,5 @@ TEST(BenchLayers, StructuredKindsAreSizedToTheShareAndComputeTheirMergedForm) {
   }
 }
 
-}  // namespace
+}  // namespace layers_test
 }  // namespace refract

@@ -5,7 +5,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace settings_test {
 
 TEST(BenchSettings, SizesAreAListOfNumbersAboveZero) {
   EXPECT_EQ(parse_sizes("16,512", "--tokens"), (std::vector<int64_t>{16, 512}));
@@ -24,5 +24,5 @@ TEST(BenchSettings, AGivenPrecisionStays) {
   EXPECT_THROW(settings.with_precision(), Error);
 }
 
-}  // namespace
+}  // namespace settings_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace timing_test {
 
 TEST(Timing, SleepingTakesAsLongAsItSays) {
   const auto sleep = [] { std::this_thread::sleep_for(std::chrono::milliseconds(4)); };
@@ -36,5 +36,5 @@ TEST(Timing, AWrongResultIsRefused) {
   EXPECT_THROW(check_against(at::full({4}, std::nan("")), one, "a NaN"), Error);
 }
 
-}  // namespace
+}  // namespace timing_test
 }  // namespace refract

@@ -14,6 +14,12 @@ COMMANDS = [["train"], ["eval"], ["generate"], ["inspect"], ["export"], ["data",
             ["tokenizer", "train"]]
 
 
+def test_help_says_what_a_group_of_commands_is_for(refract):
+    text = refract("--help").stdout
+    assert re.search(r"\n  data +stories: Write", text) and re.search(r"\n  bench +\w+, \w+", text)
+    assert "see refract" not in text
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_has_an_example(refract, command):
     assert re.search(r"Example:\n  \S*refract " + " ".join(command), refract(*command, "--help").stdout)
@@ -62,6 +68,10 @@ def test_stories_are_the_same_for_a_seed(refract, tmp_path):
     a = (tmp_path / "a.jsonl").read_text()
     assert a == (tmp_path / "b.jsonl").read_text() and len(a) > 30_000
     assert all(80 <= len(json.loads(line)["text"].split()) <= 260 for line in a.splitlines())
+    refract("data", "stories", "--size", "30KB", "--out", "c.NDJSON")
+    assert a == (tmp_path / "c.NDJSON").read_text()
+    assert "compressed" in refract("data", "stories", "--size", "30KB", "--out", "d.jsonl.gz", code=2).stderr
+    assert not list(tmp_path.glob("d.*"))
 
 
 def test_tokenize_writes_shards_that_decode_to_the_text(refract, refract_json, tmp_path):

@@ -66,6 +66,20 @@ def test_alignment_is_shown_beside_what_was_before(refract, refract_json, two_ru
     assert {"A", "B"} <= {note["text"] for note in loss["notes"]}
 
 
+def test_a_split_has_one_colour_and_its_barriers_one_note(refract, two_runs, tmp_path):
+    refract("interpolate", *two_runs, "--alphas", 5, "--batches", 4, "--align", "weights", "--out", "both")
+    page = (tmp_path / "both" / "report.html").read_text()
+    figures = [json.loads(found) for found in re.findall(r'data-figure="figure-\d+">(.*?)</script>', page)]
+    assert len(figures) == 3
+    for figure in figures:
+        colours = {trace["name"]: trace["line"]["color"] for trace in figure["data"] if trace["showlegend"]}
+        assert set(colours) == {f"{split}, {what}" for split in ("train", "val") for what in ("before alignment", "aligned")}
+        assert colours["train, aligned"] == colours["train, before alignment"] != colours["val, aligned"] == colours["val, before alignment"]
+        assert colours == {trace["name"]: trace["line"]["color"] for trace in figures[0]["data"] if trace["showlegend"]}
+    barriers = [note["text"] for note in figures[0]["notes"] if "barrier" in note["text"]]
+    assert 1 <= len(barriers) <= 2 and all("(train)" in text or "(val)" in text for text in barriers)
+
+
 def test_a_run_with_itself_is_flat(refract_json, two_runs):
     result = path(refract_json, "r1", "r1", "--alphas", 4, "--batches", 3)
     assert result["distance"] == 0 and result["cosine"] == pytest.approx(1, abs=1e-12)

@@ -127,12 +127,50 @@ def test_checkpoints_and_exports_keep_what_the_folder_has(refract, recipe, chat,
 
 
 def test_another_tokenizer_brings_its_own_ids(refract, recipe, chat, tmp_path):
+    (chat / "tokenizer.json").unlink()
     refract("train", recipe, "init.from=chat", "data.tokenizer=bytes")
     refract("export", "run", "--out", "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert [config.get(name) for name in IDS] == [256, 256, None]
     assert not (tmp_path / "out/chat_template.jinja").exists()
     assert (tmp_path / "out/LICENSE").exists()
+
+
+@pytest.mark.parametrize("named", ["chars", "bytes", "other"])
+def test_a_tokenizer_that_gives_the_models_ids_another_meaning_is_refused(refract, recipe, chat, tmp_path, named):
+    other = json.loads((chat / "tokenizer.json").read_text())
+    ids = other["model"]["vocab"]
+    ids["a"], ids["b"] = ids["b"], ids["a"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/tokenizer.json").write_text(json.dumps(other))
+    error = refract("train", recipe, "init.from=chat", f"data.tokenizer={named}", code=2).stderr.splitlines()[-1]
+    assert "another meaning" in error and "data.tokenizer=chat" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_that_agrees_with_the_models_is_taken(refract, recipe, chat, tmp_path):
+    refract("train", recipe, "init.from=chat", "data.tokenizer=chat")
+    more = json.loads((chat / "tokenizer.json").read_text())
+    more["added_tokens"].append(dict(more["added_tokens"][0], id=261, content="<one more>"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/tokenizer.json").write_text(json.dumps(more))
+    refract("train", recipe, "init.from=chat", "data.tokenizer=more", "run.dir=with-more")
+    for run in ("run", "with-more"):
+        refract("export", run, "--out", f"{run}-out")
+        assert (tmp_path / f"{run}-out/generation_config.json").read_bytes() == (chat / "generation_config.json").read_bytes()
+        config, own = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / f"{run}-out", chat))
+        assert [config.get(name) for name in IDS] == [own.get(name) for name in IDS]
+    assert (tmp_path / "run-out/chat_template.jinja").read_bytes() == (chat / "chat_template.jinja").read_bytes()
+    refract("eval", "chat", "--data", "c.txt", "data.tokenizer=more")
+    assert "another meaning" in refract("eval", "chat", "--data", "c.txt", "data.tokenizer=bytes", code=2).stderr
+
+
+def test_characters_of_another_text_are_another_tokenizer(refract, recipe, tmp_path):
+    small = ["data.tokenizer=chars", "model.hidden_size=16", "model.num_attention_heads=2", "model.num_hidden_layers=1"]
+    refract("train", recipe, *small)
+    refract("train", recipe, "init.from=run", "data.tokenizer=chars", "run.dir=same")
+    (tmp_path / "c.txt").write_text(TEXT.replace("b", "B"))
+    assert "another meaning" in refract("train", recipe, "init.from=run", "data.tokenizer=chars", "run.dir=other", code=2).stderr
 
 
 def test_a_run_from_random_weights_ends_at_its_own_token(refract, recipe, tmp_path):

@@ -1,4 +1,5 @@
 """What happens around a process: closed or full outputs, signals, limits, results that are complete or not there."""
+import fcntl
 import json
 import os
 import resource
@@ -141,8 +142,45 @@ def test_stories_stand_under_their_name_when_they_are_complete(program, environm
     assert sorted(path.name for path in tmp_path.glob("s.jsonl*")) == ["s.jsonl"]
 
 
+def test_shards_that_are_not_complete_are_not_taken_for_a_corpus(program, refract, refract_json, recipe, environment, tmp_path):
+    process = subprocess.Popen([program, "tokenize", "stories:200MB", "--tokenizer", "bytes", "--out", "out"], cwd=tmp_path, env=environment,
+                               stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out/tokens_train_000000.bin.partial").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.terminate()
+    process.wait()
+    (tmp_path / "out/tokens_train_000000.bin").write_bytes(b"12345678")  # as of a corpus of several shards
+    error = refract("train", recipe, "data.path=out", "data.tokenizer=bytes", code=2).stderr
+    assert "not complete" in error and len(error.splitlines()) == 1
+    assert refract_json("tokenize", "stories:20KB", "--tokenizer", "bytes", "--out", "out")["train_tokens"] > 10_000
+    assert sorted(path.name for path in (tmp_path / "out").glob("*bin*")) == ["tokens_train_000000.bin", "tokens_val_000000.bin"]
+    assert "already holds" in refract("tokenize", "stories:20KB", "--tokenizer", "bytes", "--out", "out", code=2).stderr
+
+
 def test_a_run_folder_that_can_not_be_made_is_found_before_the_work(shell, recipe, tmp_path):
     (tmp_path / "file").write_text("x")
     done = shell("$R train recipe.toml run.dir=file/run")
     assert done.returncode == 1 and "is not a folder" in done.stderr and not (tmp_path / "cache").exists()
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("command, folder", [
+    ("interpolate run run --data stories:5KB --alphas 2 --batches 1 --out x", "x"),
+    ("sensitivity run --kind optical --tokens 64 --out x", "x"),
+    ("connectivity recipe.toml run.dir=x", "x"),
+    ("calibrate run --kind optical --tokens 64 --out x", ".x.refract-unfinished"),
+    ("align run run --out x", ".x.refract-unfinished"),
+    ("export run --out x", ".x.refract-unfinished"),
+    ("tokenize stories:5KB --tokenizer bytes --out x", "x")])
+def test_one_process_writes_a_folder(refract, recipe, tmp_path, command, folder):
+    refract("train", recipe, "train.steps=1", "eval.every=0")
+    (tmp_path / folder).mkdir()
+    held = os.open(tmp_path / folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = refract(*command.split(), code=1)
+    assert "another process" in done.stderr.splitlines()[-1]
+    assert not [path for path in (tmp_path / folder).iterdir()]
+    os.close(held)
+    refract(*command.split(), *(["train.steps=2", "connectivity.spawn=[0]", "connectivity.alphas=2"] if "connectivity" in command else []))
+    assert [path for path in (tmp_path / "x").iterdir()]

@@ -39,6 +39,8 @@ def test_a_run_folder_is_its_own_recipe(refract, refract_json, run):
     assert result["step"] == 15 and setting(run, "hidden_size") == "48" and setting(run, "path") == '["c.txt"]'
     log = (run / "log.txt").read_text()
     assert "changed on the way: train.steps = 15 (was 10)" in log and "resuming from step 10" in log
+    again = refract_json("train", "run", "--resume")
+    assert again["step"] == 15 and again["loss"] is None, "no step was made"
 
 
 def test_it_equals_the_run_that_was_never_stopped(refract, recipe, run, tmp_path):

@@ -123,6 +123,13 @@ def test_bad_settings_are_one_clear_line(refract, recipe, tmp_path, override, wo
     assert done.stdout == ""
 
 
+def test_a_recipe_without_a_length_is_refused_before_its_corpus_is_made(refract, tmp_path):
+    (tmp_path / "empty.toml").write_text("")
+    done = refract("train", "empty.toml", code=2)
+    assert done.stderr == "refract: empty.toml: set train.steps, train.tokens or train.minutes\n"
+    assert not (tmp_path / "cache").exists()
+
+
 def subprocess_result(refract, recipe, override):
     try:
         return refract("train", recipe, override, code=2)

@@ -5,7 +5,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace choices_test {
 
 TEST(RequireChoice, NamesTheNearestWord) {
   EXPECT_NO_THROW(require_choice("--by", "weights", {"weights", "activations"}));
@@ -19,5 +19,5 @@ TEST(RequireChoice, NamesTheNearestWord) {
   }
 }
 
-}  // namespace
+}  // namespace choices_test
 }  // namespace refract

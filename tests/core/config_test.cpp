@@ -13,7 +13,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace config_test {
 
 struct Settings {
   double lr = 1e-3;
@@ -156,5 +156,5 @@ TEST(Override, NumbersAsPeopleWriteThem) {
   EXPECT_TRUE(parse_override("a=-").second.is_string());
 }
 
-}  // namespace
+}  // namespace config_test
 }  // namespace refract

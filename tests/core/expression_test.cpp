@@ -7,7 +7,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace expression_test {
 
 TEST(Expression, ComputesWithNames) {
   EXPECT_DOUBLE_EQ(evaluate_expression("22*N/100", {{"N", 50.0}}), 11.0);
@@ -42,5 +42,5 @@ TEST(Expression, BracketsAndSignsNestSoFar) {
   }
 }
 
-}  // namespace
+}  // namespace expression_test
 }  // namespace refract

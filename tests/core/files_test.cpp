@@ -13,7 +13,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace files_test {
 
 namespace fs = std::filesystem;
 using testing::FileSizeLimit;
@@ -39,5 +39,5 @@ TEST(Files, MissingFileNamesItself) {
             fmt::format("can't read the tokenizer '{}': No such file or directory", path));
 }
 
-}  // namespace
+}  // namespace files_test
 }  // namespace refract

@@ -9,7 +9,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace foreign_bytes_test {
 
 using namespace std::string_literals;
 
@@ -41,5 +41,5 @@ TEST(ForeignBytes, AWholeFileIsNotReadForWhatStandsInForIt) {
   EXPECT_EQ(read_file(folder / "config.json"), "{\"a\": \"<html>\"}");
 }
 
-}  // namespace
+}  // namespace foreign_bytes_test
 }  // namespace refract

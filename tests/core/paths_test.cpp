@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace paths_test {
 
 // Sets variables of the environment for as long as it lives; nothing: not set.
 class Variables {
@@ -89,5 +89,5 @@ TEST(Paths, AShellTakesAWordBack) {
   EXPECT_EQ(shell_word(""), "''");
 }
 
-}  // namespace
+}  // namespace paths_test
 }  // namespace refract

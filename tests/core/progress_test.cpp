@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 namespace refract {
-namespace {
+namespace progress_test {
 
 TEST(Format, DurationsCountsBytes) {
   EXPECT_EQ(format_duration(3723), "1:02:03");
@@ -13,5 +13,5 @@ TEST(Format, DurationsCountsBytes) {
   EXPECT_EQ(format_bytes(1.5 * 1024 * 1024), "1.5 MiB");
 }
 
-}  // namespace
+}  // namespace progress_test
 }  // namespace refract

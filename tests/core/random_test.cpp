@@ -7,7 +7,7 @@
 #include <set>
 
 namespace refract {
-namespace {
+namespace random_test {
 
 // The known-answer vectors of the authors' Random123 library for philox4x32-10.
 TEST(Philox, MatchesKnownAnswers) {
@@ -54,5 +54,5 @@ TEST(RandomStream, IsUniformAndKeyed) {
   EXPECT_EQ(*seen.rbegin(), 6u);
 }
 
-}  // namespace
+}  // namespace random_test
 }  // namespace refract

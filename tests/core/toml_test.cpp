@@ -8,7 +8,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace toml_test {
 
 TEST(Toml, KeepsRegularExpressionsAndTableArrays) {
   const std::string text =
@@ -57,5 +57,5 @@ TEST(Toml, TextIsNoNesting) {
   EXPECT_EQ(parse_toml(list + "]", "t")["list"].size(), 300u);
 }
 
-}  // namespace
+}  // namespace toml_test
 }  // namespace refract

@@ -9,7 +9,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace untrusted_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -88,5 +88,5 @@ TEST(ParseJson, TakesTimeLinearInTheEntries) {
   EXPECT_LT(seconds.count(), 20);
 }
 
-}  // namespace
+}  // namespace untrusted_test
 }  // namespace refract

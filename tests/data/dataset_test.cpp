@@ -16,7 +16,7 @@
 #include "support/token_files.h"
 
 namespace refract {
-namespace {
+namespace dataset_test {
 
 using testing::all_tokens;
 using testing::expect_error;
@@ -187,5 +187,5 @@ TEST_F(DatasetTest, SettingsAreDescribed) {
   EXPECT_THROW(fields.set("data.context", 0, "here"), Error);
 }
 
-}  // namespace
+}  // namespace dataset_test
 }  // namespace refract

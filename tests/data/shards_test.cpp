@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <string>
+#include <vector>
+
 #include "core/files.h"
 #include "data/tokens.h"
 #include "support/corpus.h"
@@ -10,7 +14,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace shards_test {
 
 using testing::all_tokens;
 using testing::expect_error;
@@ -82,5 +86,35 @@ TEST(ShardWriter, SaysWhereItCannotWrite) {
   expect_error([&] { writer.append(std::vector<int32_t>{1}); }, {"missing", "No such file"});
 }
 
-}  // namespace
+// The bytes of ids 1000, 1001, ... in numbers of that width, without a header.
+template <class Number>
+std::vector<std::byte> raw(size_t count, uint32_t first) {
+  std::vector<Number> numbers;
+  for (size_t i = 0; i < count; ++i) numbers.push_back(static_cast<Number>(first + i));
+  std::vector<std::byte> bytes(count * sizeof(Number));
+  std::memcpy(bytes.data(), numbers.data(), bytes.size());
+  return bytes;
+}
+
+std::string layout_error(const std::vector<std::byte>& bytes) {
+  return testing::error_of([&] { read_shard_layout(bytes, bytes.size(), "x.bin"); });
+}
+
+TEST(Shards, WiderNumbersWithoutAHeaderAreRefused) {
+  for (const uint32_t first : {0U, 1000U, 65500U, 128000U}) {
+    EXPECT_NE(layout_error(raw<uint32_t>(400, first)).find("32-bit numbers"), std::string::npos);
+    EXPECT_NE(layout_error(raw<int64_t>(400, first)).find("64-bit numbers"), std::string::npos);
+  }
+}
+
+TEST(Shards, SixteenBitTokensWithoutAHeaderAreTaken) {
+  for (const uint32_t first : {0U, 1000U, 65000U})
+    EXPECT_EQ(layout_error(raw<uint16_t>(400, first)), "");
+  EXPECT_EQ(layout_error(raw<uint32_t>(20, 1000)), "") << "too few to tell";
+  std::vector<std::byte> few(800);  // a vocabulary of two
+  for (size_t i = 0; i < few.size(); i += 6) few[i] = std::byte{1};
+  EXPECT_EQ(layout_error(few), "");
+}
+
+}  // namespace shards_test
 }  // namespace refract

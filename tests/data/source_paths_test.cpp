@@ -8,10 +8,11 @@
 #include <vector>
 
 #include "core/error.h"
+#include "support/errors.h"
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace source_paths_test {
 
 using testing::TemporaryFolder;
 using testing::write_text;
@@ -32,13 +33,35 @@ TEST(Source, ShardsAreSortedIntoTrainingAndValidation) {
 }
 
 TEST(Source, KindsAreToldByNamesInAnyCase) {
-  for (const char* name : {"a.txt", "a.TXT", "b/a.Txt.Gz", "a.txt.zst"})
+  for (const char* name : {"a.txt", "a.TXT", "b/a.Txt.Gz", "a.txt.zst", "a.text", "a.TEXT.gz"})
     EXPECT_EQ(corpus_kind(name), CorpusKind::kText) << name;
-  for (const char* name : {"a.jsonl", "a.JsonL", "a.b.jsonl.GZ"})
+  for (const char* name : {"a.jsonl", "a.JsonL", "a.b.jsonl.GZ", "a.ndjson", "a.NDJSON.zst",
+                           "a.jsonlines", "a.jsonlines.gz"})
     EXPECT_EQ(corpus_kind(name), CorpusKind::kJsonLines) << name;
   EXPECT_EQ(corpus_kind("a.BIN"), CorpusKind::kShard);
   for (const char* name : {"a.bin.gz", "a.gz", "txt", "a.txt~", "a.json", "a.txt.bz2"})
     EXPECT_EQ(corpus_kind(name), CorpusKind::kOther) << name;
+}
+
+TEST(Source, WhatIsOftenMetAndNotReadSaysWhatToDo) {
+  const TemporaryFolder folder;
+  for (const auto& [name, advice] :
+       {std::pair("a.bin.gz", "gunzip"), std::pair("a.BIN.zst", "unzstd"),
+        std::pair("a.json", "jq -c"), std::pair("a.jsonl.xz", "as .gz or .zst"),
+        std::pair("a.txt.bz2", "as .gz or .zst"), std::pair("a.tar.gz", "into a folder"),
+        std::pair("a.zip", "into a folder"), std::pair("a.npy", "tofile"),
+        std::pair("a.csv", "read_csv"), std::pair("a.md", "end in .txt")}) {
+    write_text(folder / name, "abcd");
+    const std::string error = testing::usage_error_of([&] { expand_paths({folder.str(name)}); });
+    EXPECT_NE(error.find(advice), std::string::npos) << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
+  write_text(folder / "only/b.ndjson.xz", "abcd");
+  const std::string error = testing::usage_error_of([&] { expand_paths({folder.str("only")}); });
+  EXPECT_NE(error.find("it has 'b.ndjson.xz' (unpack it"), std::string::npos) << error;
+  write_text(folder / "odd.foo", "abcd");
+  const std::string plain = testing::usage_error_of([&] { expand_paths({folder.str("odd.foo")}); });
+  EXPECT_NE(plain.find("can be read: use .txt"), std::string::npos) << plain;
 }
 
 TEST(Source, AFolderIsEnteredOnceByItsOwnName) {
@@ -65,5 +88,5 @@ TEST(Source, SizesAreReadInPowersOfTen) {
   }
 }
 
-}  // namespace
+}  // namespace source_paths_test
 }  // namespace refract

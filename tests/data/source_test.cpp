@@ -7,7 +7,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace source_test {
 
 using testing::expect_error;
 using testing::TemporaryFolder;
@@ -123,5 +123,5 @@ TEST(Source, StoriesEndBehindTheSize) {
   EXPECT_LT(bytes - stories.back().size(), 20'000u);
 }
 
-}  // namespace
+}  // namespace source_test
 }  // namespace refract

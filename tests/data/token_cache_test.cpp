@@ -15,7 +15,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace token_cache_test {
 
 using testing::all_tokens;
 using testing::expect_error;
@@ -110,5 +110,5 @@ TEST_F(TokenCacheTest, AFailureLeavesNothingInTheCache) {
   EXPECT_EQ(cached(), 0u);
 }
 
-}  // namespace
+}  // namespace token_cache_test
 }  // namespace refract

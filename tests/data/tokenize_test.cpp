@@ -15,7 +15,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace tokenize_test {
 
 using testing::expect_error;
 
@@ -69,5 +69,5 @@ TEST_F(TokenizeTest, CutsKeepTheTokens) {
   EXPECT_TRUE(find_cuts(*bytes, "", 5000).empty());
 }
 
-}  // namespace
+}  // namespace tokenize_test
 }  // namespace refract

@@ -16,7 +16,7 @@
 #include "support/token_files.h"
 
 namespace refract {
-namespace {
+namespace tokens_test {
 
 using testing::all_tokens;
 using testing::expect_error;
@@ -177,5 +177,5 @@ TEST(TokenStream, ThreadsReadTheSame) {
   EXPECT_EQ(wrong, 0);
 }
 
-}  // namespace
+}  // namespace tokens_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace windows_test {
 
 TEST(PermuteIndex, IsAPermutationOfEverySmallSize) {
   for (uint64_t n = 1; n <= 300; ++n) {
@@ -170,5 +170,5 @@ TEST(RandomWindows, TakeTheShortestStream) {
   EXPECT_THROW(WindowOrder(8, 8, 1, Sampling::kRandom), Error);
 }
 
-}  // namespace
+}  // namespace windows_test
 }  // namespace refract

@@ -15,7 +15,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace generate_test {
 
 using testing::every_setting;
 using testing::make_decoder;
@@ -176,5 +176,5 @@ TEST(CudaGenerate, CapturedEqualsUncapturedAndTheCpu) {
   }
 }
 
-}  // namespace
+}  // namespace generate_test
 }  // namespace refract

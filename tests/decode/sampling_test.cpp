@@ -9,7 +9,7 @@
 #include <vector>
 
 namespace refract {
-namespace {
+namespace sampling_test {
 
 // Evenly spaced uniform numbers make the frequencies exact to 1e-3.
 std::vector<double> frequencies(const std::vector<float>& logits, const SamplingOptions& options) {
@@ -56,5 +56,5 @@ TEST(Sampling, TheEndsOfTheUniformNumbersStayInside) {
   }
 }
 
-}  // namespace
+}  // namespace sampling_test
 }  // namespace refract

@@ -6,7 +6,7 @@
 #include "text/utf8.h"
 
 namespace refract {
-namespace {
+namespace text_stream_test {
 
 // A byte each time: characters of one, two and four bytes.
 TEST(TextStream, GivesACharacterWithTheTokenThatCompletesIt) {
@@ -81,5 +81,5 @@ TEST(TextStream, WaitsForTheBytesOfACharacter) {
   EXPECT_EQ(stream.rest(), "");
 }
 
-}  // namespace
+}  // namespace text_stream_test
 }  // namespace refract

@@ -13,7 +13,7 @@
 #include "text/simple_tokenizers.h"
 
 namespace refract {
-namespace {
+namespace carried_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -115,5 +115,5 @@ TEST(Carried, IdsThatAreNoneAreNamed) {
   EXPECT_NE(error_of([&] { carried.eos(); }).find("generation_config.json"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace carried_test
 }  // namespace refract

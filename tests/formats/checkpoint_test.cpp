@@ -17,7 +17,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace checkpoint_test {
 
 namespace fs = std::filesystem;
 using testing::error_of;
@@ -182,5 +182,5 @@ TEST(CheckpointTest, AReaderGivesTheFusedProjectionApart) {
   EXPECT_NE(error_of([&] { reader.read("absent"); }).find("'absent'"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace checkpoint_test
 }  // namespace refract

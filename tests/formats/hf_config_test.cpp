@@ -10,7 +10,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace hf_config_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -156,5 +156,5 @@ TEST(HfConfigTest, Gpt2KeepsADropoutOfEmbeddingsOfItsOwn) {
   EXPECT_EQ(config_from_json(config_to_json(config, "gpt2", "float32"), "x").embedding_dropout, -1);
 }
 
-}  // namespace
+}  // namespace hf_config_test
 }  // namespace refract

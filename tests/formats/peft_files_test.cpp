@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace peft_files_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -138,5 +138,5 @@ TEST(PeftFilesTest, ValuesThatAreNoNumbersAreNamed) {
   }
 }
 
-}  // namespace
+}  // namespace peft_files_test
 }  // namespace refract

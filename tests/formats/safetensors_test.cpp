@@ -18,7 +18,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace safetensors_test {
 
 namespace fs = std::filesystem;
 using testing::error_of;
@@ -279,5 +279,5 @@ TEST(TensorFolderTest, ASaveRemovesTheFilesOfTheOneBeforeAndNoOthers) {
   EXPECT_TRUE(fs::exists(folder / "m" / "model-00001-of-00007.safetensors"));
 }
 
-}  // namespace
+}  // namespace safetensors_test
 }  // namespace refract

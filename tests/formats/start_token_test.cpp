@@ -5,7 +5,7 @@
 #include "text/simple_tokenizers.h"
 
 namespace refract {
-namespace {
+namespace start_token_test {
 
 TEST(StartToken, IsTheModelsElseTheTokenizers) {
   const auto bytes = make_byte_tokenizer();
@@ -22,5 +22,5 @@ TEST(StartToken, IsTheModelsElseTheTokenizers) {
   EXPECT_EQ(start_token(carried, *bytes), 256);
 }
 
-}  // namespace
+}  // namespace start_token_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace batched_decoder_test {
 
 using testing::every_setting;
 using testing::make_decoder;
@@ -201,5 +201,5 @@ TEST(BatchedDecoderTest, RefusesBuffersAndParametersThatItDoesNotRead) {
   EXPECT_EQ(why_not_batched(plain), "");
 }
 
-}  // namespace
+}  // namespace batched_decoder_test
 }  // namespace refract

@@ -15,7 +15,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace decoder_test {
 
 using testing::every_setting;
 using testing::make_decoder;
@@ -209,5 +209,5 @@ TEST(DecoderTest, PaddedVocabularyRowsStayZeroAndOutOfTheLogits) {
   EXPECT_EQ(decoder->logits(decoder->hidden({}, tokens)).size(2), 1030);
 }
 
-}  // namespace
+}  // namespace decoder_test
 }  // namespace refract

@@ -7,7 +7,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace gradient_test {
 
 void check_gradients(const std::string& name, const ModelConfig& config) {
   auto decoder = testing::make_decoder(config, at::kDouble);
@@ -63,5 +63,5 @@ TEST_F(GradientTest, OfAPaddedVocabularyIsRight) {
   check_gradients("padded", config);
 }
 
-}  // namespace
+}  // namespace gradient_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace layer_plan_test {
 
 using Names = std::vector<std::string>;
 
@@ -113,5 +113,5 @@ TEST(LayerPlanTest, TorchtitansStartGrowsNarrowWithDepth) {
   EXPECT_EQ(model_plan(config).tokens.init_cut, 3 / std::sqrt(8.0));
 }
 
-}  // namespace
+}  // namespace layer_plan_test
 }  // namespace refract

@@ -13,7 +13,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace parameters_test {
 
 using testing::error_of;
 
@@ -245,5 +245,5 @@ TEST(BufferStoreTest, NamesAreUniqueAndFound) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace parameters_test
 }  // namespace refract

@@ -5,7 +5,7 @@
 #include <map>
 
 namespace refract {
-namespace {
+namespace prefix_tree_test {
 
 std::vector<int64_t> values(const at::Tensor& t) {
   const int64_t* data = t.const_data_ptr<int64_t>();
@@ -82,5 +82,5 @@ TEST(PrefixTree, ClosesTreesThatAreFull) {
   EXPECT_EQ(counted, counts_of(stream, 8));
 }
 
-}  // namespace
+}  // namespace prefix_tree_test
 }  // namespace refract

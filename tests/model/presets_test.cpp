@@ -9,7 +9,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace presets_test {
 
 int64_t declared(ModelConfig config) {
   resolve(config, config.vocab_size ? 0 : 65, 0);
@@ -74,5 +74,5 @@ TEST(PresetsTest, AnUnknownNameNamesTheNearest) {
   EXPECT_TRUE(testing::has(message, "gpt2-medium"));
 }
 
-}  // namespace
+}  // namespace presets_test
 }  // namespace refract

@@ -9,7 +9,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace qk_norm_test {
 
 // Keeps what reaches the attention of the first layer.
 struct Seen {
@@ -92,5 +92,5 @@ TEST(QkNormTest, EveryHeadOfQAndKHasTheLengthOfItsWeightAndVIsAsItWas) {
   }
 }
 
-}  // namespace
+}  // namespace qk_norm_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace rotary_interleaved_test {
 
 ModelConfig interleaved() {
   ModelConfig config = testing::small_llama();
@@ -47,5 +47,5 @@ TEST(RotaryInterleaved, NeedsRotaryPositions) {
                            "model.rotary_interleaved"));
 }
 
-}  // namespace
+}  // namespace rotary_interleaved_test
 }  // namespace refract

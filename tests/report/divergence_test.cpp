@@ -8,7 +8,7 @@
 #include <vector>
 
 namespace refract {
-namespace {
+namespace divergence_test {
 
 Curve curve(std::vector<double> values, double first_step = 10) {
   Curve out;
@@ -57,5 +57,5 @@ TEST(Divergence, WhatIsNotFiniteIs) {
             "grad_norm is not finite at step 20");
 }
 
-}  // namespace
+}  // namespace divergence_test
 }  // namespace refract

@@ -13,7 +13,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace metrics_test {
 
 using testing::expect_error;
 using testing::FileSizeLimit;
@@ -149,5 +149,5 @@ TEST(Metrics, FullDiskLeavesWholeLinesOnly) {
   EXPECT_EQ(read_steps(folder.path()), (std::vector<int64_t>{1, 2}));
 }
 
-}  // namespace
+}  // namespace metrics_test
 }  // namespace refract

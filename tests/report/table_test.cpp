@@ -7,7 +7,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace table_test {
 
 TEST(Table, AlignsColumns) {
   Table table({{"layer"}, {"parameters", Align::kRight}});
@@ -55,5 +55,5 @@ TEST(Table, FormatsNumbers) {
   EXPECT_EQ(format_percent(0.3119), "31.2%");
 }
 
-}  // namespace
+}  // namespace table_test
 }  // namespace refract

@@ -9,7 +9,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace tensorboard_test {
 
 using testing::TemporaryFolder;
 using Value = std::pair<std::string_view, double>;
@@ -97,5 +97,5 @@ TEST(TensorBoard, FolderThatCannotBeMadeIsNamed) {
   EXPECT_THROW(TensorBoardWriter(folder / "file" / "events"), Error);
 }
 
-}  // namespace
+}  // namespace tensorboard_test
 }  // namespace refract

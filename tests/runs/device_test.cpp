@@ -7,7 +7,7 @@
 #include "ops/common/cuda_runtime.h"
 
 namespace refract {
-namespace {
+namespace device_test {
 
 TEST(Device, TheCpuIsTakenWithTheThreadsOfTheSettings) {
   const int before = at::get_num_threads();
@@ -52,5 +52,5 @@ TEST(Device, PrecisionDecidesTheNumberFormat) {
   EXPECT_EQ(arithmetic(config), Arithmetic::kBf16);
 }
 
-}  // namespace
+}  // namespace device_test
 }  // namespace refract

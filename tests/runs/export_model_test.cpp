@@ -8,7 +8,7 @@
 #include "runs/loaded_model.h"
 
 namespace refract {
-namespace {
+namespace export_model_test {
 
 namespace fs = std::filesystem;
 
@@ -51,5 +51,5 @@ TEST(ExportModel, AdaptersNeedAModelToBePutOn) {
   }
 }
 
-}  // namespace
+}  // namespace export_model_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "support/small_models.h"
 
 namespace refract {
-namespace {
+namespace folded_parameters_test {
 
 using Row = std::tuple<std::string, std::vector<int64_t>, int64_t, int64_t>;
 
@@ -62,5 +62,5 @@ TEST(FoldedParameters, NothingOfAModelIsLost) {
   EXPECT_EQ(count, model.arena().count());
 }
 
-}  // namespace
+}  // namespace folded_parameters_test
 }  // namespace refract

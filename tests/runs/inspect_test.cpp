@@ -5,7 +5,7 @@
 #include "model_folders.h"
 
 namespace refract {
-namespace {
+namespace inspect_test {
 
 namespace fs = std::filesystem;
 
@@ -47,6 +47,35 @@ device = "cpu"
   EXPECT_EQ(found.state_bytes, (4.0 + 2 + 2 + 8) * kParameters);
 }
 
+TEST(Inspect, MemoryOfEachOfSeveralProcesses) {
+  const fs::path folder = byte_model_folder("inspect_several"), own = empty_folder("inspect_each");
+  const std::string path = write_recipe(own, "[init]\nfrom = '" + folder.string() + R"('
+[data]
+context = 6
+[train]
+steps = 5
+batch = 8
+device = "cpu"
+)");
+  const auto bytes = [&](std::vector<std::string> settings, int64_t processes) {
+    return inspect_source(path, settings, processes).state_bytes / kParameters;
+  };
+  EXPECT_EQ(bytes({}, 4), 16);
+  EXPECT_EQ(bytes({"train.shard=optimizer"}, 1), 16);
+  // A quarter of the moments, and two buffers that hold all that is exchanged of so small a model.
+  EXPECT_EQ(bytes({"train.shard=optimizer"}, 4), 4 + 4 + 2 + 8);
+  // Gradients in half precision are added up in fp32.
+  EXPECT_EQ(bytes({"train.precision=bf16"}, 1), 16);
+  EXPECT_EQ(bytes({"train.precision=bf16"}, 2), 4 + 2 + 2 + 4 + 8);
+  // Of 8 groups in one process three sums wait; of 4 in each of two processes two.
+  EXPECT_EQ(bytes({"train.reduction_groups=8"}, 1), 16 + 3 * 4);
+  EXPECT_EQ(bytes({"train.reduction_groups=8"}, 2), 16 + 2 * 4 + 8);
+  EXPECT_EQ(inspect_source(path, {}).layer_input_bytes, 0);
+  // 2 layers with 3 inputs, 4 sequences of 6 tokens, 8 channels of fp32.
+  EXPECT_EQ(inspect_source(path, {"train.recompute=layer"}, 2).layer_input_bytes,
+            3 * 4 * 6 * 8 * 4);
+}
+
 TEST(Inspect, MergedMatricesAreCountedForInference) {
   const fs::path own = empty_folder("inspect_premerge");
   const std::string path = write_recipe(own, R"([data]
@@ -70,5 +99,5 @@ rank = 4
   EXPECT_EQ(found.premerge_bytes, 4 * 2 * 32 * 128);  // two fp32 matrices
 }
 
-}  // namespace
+}  // namespace inspect_test
 }  // namespace refract

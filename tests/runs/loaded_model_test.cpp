@@ -7,7 +7,7 @@
 #include "model_folders.h"
 
 namespace refract {
-namespace {
+namespace loaded_model_test {
 
 namespace fs = std::filesystem;
 
@@ -84,5 +84,5 @@ TEST(LoadedModel, WithoutACorpusItNeedsAValidationSplit) {
   }
 }
 
-}  // namespace
+}  // namespace loaded_model_test
 }  // namespace refract

@@ -5,7 +5,7 @@
 #include "model_folders.h"
 
 namespace refract {
-namespace {
+namespace model_folder_test {
 
 namespace fs = std::filesystem;
 
@@ -49,5 +49,5 @@ TEST(ModelFolder, PremergeFollowsTheSettings) {
   EXPECT_TRUE(settings.table.all().empty());
 }
 
-}  // namespace
+}  // namespace model_folder_test
 }  // namespace refract

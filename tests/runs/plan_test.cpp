@@ -8,7 +8,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace plan_test {
 
 RunConfig config_with(const std::string& rules) {
   RunConfig config = tiny_config("plan");
@@ -52,5 +52,5 @@ TEST(Plan, ARuleThatMatchesNothingIsAnError) {
   EXPECT_THROW(plan_model(config, "the test"), Error);
 }
 
-}  // namespace
+}  // namespace plan_test
 }  // namespace refract

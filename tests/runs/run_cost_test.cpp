@@ -6,7 +6,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace run_cost_test {
 
 RunConfig resolved(RunConfig config) {
   resolve(config.model, 16, config.data.context);
@@ -59,5 +59,5 @@ TEST(RunCost, NoStepsCostNothing) {
   EXPECT_EQ(cost.flops.total(), 0);
 }
 
-}  // namespace
+}  // namespace run_cost_test
 }  // namespace refract

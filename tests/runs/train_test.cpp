@@ -8,7 +8,7 @@
 #include "runs/loaded_model.h"
 
 namespace refract {
-namespace {
+namespace train_test {
 
 namespace fs = std::filesystem;
 
@@ -74,5 +74,5 @@ TEST(TrainRecipe, AnExistingRunIsRefusedUnlessItIsResumed) {
   EXPECT_TRUE(at::equal(recipe.weights(), weights));
 }
 
-}  // namespace
+}  // namespace train_test
 }  // namespace refract

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def check(root):
-    return subprocess.run([sys.executable, ROOT / "scripts/check-includes", "--root", root], capture_output=True, text=True)
+def check(root, *options):
+    return subprocess.run([sys.executable, ROOT / "scripts/check-includes", "--root", root, *options], capture_output=True, text=True)
 
 
 def plant(root, path, line, header=True):
@@ -100,6 +100,25 @@ def test_a_part_of_an_op_has_the_ops_header(tmp_path):
     (tmp_path / "ops/dense/norm/norm.h").write_text("// planted\n")
     result = check(tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("folder", ["src/core", "src/core/system", "ops/dense/loss"])
+def test_a_crowded_folder_is_refused(tmp_path, folder):
+    for number in range(25):
+        plant(tmp_path, f"{folder}/x{number}.h", "")
+    assert check(tmp_path).returncode == 0
+    plant(tmp_path, f"{folder}/one_more.h", "")
+    result = check(tmp_path)
+    assert result.returncode == 1 and f"{folder}: holds 26 sources" in result.stderr
+
+
+def test_sizes_are_those_of_the_files(tmp_path):
+    for name, lines in (("src/cli/a.h", 10), ("src/core/b.h", 301), ("ops/common/c.h", 20)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("//\n" * lines)
+    printed = check(tmp_path, "--sizes").stdout
+    assert "3 sources of src/ and ops/, 331 lines" in printed and "median file 20 lines, longest 301 (src/core/b.h)" in printed
+    assert "1 files above 300 lines" in printed and "src/cli: 10 lines in 1 files" in printed
 
 
 def test_an_empty_tree_is_no_success(tmp_path):

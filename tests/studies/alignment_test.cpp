@@ -9,7 +9,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace alignment_test {
 
 using testing::error_of;
 using testing::save_small_model;
@@ -64,8 +64,8 @@ TEST_F(AlignAndSave, RefusesAFolderThatHoldsAModel) {
   study_.out = study_.a;
   EXPECT_EQ(error_of([&] { align_and_save(study_); }),
             "'" + study_.a +
-                "' already holds something; choose another --out for the model, or "
-                "remove it first");
+                "' already holds something; choose another --out for the aligned model, or remove "
+                "it first");
 }
 
 TEST_F(AlignAndSave, RefusesOtherShapesAndOtherWords) {
@@ -85,5 +85,5 @@ TEST_F(AlignAndSave, RefusesOtherShapesAndOtherWords) {
   EXPECT_FALSE(std::filesystem::exists(study_.out));
 }
 
-}  // namespace
+}  // namespace alignment_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace interpolate_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -139,5 +139,5 @@ TEST_F(Interpolate, RefusesModelsOfOtherShapes) {
       << error;
 }
 
-}  // namespace
+}  // namespace interpolate_test
 }  // namespace refract

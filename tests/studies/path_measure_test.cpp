@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace path_measure_test {
 
 using testing::error_of;
 using testing::make_decoder;
@@ -81,5 +81,5 @@ TEST(PathJson, ReadsBackWhatItWrote) {
   EXPECT_THROW(path_from_json({{"alphas", "x"}}), nlohmann::json::exception);
 }
 
-}  // namespace
+}  // namespace path_measure_test
 }  // namespace refract

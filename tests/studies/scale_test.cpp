@@ -12,7 +12,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace scale_test {
 
 using testing::error_of;
 
@@ -147,5 +147,5 @@ TEST(ScaleRuns, RefusesWordsItDoesNotKnow) {
   EXPECT_EQ(error_of([&] { scale_runs(study); }), "--confidence 1 must lie between 0 and 1");
 }
 
-}  // namespace
+}  // namespace scale_test
 }  // namespace refract

@@ -15,7 +15,7 @@
 #include "train/run_config.h"
 
 namespace refract {
-namespace {
+namespace settings_test {
 
 using nlohmann::json;
 
@@ -69,5 +69,5 @@ TEST(StudySettings, ASweepMayChangeItsFolderAndItsThreads) {
     "decode": {"premerge": "off"}, "optimizer": {"lr": 1e-3}})"));
 }
 
-}  // namespace
+}  // namespace settings_test
 }  // namespace refract

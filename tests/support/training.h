@@ -51,11 +51,12 @@ inline RunConfig tiny_config(const std::string& name) {
 
 // A run on the tiny corpus, opened as every run is.
 struct TinyRun {
-  explicit TinyRun(RunConfig config, Observer* observer = nullptr, at::Device device = at::kCPU)
+  explicit TinyRun(RunConfig config, Observer* observer = nullptr, at::Device device = at::kCPU,
+                   World* world = nullptr)
       : session(open(std::move(config), device)),
         model(session.model.get()),
         trainer(std::make_unique<Trainer>(session.config, *model, session.data, session.steps,
-                                          observer ? *observer : silent)) {}
+                                          observer ? *observer : silent, world)) {}
 
   Observer silent;
   RunSession session;

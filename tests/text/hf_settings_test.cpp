@@ -9,7 +9,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace hf_settings_test {
 
 using nlohmann::json;
 
@@ -124,5 +124,5 @@ TEST(AddedVocabulary, NewTokensGetTheNextIds) {
   EXPECT_EQ(vocabulary.find("a"), 5);
 }
 
-}  // namespace
+}  // namespace hf_settings_test
 }  // namespace refract

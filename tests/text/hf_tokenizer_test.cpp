@@ -7,7 +7,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace hf_tokenizer_test {
 
 using nlohmann::json;
 using Ids = std::vector<TokenId>;
@@ -161,5 +161,5 @@ TEST(HfTokenizer, RefusesWhatItDoesNotKnowByName) {
   EXPECT_THROW(make_hf_tokenizer({{"tokenizer.json", "{"}}, "test.json"), Error);
 }
 
-}  // namespace
+}  // namespace hf_tokenizer_test
 }  // namespace refract

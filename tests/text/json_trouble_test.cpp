@@ -7,7 +7,7 @@
 #include <string>
 
 namespace refract {
-namespace {
+namespace json_trouble_test {
 
 std::string trouble(const std::string& text) {
   try {
@@ -31,5 +31,5 @@ TEST(JsonTrouble, OtherExceptionsKeepTheirText) {
   EXPECT_EQ(json_trouble(std::runtime_error("no merge of that name")), "no merge of that name");
 }
 
-}  // namespace
+}  // namespace json_trouble_test
 }  // namespace refract

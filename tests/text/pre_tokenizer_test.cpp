@@ -7,7 +7,7 @@
 #include <vector>
 
 namespace refract {
-namespace {
+namespace pre_tokenizer_test {
 
 using Words = std::vector<std::string>;
 
@@ -75,5 +75,5 @@ TEST(PreTokenizer, LongRunsDoNotExhaustTheMatcher) {
   EXPECT_EQ(split("(?:a|b|(?:c))*d|x+", SplitBehavior::kIsolated, letters).size(), 1u);
 }
 
-}  // namespace
+}  // namespace pre_tokenizer_test
 }  // namespace refract

@@ -5,7 +5,7 @@
 #include "core/error.h"
 
 namespace refract {
-namespace {
+namespace regex_test {
 
 TEST(Regex, RefusesWhatPcre2ReadsDifferently) {
   for (const char* pattern : {"[a[b]]", "[a-z&&b]", "a{1,3}+", R"([\W])", R"([\S])", "[]a]",
@@ -15,5 +15,5 @@ TEST(Regex, RefusesWhatPcre2ReadsDifferently) {
   EXPECT_THROW(Regex{"(a"}, Error);
 }
 
-}  // namespace
+}  // namespace regex_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace simple_tokenizers_test {
 
 using testing::TemporaryFolder;
 using Ids = std::vector<TokenId>;
@@ -52,5 +52,5 @@ TEST(Chars, SaveAndOpenAgain) {
   EXPECT_EQ(open_tokenizer(folder.str("chars.json"))->vocab_size(), 8);
 }
 
-}  // namespace
+}  // namespace simple_tokenizers_test
 }  // namespace refract

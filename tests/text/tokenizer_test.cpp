@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace tokenizer_test {
 
 using testing::TemporaryFolder;
 
@@ -61,5 +61,5 @@ TEST(EncodeAll, KeepsTheOrderAndPassesErrorsOn) {
   EXPECT_THROW(encode_all(*chars, documents, 4), Error);
 }
 
-}  // namespace
+}  // namespace tokenizer_test
 }  // namespace refract

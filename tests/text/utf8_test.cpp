@@ -5,7 +5,7 @@
 #include <string>
 
 namespace refract {
-namespace {
+namespace utf8_test {
 
 using namespace std::string_literals;
 
@@ -66,5 +66,5 @@ TEST(Utf8, NormalizesToNfc) {
   EXPECT_EQ(normalize_nfc("\uFB01", storage), "\uFB01");  // compatibility forms stay
 }
 
-}  // namespace
+}  // namespace utf8_test
 }  // namespace refract

@@ -7,7 +7,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace cuda_test {
 
 namespace fs = std::filesystem;
 
@@ -101,5 +101,5 @@ TEST(CudaTraining, AgreesWithTheCpu) {
   EXPECT_LT(gpu.sub(cpu).norm().item<double>() / cpu.norm().item<double>(), 1e-4);
 }
 
-}  // namespace
+}  // namespace cuda_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "train/run_config.h"
 
 namespace refract {
-namespace {
+namespace decides_test {
 
 std::set<std::string> deciding(Decides what) {
   Fields fields;
@@ -24,12 +24,12 @@ std::set<std::string> deciding(Decides what) {
 // A later call of an analysis may change these. It must compute the same bits as the first one, so
 // the device and the threads are not among them.
 TEST(Decides, NothingAreFoldersReportsAndCheckpoints) {
-  EXPECT_EQ(
-      deciding(Decides::kNothing),
-      (std::set<std::string>{"run.dir", "data.cache", "eval.every", "eval.batches", "eval.samples",
-                             "eval.sample_tokens", "eval.prompt", "eval.temperature",
-                             "decode.premerge", "checkpoint.every", "checkpoint.keep",
-                             "checkpoint.permanent", "log.every", "train.minutes"}));
+  EXPECT_EQ(deciding(Decides::kNothing),
+            (std::set<std::string>{
+                "run.dir", "data.cache", "eval.every", "eval.batches", "eval.samples",
+                "eval.sample_tokens", "eval.prompt", "eval.temperature", "decode.premerge",
+                "checkpoint.every", "checkpoint.keep", "checkpoint.permanent", "log.every",
+                "train.minutes", "train.recompute", "train.save", "train.timeout"}));
 }
 
 // All of [model], but for what only training and the start know.
@@ -49,13 +49,14 @@ TEST(Decides, TheFunctionIsTheModelAndItsRules) {
 
 TEST(Decides, TheOutcomeIsTheRest) {
   const std::set<std::string> outcome = deciding(Decides::kOutcome);
-  for (const char* key : {"run.seed", "run.noise_seed", "data.path", "data.context", "init.from",
-                          "model.dropout", "model.initializer_range", "optimizer.lr",
-                          "schedule.warmup", "train.batch", "train.micro_batch", "train.precision",
-                          "train.device", "train.threads", "self_guided.mode"}) {
+  for (const char* key :
+       {"run.seed", "run.noise_seed", "data.path", "data.context", "init.from", "model.dropout",
+        "model.initializer_range", "optimizer.lr", "schedule.warmup", "train.batch",
+        "train.micro_batch", "train.precision", "train.device", "train.threads", "train.shard",
+        "train.reduction_groups", "self_guided.mode"}) {
     EXPECT_TRUE(outcome.contains(key)) << key;
   }
 }
 
-}  // namespace
+}  // namespace decides_test
 }  // namespace refract

@@ -13,7 +13,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace evaluate_test {
 
 // The oracle predicts every token by itself, from logits, in float64.
 TEST(Evaluate, PredictsEveryTokenOnce) {
@@ -43,5 +43,5 @@ TEST(Evaluate, PredictsEveryTokenOnce) {
   EXPECT_EQ(evaluate(*run.model, *make_token_stream(tokens), 8, 2).tokens, 16);
 }
 
-}  // namespace
+}  // namespace evaluate_test
 }  // namespace refract

@@ -15,7 +15,7 @@
 #include "train/run_config.h"
 
 namespace refract {
-namespace {
+namespace recipe_test {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -203,5 +203,5 @@ TEST_F(RecipeTest, ABaseIsNoSettingOfARun) {
   EXPECT_THROW(make_run_config(json({{"base", "b.toml"}}), "t"), Error);
 }
 
-}  // namespace
+}  // namespace recipe_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace run_config_test {
 
 TEST(RunConfig, TokensMayDependOnTheParameterCount) {
   RunConfig config;
@@ -97,5 +97,5 @@ TEST(RunConfig, RefusesSchedulesAndStartsThatSayNothing) {
             "torchtitan");
 }
 
-}  // namespace
+}  // namespace run_config_test
 }  // namespace refract

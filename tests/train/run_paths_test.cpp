@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace run_paths_test {
 
 using nlohmann::json;
 
@@ -76,5 +76,5 @@ TEST(RunPaths, ARunsRelativePathsStartWhereItWasStarted) {
   EXPECT_EQ(recipe, saved);
 }
 
-}  // namespace
+}  // namespace run_paths_test
 }  // namespace refract

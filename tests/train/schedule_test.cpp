@@ -6,7 +6,7 @@
 #include <string>
 
 namespace refract {
-namespace {
+namespace schedule_test {
 
 RunConfig schedule_config(const std::string& kind) {
   RunConfig config;
@@ -81,5 +81,5 @@ TEST(Schedule, FallsAtMilestonesOfTheWholeRun) {
   EXPECT_NEAR(learning_rate(config, 109, 110), 1.5e-4, 1e-12);
 }
 
-}  // namespace
+}  // namespace schedule_test
 }  // namespace refract

@@ -18,7 +18,7 @@
 #include "transforms/guided.h"
 
 namespace refract {
-namespace {
+namespace self_guided_test {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -311,5 +311,5 @@ TEST(SelfGuided, ModelsWithoutStructuredLayersAreRefused) {
   EXPECT_THROW(build_model(model, rules("lora"), "the test", true), Error);
 }
 
-}  // namespace
+}  // namespace self_guided_test
 }  // namespace refract

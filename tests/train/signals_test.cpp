@@ -4,7 +4,7 @@
 #include <signal.h>
 
 namespace refract {
-namespace {
+namespace signals_test {
 
 TEST(StopSignals, EveryOneAsksToStop) {
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGUSR1, SIGXCPU}) {
@@ -37,5 +37,5 @@ TEST(StopSignals, WhatWasSetBeforeComesBackAndNohupStays) {
   EXPECT_EQ(::signal(SIGHUP, old_hangup), SIG_IGN);
 }
 
-}  // namespace
+}  // namespace signals_test
 }  // namespace refract

@@ -9,7 +9,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace split_head_test {
 
 // Its logits have a deviation of several nats, as those of trained models.
 std::unique_ptr<Decoder> model_of_width(int64_t width) {
@@ -52,5 +52,5 @@ TEST(SplitHead, GivesTheFp32LossOnCuda) {
   }
 }
 
-}  // namespace
+}  // namespace split_head_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace trainer_test {
 
 namespace fs = std::filesystem;
 using testing::error_of;
@@ -238,5 +238,5 @@ TEST(Trainer, ResumingUnderAnotherOrderIsRefused) {
   EXPECT_TRUE(has(error_of([&] { other.trainer->resume(); }), "data.order_seed = 1, not 9"));
 }
 
-}  // namespace
+}  // namespace trainer_test
 }  // namespace refract

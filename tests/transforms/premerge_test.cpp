@@ -17,7 +17,7 @@
 #include "transforms/transform_factory.h"
 
 namespace refract {
-namespace {
+namespace premerge_test {
 
 namespace fs = std::filesystem;
 using testing::expect_close;
@@ -176,5 +176,5 @@ TEST(Premerge, TheTableReadsBackAndReplaces) {
   EXPECT_THROW(PremergeTable::read(path), Error);
 }
 
-}  // namespace
+}  // namespace premerge_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "transforms/model_builder.h"
 
 namespace refract {
-namespace {
+namespace recipes_test {
 
 namespace fs = std::filesystem;
 
@@ -119,5 +119,5 @@ TEST(StructuredRecipes, WideModelsAreSmallerThanTheirCounterparts) {
   }
 }
 
-}  // namespace
+}  // namespace recipes_test
 }  // namespace refract

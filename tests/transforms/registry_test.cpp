@@ -22,7 +22,7 @@
 #include "transforms/one_layer.h"
 
 namespace refract {
-namespace {
+namespace registry_test {
 
 using nlohmann::json;
 using testing::normal;
@@ -249,5 +249,5 @@ TEST(RegistryTest, EveryKindTrainsAndResumesBitIdentically) {
   });
 }
 
-}  // namespace
+}  // namespace registry_test
 }  // namespace refract

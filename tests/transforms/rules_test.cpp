@@ -6,7 +6,7 @@
 #include "transforms/model_builder.h"
 
 namespace refract {
-namespace {
+namespace rules_test {
 
 using testing::has;
 
@@ -72,5 +72,5 @@ TEST(RulesTest, WhatIsWrittenReadsBackTheSame) {
   EXPECT_EQ(Rules::parse(rules.to_json(), "again").to_json(), text);
 }
 
-}  // namespace
+}  // namespace rules_test
 }  // namespace refract

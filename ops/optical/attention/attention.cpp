@@ -69,7 +69,7 @@ bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& setti
   if (!q.is_cuda() || !half || q.sym_size(3) != 64 || settings.levels > 256) return false;
   if (settings.call_noise.has_value()) return false;
   const CudaRuntime* cuda = cuda_runtime();
-  return cuda == nullptr || cuda->compute_capability() == 90;
+  return cuda == nullptr || cuda->has_hopper_kernels();
 }
 
 at::Tensor mean_like(const at::Tensor& q, bool with_mean) {

@@ -11,6 +11,7 @@
 
 #include "ops/common/define.h"
 #include "ops/common/dispatch.h"
+#include "ops/common/image/kernel_image.h"
 #include "ops/common/launch.h"
 #include "ops/optical/attention/attention.h"
 #include "ops/optical/attention/attention_kernel.h"
@@ -29,7 +30,7 @@ bool has_kernel(const at::Tensor& q, const at::Tensor& k, const OpticalAttention
 
 // The kernels for compute capability 9.0.
 bool has_hopper_kernel(const at::Tensor& q, const OpticalAttentionSettings& s) {
-  return attention_op::has_hopper_shape(q, s) && at::cuda::getCurrentDeviceProperties()->major == 9;
+  return attention_op::has_hopper_shape(q, s) && has_hopper_image();
 }
 // What those kernels may keep of a layer's scores at a time: a byte each in the forward pass, which
 // else computes them twice, and dS in the backward pass, which goes through the batch in parts.

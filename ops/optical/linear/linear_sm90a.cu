@@ -6,6 +6,7 @@
 // columns, and each brings in half of the weight's tile for both.
 #include <climits>
 
+#include "ops/common/image/kernel_image.h"
 #include "ops/common/tensor_map.h"
 #include "ops/device/wgmma.cuh"
 #include "ops/optical/linear/linear_output.cuh"
@@ -325,7 +326,7 @@ bool can_fuse_optical_linear(const OpticalLinearArgs& args, Dtype dtype) {
                a.inner % 8 == 0 && a.rows >= kLeastRows && a.rows < INT_MAX / 2 &&
                a.columns < INT_MAX / 2 && aligned16(args.x_codes, args.w_codes) && aligned16(a.y);
   for (int m = 0; m <= a.members.count; ++m) whole = whole && a.members.begin[m] % 32 == 0;
-  return whole && is_hopper() && has_tensor_maps();
+  return whole && has_hopper_image() && has_tensor_maps();
 }
 
 int64_t optical_linear_parts(const OpticalLinearArgs& a, int multiprocessors) {

@@ -44,10 +44,6 @@ Permutation best_permutation(const at::Tensor& score) {
   return best - stay > 1e-12 * scale ? p : identity(n);
 }
 
-std::string in_layer(int64_t layer, const std::string& name) {
-  return fmt::format("model.layers.{}.{}", layer, name);
-}
-
 // Scores of units, heads and channels: what matching i of A with j of B would add.
 at::Tensor row_scores(const NamedWeights& a, const NamedWeights& b, const std::string& name) {
   const at::Tensor &x = a.at(name), &y = b.at(name);

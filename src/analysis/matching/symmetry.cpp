@@ -3,6 +3,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
+#include <fmt/format.h>
 
 #include <set>
 
@@ -11,10 +12,6 @@
 
 namespace refract {
 namespace {
-
-std::string in_layer(int64_t layer, const std::string& name) {
-  return fmt::format("model.layers.{}.{}", layer, name);
-}
 
 at::Tensor index_of(const Permutation& permutation) {
   // Cloned, since the vector may go before the tensor.
@@ -66,6 +63,10 @@ std::vector<std::pair<std::string, std::vector<std::string>>> behind_norms(
 }
 
 }  // namespace
+
+std::string in_layer(int64_t layer, const std::string& name) {
+  return fmt::format("model.layers.{}.{}", layer, name);
+}
 
 NamedWeights named_weights(Decoder& model) {
   NamedWeights weights;

@@ -22,6 +22,8 @@ using Permutation = std::vector<int64_t>;  // new index i holds what was at p[i]
 // new tensor in its place.
 using NamedWeights = std::map<std::string, at::Tensor>;
 NamedWeights named_weights(Decoder& model);
+// The name of a parameter of one layer: in_layer(3, "mlp.up_proj.weight").
+std::string in_layer(int64_t layer, const std::string& name);
 // Rounds into the arena.
 void write_weights(const NamedWeights& weights, Decoder& model);
 

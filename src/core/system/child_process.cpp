@@ -30,7 +30,8 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return out;
 }
 
-// The devices that this process may use, as CUDA_VISIBLE_DEVICES would name them.
+}  // namespace
+
 std::vector<std::string> visible_devices() {
   std::vector<std::string> devices;
   if (const char* set = std::getenv("CUDA_VISIBLE_DEVICES")) {
@@ -52,8 +53,6 @@ std::vector<std::string> visible_devices() {
   }
   return devices;
 }
-
-}  // namespace
 
 std::vector<std::string> device_environment(int64_t slot) {
   std::vector<std::string> environment;

@@ -18,6 +18,9 @@ struct ChildProcess {
 // SIGTERM when this process dies. Returns its id; Error where it can't be started.
 pid_t start_program(const ChildProcess& child);
 
+// The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them, without asking CUDA.
+std::vector<std::string> visible_devices();
+
 // This process's environment; where there are several GPUs, CUDA_VISIBLE_DEVICES is the one for
 // `slot`, in turn.
 std::vector<std::string> device_environment(int64_t slot);

@@ -280,10 +280,10 @@ void newcomer(Teller& t) {
          "That evening {N} wrote a long letter home. \"I have two friends now,\" it said."});
 }
 
-constexpr Plot kPlots[] = {seasons, race, wish, truth, storm, newcomer};
+constexpr Plot kCharacterPlots[] = {seasons, race, wish, truth, storm, newcomer};
 
 }  // namespace
 
-std::span<const Plot> character_plots() { return kPlots; }
+std::span<const Plot> character_plots() { return kCharacterPlots; }
 
 }  // namespace refract::stories

@@ -237,10 +237,10 @@ void garden(Teller& t) {
          "When people asked how it was done, {H} said, \"Water, sun and time.\""});
 }
 
-constexpr Plot kPlots[] = {rescue, journey, journey, skill, baking, garden};
+constexpr Plot kDeedPlots[] = {rescue, journey, journey, skill, baking, garden};
 
 }  // namespace
 
-std::span<const Plot> deed_plots() { return kPlots; }
+std::span<const Plot> deed_plots() { return kDeedPlots; }
 
 }  // namespace refract::stories

@@ -260,10 +260,10 @@ void trades(Teller& t) {
                "In the village they still [tell|talk] about it."});
 }
 
-constexpr Plot kPlots[] = {lost_thing, lost_thing, quarrel, gift, thief, trades};
+constexpr Plot kThingPlots[] = {lost_thing, lost_thing, quarrel, gift, thief, trades};
 
 }  // namespace
 
-std::span<const Plot> thing_plots() { return kPlots; }
+std::span<const Plot> thing_plots() { return kThingPlots; }
 
 }  // namespace refract::stories

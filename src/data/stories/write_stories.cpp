@@ -13,6 +13,8 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "core/progress.h"
+#include "data/files/compressed.h"
+#include "data/source_paths.h"
 #include "data/stories/stories.h"
 
 namespace refract {
@@ -59,6 +61,12 @@ void write_stories(const std::string& path, uint64_t seed, int64_t bytes) {
     write(std::cout, seed, bytes, false, "");
     return;
   }
+  if (is_compressed(path)) {
+    fail_usage(
+        "--out {} has a compressed file's name, and stories are written as they are: pack "
+        "them afterwards (gzip, zstd)",
+        path);
+  }
   // Under its name only once it is whole: a part of a corpus looks like a corpus.
   std::filesystem::path partial;
   const int made = open_partial(path, partial);
@@ -67,7 +75,7 @@ void write_stories(const std::string& path, uint64_t seed, int64_t bytes) {
   try {
     std::ofstream file(partial, std::ios::binary);
     if (!file) fail_to_write(path);
-    write(file, seed, bytes, path.ends_with(".jsonl"), path);
+    write(file, seed, bytes, corpus_kind(path) == CorpusKind::kJsonLines, path);
     file.close();
     if (!file) fail_to_write(path);
     sync_path(partial);

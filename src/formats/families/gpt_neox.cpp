@@ -15,7 +15,7 @@ namespace {
 using nlohmann::json;
 
 // Suffixes behind "model.layers.N." and GPT-NeoX's behind "layers.N.".
-constexpr std::pair<const char*, const char*> kLayerNames[] = {
+constexpr std::pair<const char*, const char*> kNeoxLayerNames[] = {
     {"input_layernorm", "input_layernorm"},
     {"post_attention_layernorm", "post_attention_layernorm"},
     {"self_attn.o_proj", "attention.dense"},
@@ -127,7 +127,7 @@ std::vector<StoredTensor> gpt_neox_layout(const ModelPlan& plan) {
         joint.by_heads = true;
         all.push_back(std::move(joint));
       }
-      for (const auto& [our_name, their_name] : kLayerNames) {
+      for (const auto& [our_name, their_name] : kNeoxLayerNames) {
         if (bias && !biased && their_name == std::string_view("attention.dense")) continue;
         all.push_back({fmt::format("{}{}.{}", theirs, their_name, kind),
                        {fmt::format("{}.{}.{}", layer.name, our_name, kind)}});
@@ -168,7 +168,7 @@ std::vector<StoredName> gpt_neox_names(std::string name) {
     }
     return parts;
   }
-  for (const auto& [our_name, their_name] : kLayerNames) {
+  for (const auto& [our_name, their_name] : kNeoxLayerNames) {
     if (module == their_name) return {{ours + our_name + "." + kind}};
   }
   return {{name}};

@@ -12,44 +12,53 @@ const char* const kPageScript = R"js(
     : { ink: "#1f2430", soft: "#667085", grid: "#e8ebf0", line: "#98a2b3", legend: "rgba(255,255,255,0.7)",
         paper: "#ffffff", shade: "rgba(102,112,133,0.12)", tool: "#98a2b3", active: "#2563c9" };
 
-  // Ticks of a logarithmic axis from 10^low to 10^high, with whole numbers as labels.
-  const label = (value) => {
-    const power = Math.floor(Math.log10(value) + 1e-9);
-    if (power >= -3 && power <= 4) return String(Number(value.toPrecision(3)));
-    const digits = Number((value / 10 ** power).toPrecision(3));
-    return (digits === 1 ? "" : digits + "·") + `10<sup>${power}</sup>`;
+  // Labels of ticks: all as decimals, or all with powers of ten.
+  const labels = (values) => {
+    const powers = values.map((value) => Math.floor(Math.log10(value) + 1e-9));
+    if (Math.min(...powers) >= -4 && Math.max(...powers) <= 4) return values.map((value) => String(Number(value.toPrecision(3))));
+    return values.map((value, i) => {
+      const digits = Number((value / 10 ** powers[i]).toPrecision(3));
+      return (digits === 1 ? "" : digits + "·") + `10<sup>${powers[i]}</sup>`;
+    });
   };
-  const logTicks = (low, high) => {
+  // At most that many ticks of a logarithmic axis from 10^low to 10^high, at round numbers.
+  const logTicks = (low, high, most) => {
     const span = high - low;
     if (span < 0.4) {  // nearly linear
       const [a, b] = [10 ** low, 10 ** high];
-      const rough = (b - a) / 4, unit = 10 ** Math.floor(Math.log10(rough));
+      const rough = (b - a) / Math.min(4, most), unit = 10 ** Math.floor(Math.log10(rough));
       const step = unit * [1, 2, 5, 10].find((n) => n * unit >= rough);
       const values = [];
       for (let i = Math.ceil(a / step); i * step <= b; ++i) values.push(Number((i * step).toPrecision(12)));
       return values;
     }
-    const parts = span > 2.6 ? [1] : span > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
-    const every = Math.max(1, Math.ceil(span / 8));
-    const values = [];
-    for (let power = Math.floor(low); power <= high; ++power) {
-      if (power % every !== 0) continue;
-      for (const part of parts) {
-        const place = power + Math.log10(part);
-        if (place >= low - 1e-9 && place <= high + 1e-9) values.push(Number((part * 10 ** power).toPrecision(12)));
+    const choose = (parts, every) => {
+      const values = [];
+      for (let power = Math.floor(low); power <= high; ++power) {
+        if (power % every !== 0) continue;
+        for (const part of parts) {
+          const place = power + Math.log10(part);
+          if (place >= low - 1e-9 && place <= high + 1e-9) values.push(Number((part * 10 ** power).toPrecision(12)));
+        }
       }
+      return values;
+    };
+    for (const parts of [[1, 1.5, 2, 3, 4, 5, 7], [1, 2, 3, 5], [1, 2, 5], [1, 3], [1]]) {
+      const values = choose(parts, 1);
+      if (values.length <= most) return values;
     }
-    return values;
+    return choose([1], Math.ceil(span / most));
   };
   const setTicks = (canvas) => {
     const update = {};
     for (const name of ["xaxis", "yaxis"]) {
       const axis = canvas._fullLayout[name];
       if (!axis || axis.type !== "log") continue;
-      const values = logTicks(Math.min(...axis.range), Math.max(...axis.range));
+      const room = Math.floor(axis._length / (name === "xaxis" ? 52 : 24));  // pixels of a label
+      const values = logTicks(Math.min(...axis.range), Math.max(...axis.range), Math.max(2, Math.min(9, room)));
       if (JSON.stringify(values) === JSON.stringify(canvas.layout[name].tickvals)) continue;
       Object.assign(update, { [`${name}.tickmode`]: "array", [`${name}.tickvals`]: values,
-                              [`${name}.ticktext`]: values.map(label) });
+                              [`${name}.ticktext`]: labels(values) });
     }
     if (Object.keys(update).length) Plotly.relayout(canvas, update);
   };
@@ -109,6 +118,8 @@ const char* const kPageScript = R"js(
       put(layout, { legend: { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: -0.22, yanchor: "top" } });
       canvas.style.height = `${canvas.clientHeight + 22 * Math.ceil(entries / 2)}px`;
     }
+    // Of a plane with equal units the width decides how large it is.
+    if (layout.yaxis.scaleanchor) canvas.style.height = `${Math.min(canvas.clientHeight, canvas.clientWidth)}px`;
     for (const trace of data) {
       if (trace.colorbar) Object.assign(trace.colorbar, { thickness: 8, title: { text: "" } });
       if (trace.texttemplate && trace.z[0]?.length > 8) delete trace.texttemplate;  // too small to read

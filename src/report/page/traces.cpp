@@ -128,11 +128,16 @@ json make_traces(const std::string& plot, const std::vector<Series>& series, int
   json data = json::array(), choices = json::array();
   for (const std::string& label : other_x)
     choices.push_back({{"label", plain(label)}, {"x", json::array()}});
-  const int64_t count = std::max<int64_t>(colors, static_cast<int64_t>(series.size()));
+  const auto place_of = [&](size_t i) {
+    return series[i].color >= 0 ? series[i].color : static_cast<int64_t>(i);
+  };
+  // Of all plots of a page that show the same things the colours are the same, however many helping
+  // lines each has.
+  int64_t count = colors;
+  for (size_t i = 0; i < series.size(); ++i) count = std::max(count, place_of(i) + 1);
   for (size_t i = 0; i < series.size(); ++i) {
     const Series& one = series[i];
-    const int64_t place = one.color >= 0 ? one.color : static_cast<int64_t>(i);
-    const std::string color = series_color(place, count);
+    const std::string color = series_color(place_of(i), count);
     if (!one.other_x.empty()) check_size(plot, "other x", one.other_x.size(), other_x.size());
     const size_t before = data.size();
     if (!one.low.empty() || !one.high.empty()) {

@@ -96,8 +96,10 @@ Table outcome_rows(const SweepOutcome& outcome) {
                                  {"step", Align::kRight},
                                  {"training loss", Align::kRight},
                                  {"validation loss", Align::kRight},
-                                 {"lowest", Align::kRight},
-                                 {"reason"}});
+                                 {"lowest", Align::kRight}});
+  const bool reasons = std::ranges::any_of(
+      outcome.rows, [](const SweepRow& row) { return !row.run.reason.empty(); });
+  if (reasons) columns.push_back({"reason"});
   Table table(columns);
   for (const SweepRow& row : outcome.rows) {
     std::vector<std::string> cells = row.run.values;
@@ -105,7 +107,8 @@ Table outcome_rows(const SweepOutcome& outcome) {
                  {std::string(state_name(row.run.state)),
                   format_integer(std::max<int64_t>(0, row.record.last_step())),
                   format_fixed(row.training_loss, 4), format_fixed(row.validation_loss, 4),
-                  format_fixed(row.lowest_validation_loss, 4), row.run.reason});
+                  format_fixed(row.lowest_validation_loss, 4)});
+    if (reasons) cells.push_back(row.run.reason);
     table.add_row(std::move(cells));
   }
   return table;

@@ -11,7 +11,7 @@
 #include "core/toml.h"
 #include "report/table.h"
 #include "runs/run_session.h"
-#include "train/checkpoints.h"
+#include "train/checkpoints/checkpoints.h"
 #include "train/schedule.h"
 #include "train/self_guided.h"
 #include "train/step.h"

@@ -152,7 +152,10 @@ std::vector<std::string> differences(const json& was, const json& is) {
 Dataset open_run_corpus(const RunConfig& config, const fs::path& source, bool names_tokenizer) {
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!source.empty() && !names_tokenizer) tokenizer = folder_tokenizer(source);
-  return open_dataset(config.data, tokenizer);
+  Dataset data = open_dataset(config.data, tokenizer);
+  if (!source.empty() && names_tokenizer && data.tokenizer)
+    check_tokenizer_of_model(source, *data.tokenizer, config.data.tokenizer);
+  return data;
 }
 
 json corpus_record(const DataConfig& config, const Dataset& data, bool tokenizer_of_model) {

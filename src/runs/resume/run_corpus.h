@@ -10,7 +10,8 @@
 namespace refract {
 
 // The corpus of a recipe, with the tokenizer of the model in `source` (empty: none) unless the
-// recipe names one.
+// recipe names one. Fails (usage) where the recipe's gives an id another meaning than the model's
+// own, which its weights were trained with.
 Dataset open_run_corpus(const RunConfig& config, const std::filesystem::path& source,
                         bool names_tokenizer);
 

@@ -2,12 +2,14 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/log.h"
+#include "core/system/folder_lock.h"
 #include "runs/device.h"
-#include "runs/recipe.h"
+#include "runs/open_recipe.h"
 #include "runs/run_session.h"
 #include "studies/connectivity/connectivity_config.h"
 #include "studies/connectivity/connectivity_paths.h"
@@ -19,7 +21,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-InstabilityPlan open_plan(const std::string& path, const std::vector<std::string>& overrides) {
+// Holds the analysis's folder from the moment that it is made.
+InstabilityPlan open_plan(const std::string& path, const std::vector<std::string>& overrides,
+                          std::optional<FolderLock>& lock) {
   InstabilityPlan plan;
   plan.where = path;
   plan.connectivity = make_connectivity_config(read_recipe(path, overrides), path);
@@ -30,6 +34,8 @@ InstabilityPlan open_plan(const std::string& path, const std::vector<std::string
   path_point_options(plan);  // refuses settings before there is a folder
   plan.device = open_device(plan.config);
   make_run_folder(plan.config.run.dir);
+  lock.emplace(plan.config.run.dir,
+               "is being written by another process; wait for it, or choose another run.dir");
   log_to_file(fs::path(plan.config.run.dir) / "log.txt");
   plan.data = open_run_data(plan.config, plan.source, recipe.names_tokenizer);
   log_info("data: {}", plan.data.description);
@@ -60,7 +66,8 @@ void write_files(const ConnectivityResult& result) {
 
 std::optional<ConnectivityResult> run_connectivity(const std::string& recipe,
                                                    const std::vector<std::string>& overrides) {
-  const InstabilityPlan plan = open_plan(recipe, overrides);
+  std::optional<FolderLock> lock;
+  const InstabilityPlan plan = open_plan(recipe, overrides, lock);
   InstabilityRuns runs(plan);
   ConnectivityPaths paths(plan);
   paths.check_settings();

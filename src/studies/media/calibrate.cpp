@@ -115,7 +115,7 @@ void write_folder(const LoadedModel& loaded, const fs::path& out) {
 CalibrateResult calibrate(const CalibrateStudy& study) {
   const auto start = std::chrono::steady_clock::now();
   Calibrator calibrator(study.search);
-  NewFolder folder(study.out, "the model");
+  NewFolder folder(study.out, "the calibrated model");
   LoadedModel loaded = load_model(study.model, with_medium(study.medium, study.overrides));
   if (loaded.rules.empty()) {
     fail_usage("'{}' has no transform rules, so there is no range to set; give --kind or --rules",

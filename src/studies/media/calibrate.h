@@ -9,7 +9,7 @@
 #include "analysis/calibration.h"
 #include "model/decoder.h"
 #include "studies/media/medium_rules.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 

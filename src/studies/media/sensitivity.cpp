@@ -1,14 +1,9 @@
 #include "studies/media/sensitivity.h"
 
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
-#include <functional>
 #include <limits>
 #include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -16,18 +11,16 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "core/toml.h"
-#include "formats/load_weights.h"
-#include "runs/device.h"
-#include "runs/loaded_model.h"
+#include "model/layer_plan.h"
+#include "studies/media/medium_bench.h"
 #include "studies/media/sensitivity_output.h"
-#include "studies/media/study_tokens.h"
-#include "transforms/medium/switched.h"
+#include "studies/study_folder.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
-using Names = std::set<std::string>;
+using Names = MediumBench::Names;
 
 constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 
@@ -42,98 +35,6 @@ class OneRole : public MediumObserver {
 
  private:
   std::string role_;
-};
-
-// Statistics of every role, each seen once.
-class RoleWatch : public MediumObserver {
- public:
-  at::Tensor see(const Observation& seen) override {
-    if (known_.insert({seen.module, seen.role}).second) all.push_back(role_statistics(seen));
-    return seen.values;
-  }
-  void see_channels(const std::string&, const at::Tensor&, const at::Tensor&) override {}
-  std::vector<RoleStatistics> all;
-
- private:
-  std::set<std::pair<std::string, std::string>> known_;
-};
-
-// A model behind switches, and the text that it is measured on.
-class Bench {
- public:
-  explicit Bench(const SensitivityStudy& study)
-      : loaded_(load_model(study.model, with_medium(study.medium, study.overrides))) {
-    if (loaded_.rules.empty()) {
-      fail_usage("'{}' has no transform rules, so there is no medium; give --kind or --rules",
-                 study.model);
-    }
-    tokens_ = study_tokens(loaded_, study.data, study.tokens, StudySplit::kValidation);
-    rebuild();
-  }
-
-  // Loss with the medium in `modules`. The layers before `first` are as in the pass kept as `like`.
-  double loss(const Names& modules, const std::string& like = "", int64_t first = 0) {
-    return run(modules, [&](size_t batch) {
-      if (like.empty()) {
-        switches_.plain();
-      } else {
-        switches_.replay(like, batch, first);
-      }
-    });
-  }
-  double keep(const Names& modules, const std::string& name) {
-    return run(modules, [&](size_t batch) { switches_.keep(name, batch); });
-  }
-  double observed_loss(MediumObserver& observer) {
-    const ObserverScope scope(observer);
-    return loss({});
-  }
-  std::vector<RoleStatistics> role_statistics_of_first_batch() {
-    RoleWatch watch;
-    const ObserverScope scope(watch);
-    const at::NoGradGuard no_grad;
-    switches_.plain();
-    loaded_.model->hidden(tokens_.context(0, loaded_.model->device()), tokens_.batches[0].inputs);
-    return watch.all;
-  }
-
-  const Decoder& model() const { return *loaded_.model; }
-  const Rules& rules() const { return loaded_.rules; }
-  int64_t tokens() const { return tokens_.count; }
-  int64_t length() const { return tokens_.length; }
-
- private:
-  // The loaded model is the plain one; the same weights go behind switches, and it goes.
-  void rebuild() {
-    const TransformFactory factory(loaded_.rules);
-    const SwitchedFactory switched(factory, switches_);
-    auto model = std::make_unique<Decoder>(loaded_.config.model, switched);
-    model->allocate(loaded_.model->device(), compute_dtype(loaded_.config));
-    loaded_.model.reset();
-    loaded_.premerged.clear();
-    load_weights(*model, loaded_.folder);
-    loaded_.model = std::move(model);
-  }
-
-  double run(const Names& modules, const std::function<void(size_t)>& prepare) {
-    const at::NoGradGuard no_grad;
-    switches_.set(modules);
-    double sum = 0;
-    for (size_t batch = 0; batch < tokens_.batches.size(); ++batch) {
-      prepare(batch);
-      const ForwardContext context = tokens_.context(batch, loaded_.model->device(), fresh_);
-      fresh_ = false;
-      sum += loaded_.model
-                 ->loss(context, tokens_.batches[batch].inputs, tokens_.batches[batch].targets)
-                 .sum.item<double>();
-    }
-    return sum / static_cast<double>(tokens_.count);
-  }
-
-  LoadedModel loaded_;
-  MediumSwitches switches_;
-  StudyTokens tokens_;
-  bool fresh_ = true;  // no layer has derived anything from its weight yet
 };
 
 struct Site {
@@ -217,7 +118,7 @@ std::string rules_toml(const std::vector<std::string>& digital, const Rules& rul
   return to_toml(json{{"transform", all}});
 }
 
-DigitalProposal propose(Bench& bench, const std::vector<Module>& modules, const Names& all,
+DigitalProposal propose(MediumBench& bench, const std::vector<Module>& modules, const Names& all,
                         const std::vector<DigitalChoice>& choices, double share) {
   double total = 0;
   for (const Module& module : modules) total += module.multiplications;
@@ -262,8 +163,8 @@ std::vector<std::string> role_names(const std::vector<RoleStatistics>& roles) {
 SensitivityResult measure_sensitivity(const SensitivityStudy& study) {
   const auto start = std::chrono::steady_clock::now();
   check(study);
-  prepare_sensitivity_folder(study.out);
-  Bench bench(study);
+  const StudyFolder folder(study.out);
+  MediumBench bench(study.model, study.medium, study.overrides, study.data, study.tokens);
   SensitivityResult result;
   const std::vector<Module> modules = modules_of(bench.model(), bench.rules(), bench.length());
   Names all;

@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "core/error.h"
 #include "core/files.h"
 #include "report/page/page.h"
 
@@ -84,12 +83,6 @@ PlotSpec bars(const SensitivityResult& result, const std::string& group) {
 }
 
 }  // namespace
-
-void prepare_sensitivity_folder(const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) fail_usage("can't make the folder '{}': {}", folder, error.message());
-}
 
 Table culprit_table(const SensitivityResult& result, size_t most) {
   Table table({{"where"},

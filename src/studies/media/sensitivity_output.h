@@ -7,8 +7,6 @@
 
 namespace refract {
 
-// Makes the folder. Fails (usage) where that can't be.
-void prepare_sensitivity_folder(const std::string& folder);
 // sensitivity.json, sensitivity.csv, report.html and, for a proposal, rules.toml.
 void write_sensitivity(const SensitivityResult& result, const std::string& folder);
 

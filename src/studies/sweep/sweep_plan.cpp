@@ -8,9 +8,9 @@
 
 #include "core/error.h"
 #include "report/sweep/sweep_report.h"
+#include "runs/open_recipe.h"
 #include "runs/plan.h"
 #include "runs/progress/time_budget.h"
-#include "runs/recipe.h"
 #include "train/run_config.h"
 
 namespace refract {

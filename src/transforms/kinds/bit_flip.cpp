@@ -1,13 +1,13 @@
 // Random bit flips in the operands of every product, as in an unreliable memory or wire.
 #include "ops/numeric/bit_flip.h"
 
-#include <ATen/ops/matmul.h>
-
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <optional>
 
-#include "ops/dense/linear/linear.h"
 #include "transforms/media/medium_kind.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 namespace {
@@ -22,25 +22,25 @@ int64_t random_bits(double p) {
   return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(-std::log2(p))), 1, 24);
 }
 
-class FlippedProduct : public ProductMedium {
+// Dense while an observer is set (transforms/media/observer.h).
+class FlippedProduct : public MediumProduct {
  public:
-  FlippedProduct(const Flipping& first, const Flipping& second, bool persistent)
-      : first_(first), second_(second), persistent_(persistent) {}
+  FlippedProduct(const Flipping& first, const Flipping& second, bool persistent,
+                 const ProductSite& site)
+      : first_(first), second_(second), persistent_(persistent), site_(site) {}
 
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& first,
-                      const at::Tensor& second, ProductSite& site) const override {
-    const at::Tensor a =
-        flip(context, first, first_, site.first_stream, activation_clock(context, first));
-    const at::Tensor b =
-        flip(context, second, second_, site.second_stream, second_clock(context, second, site));
-    return second.dim() == 2 ? fused_linear(a, b) : at::matmul(a, b.transpose(-1, -2));
+                      const at::Tensor& second) override {
+    if (medium_observer()) return dense_product(first, second);
+    return dense_product(
+        flip(context, first, first_, site_.first_stream, activation_clock(context, first)),
+        flip(context, second, second_, site_.second_stream, second_clock(context, second)));
   }
 
  private:
   // Stuck cells are the same in every step.
-  at::Tensor second_clock(const ForwardContext& context, const at::Tensor& second,
-                          const ProductSite& site) const {
-    if (!site.weight) return activation_clock(context, second);
+  at::Tensor second_clock(const ForwardContext& context, const at::Tensor& second) const {
+    if (!site_.weight) return activation_clock(context, second);
     const at::Tensor clock = weight_clock(context, second);
     return persistent_ ? clock.mul(0) : clock;
   }
@@ -55,6 +55,7 @@ class FlippedProduct : public ProductMedium {
 
   Flipping first_, second_;
   bool persistent_;
+  ProductSite site_;
 };
 
 class BitFlip : public MediumKind {
@@ -74,11 +75,9 @@ class BitFlip : public MediumKind {
   }
 
  private:
-  SharedMedium linear_medium() const override { return medium(w_); }
-  // Keys and values are activations: both operands follow x's parameters.
-  SharedMedium attention_medium() const override { return medium(x_); }
-  SharedMedium medium(const Flipping& second) const {
-    return std::make_shared<FlippedProduct>(x_, second, persistent_);
+  // Keys and values are activations: both operands of their products follow x's parameters.
+  std::unique_ptr<MediumProduct> product_at(const ProductSite& site) const override {
+    return std::make_unique<FlippedProduct>(x_, site.weight ? w_ : x_, persistent_, site);
   }
 
   Flipping x_{0x1p-16, 0x1p-16, 30}, w_{0x1p-16, 0x1p-16, 1.25};

@@ -1,14 +1,27 @@
 // What helps a real model survive a medium, as a kind over any kind that can multiply by a weight
-// it is given (GivesProduct): transforms/medium/conditioned_product.h. Exact in dense arithmetic.
+// it is given (GivesProduct): transforms/media/conditioned_product.h. Exact in dense arithmetic.
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "core/error.h"
 #include "model/dense.h"
 #include "transforms/inner_kind.h"
 #include "transforms/kind.h"
-#include "transforms/medium/conditioned_product.h"
-#include "transforms/medium/medium_product.h"
+#include "transforms/media/conditioned_product.h"
+#include "transforms/media/medium_layers.h"
+#include "transforms/media/medium_product.h"
 
 namespace refract {
 namespace {
+
+std::vector<std::string> kinds_that_give_products() {
+  std::vector<std::string> names;
+  for (const KindEntry& entry : registered_kinds()) {
+    if (dynamic_cast<const GivesProduct*>(entry.make().get())) names.push_back(entry.name);
+  }
+  return names;
+}
 
 class Conditioned : public Kind, public GivesProduct {
  public:
@@ -29,8 +42,8 @@ class Conditioned : public Kind, public GivesProduct {
     medium_.check(where);
     if (medium_.get() && !giver()) {
       fail_usage(
-          "{}: the kind \"{}\" can't multiply by a weight it is given; over = \"optical\" can",
-          where, medium_.get()->name());
+          "{}: the kind \"{}\" can't multiply by a weight it is given; those that can are {}",
+          where, medium_.get()->name(), fmt::join(kinds_that_give_products(), ", "));
     }
   }
 

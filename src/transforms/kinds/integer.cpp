@@ -1,6 +1,9 @@
 // Plain quantization to integers, the baseline: symmetric or not, one scale per tensor, per token
 // or output channel, or per group of the summed dimension.
 #include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
 
 #include "core/error.h"
 #include "transforms/media/medium_kind.h"
@@ -31,9 +34,11 @@ class Integer : public MediumKind {
   bool straight_through() const override { return true; }
 
  private:
-  SharedMedium linear_medium() const override { return medium(w_bits_, w_scale_); }
-  // Keys and values are activations: both operands follow x's parameters.
-  SharedMedium attention_medium() const override { return medium(x_bits_, x_scale_); }
+  // Keys and values are activations: both operands of their products follow x's parameters.
+  std::unique_ptr<MediumProduct> product_at(const ProductSite& site) const override {
+    return std::make_unique<QuantizedProduct>(formats(site.weight), site);
+  }
+  bool joins_weights() const override { return formats(true).joins_second(); }
   std::optional<NumberFormat> format(int64_t bits, const std::string& scale) const {
     if (bits == 0) return std::nullopt;
     NumberFormat f;
@@ -45,11 +50,11 @@ class Integer : public MediumKind {
     f.block = scale == "tensor" ? -1 : scale == "group" ? group_ : 0;
     return f;
   }
-  SharedMedium medium(int64_t second_bits, const std::string& second_scale) const {
+  ProductFormats formats(bool with_weight) const {
     ProductFormats all;
     all.first = format(x_bits_, x_scale_);
-    all.second = format(second_bits, second_scale);
-    return std::make_shared<QuantizedProduct>(all);
+    all.second = with_weight ? format(w_bits_, w_scale_) : all.first;
+    return all;
   }
 
   int64_t x_bits_ = 8, w_bits_ = 8, group_ = 128;

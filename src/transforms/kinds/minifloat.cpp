@@ -1,4 +1,7 @@
 // Minifloats: both operands of a product are small floating-point numbers without a common scale.
+#include <memory>
+#include <string>
+
 #include "transforms/media/medium_kind.h"
 #include "transforms/media/quantized_product.h"
 
@@ -15,8 +18,8 @@ class Minifloat : public MediumKind {
   ProductFormats formats(const std::string& where) const {
     return names_.formats(where, [](NumberFormat&, const std::string&) {});
   }
-  SharedMedium linear_medium() const override {
-    return std::make_shared<QuantizedProduct>(formats(name()));
+  std::unique_ptr<MediumProduct> product_at(const ProductSite& site) const override {
+    return std::make_unique<QuantizedProduct>(formats(name()), site);
   }
 
   FormatNames names_{"e4m3"};

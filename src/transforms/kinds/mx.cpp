@@ -1,5 +1,8 @@
 // Microscaling formats (OCP Microscaling Formats Specification 1.0) and NVFP4: blocks of elements
 // along the dimension that a product sums over share a scale.
+#include <memory>
+#include <string>
+
 #include "transforms/media/medium_kind.h"
 #include "transforms/media/quantized_product.h"
 
@@ -26,9 +29,10 @@ class Mx : public MediumKind {
       f.block = nvfp4 ? kNvfp4Block : block_;
     });
   }
-  SharedMedium linear_medium() const override {
-    return std::make_shared<QuantizedProduct>(formats(name()));
+  std::unique_ptr<MediumProduct> product_at(const ProductSite& site) const override {
+    return std::make_unique<QuantizedProduct>(formats(name()), site);
   }
+  bool joins_weights() const override { return formats(name()).joins_second(); }
 
   FormatNames names_{"e4m3", true};
   int64_t block_ = 32;

@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "transforms/kind.h"
 #include "transforms/lora/lora_projections.h"
-#include "transforms/medium/medium_product.h"
+#include "transforms/media/medium_product.h"
 #include "transforms/optical/optical_attention.h"
 #include "transforms/optical/optical_linear.h"
 #include "transforms/optical/optical_medium.h"

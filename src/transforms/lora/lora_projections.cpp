@@ -1,12 +1,12 @@
 #include "transforms/lora/lora_projections.h"
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
 #include "model/dense.h"
 #include "ops/dense/linear/linear.h"
 #include "transforms/inner_kind.h"
+#include "transforms/layer_group.h"
 
 namespace refract {
 namespace {
@@ -14,31 +14,6 @@ namespace {
 std::optional<at::Tensor> maybe(const at::Tensor& t) {
   return t.defined() ? std::optional(t) : std::nullopt;
 }
-
-bool even_biases(const ProjectionSpec& spec) {
-  const auto has_bias = [](const LinearSpec& member) { return member.bias; };
-  return std::ranges::all_of(spec.members, has_bias) ||
-         std::ranges::none_of(spec.members, has_bias);
-}
-
-// A member of a dense group, seen alone.
-class DenseMember : public LinearLayer {
- public:
-  DenseMember(ParameterArena& arena, Parameter* weight) : arena_(arena), weight_(weight) {}
-  at::Tensor forward(const ForwardContext& /*context*/, const at::Tensor& x) override {
-    return fused_linear(x, arena_.leaf(weight_));
-  }
-  double take_over(const at::Tensor& weight) override {
-    arena_.value(weight_).copy_(weight);
-    return 0;
-  }
-  at::Tensor merged() const override { return arena_.value(weight_); }
-  bool computes_merged() const override { return true; }
-
- private:
-  ParameterArena& arena_;
-  Parameter* weight_;
-};
 
 // The frozen layers of a group: together, and each alone.
 struct FrozenGroup {
@@ -54,7 +29,7 @@ FrozenGroup dense_group(Build build, const ProjectionSpec& spec) {
   frozen.keeps_no_output = true;
   for (const LinearSpec& member : spec.members) {
     frozen.owned.push_back(
-        std::make_unique<DenseMember>(build.arena, build.arena.find(weight_spec(member).name)));
+        std::make_unique<DenseLinear>(build, build.arena.find(weight_spec(member).name)));
     frozen.members.push_back(frozen.owned.back().get());
   }
   return frozen;
@@ -181,24 +156,17 @@ class MergedProjections : public Projections {
   MergedProjections(Build build, const ProjectionSpec& spec, const LoraSettings& settings,
                     const std::string& kind)
       : arena_(build.arena),
-        weights_(declare_weights(build, spec)),
+        weights_(declare_weights(build, spec.members)),
         adapters_(build, spec.members, settings),
-        activation_(spec.activation) {
-    std::vector<ParameterSpec> biases;
-    int64_t first = 0;
-    for (size_t m = 0; m < spec.members.size(); ++m) {
-      const LinearSpec& member = spec.members[m];
-      if (member.bias) biases.push_back(bias_spec(member));
-      members_.push_back(std::make_unique<MergedMember>(*this, m, first, member.out_features));
-      enter(build, member, kind, members_.back().get());
-      first += member.out_features;
-    }
-    biases_ = build.arena.declare_group(biases);
-  }
+        group_(build, spec, kind,
+               [&](size_t m, int64_t first) {
+                 return std::make_unique<MergedMember>(*this, m, first,
+                                                       spec.members[m].out_features);
+               }),
+        activation_(spec.activation) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor bias = biases_.empty() ? at::Tensor() : arena_.joint_leaf(biases_);
-    return apply_epilogue(product(context, x, bias), {}, activation_);
+    return apply_epilogue(product(context, x, group_.bias()), {}, activation_);
   }
 
   at::Tensor product(const ForwardContext& context, const at::Tensor& x, const at::Tensor& bias) {
@@ -209,17 +177,11 @@ class MergedProjections : public Projections {
   AdapterGroup& adapters() { return adapters_; }
 
  private:
-  static std::vector<Parameter*> declare_weights(Build build, const ProjectionSpec& spec) {
-    std::vector<ParameterSpec> weights;
-    for (const LinearSpec& member : spec.members) weights.push_back(weight_spec(member));
-    return build.arena.declare_group(weights);
-  }
-
   ParameterArena& arena_;
-  std::vector<Parameter*> weights_, biases_;
+  std::vector<Parameter*> weights_;
   AdapterGroup adapters_;
+  LayerGroup group_;
   Activation activation_;
-  std::vector<std::unique_ptr<MergedMember>> members_;
 };
 
 at::Tensor MergedMember::forward(const ForwardContext& context, const at::Tensor& x) {

@@ -1,33 +1,41 @@
-// What the kinds whose products take place in a ProductMedium share: they stand for linear layers,
-// groups of them, and attention.
+// What the kinds share whose medium changes the operands of a product: they stand for linear
+// layers, groups of them, and attention, and other kinds can stand on them (GivesProduct).
 #pragma once
 #include <memory>
 
 #include "transforms/kind.h"
 #include "transforms/media/medium_layers.h"
+#include "transforms/media/medium_product.h"
+#include "transforms/media/product_site.h"
 
 namespace refract {
 
-class MediumKind : public Kind {
+class MediumKind : public Kind, public GivesProduct {
  public:
   bool transforms_linear() const override { return true; }
   bool transforms_attention() const override { return true; }
 
+  std::unique_ptr<MediumProduct> product(Build /*build*/, const LinearSpec& spec) const override {
+    return product_at(ProductSite(spec.name, true));
+  }
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
-    return make_medium_linear(build, spec, linear_medium());
+    return std::make_unique<MediumLinear>(build, spec, product(build, spec));
   }
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
-    return make_medium_projections(build, spec, linear_medium(), name());
+    return joins_weights() ? make_medium_projections(build, spec, *this, name()) : nullptr;
   }
   std::unique_ptr<AttentionCore> attention(Build /*build*/,
                                            const AttentionSpec& spec) const override {
-    return make_medium_attention(spec, attention_medium());
+    return make_medium_attention(spec, product_at(ProductSite(spec.name + ".qk", false)),
+                                 product_at(ProductSite(spec.name + ".av", false)));
   }
 
  protected:
-  virtual SharedMedium linear_medium() const = 0;
-  // Of products of two activations.
-  virtual SharedMedium attention_medium() const { return linear_medium(); }
+  // With a weight or of two activations, as the site says.
+  virtual std::unique_ptr<MediumProduct> product_at(const ProductSite& site) const = 0;
+  // Whether layers that share their input may be one product over their joined weights. Not where a
+  // weight is represented as a whole, by one scale.
+  virtual bool joins_weights() const { return true; }
 };
 
 }  // namespace refract

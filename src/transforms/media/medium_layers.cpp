@@ -9,80 +9,43 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/dense.h"
-#include "transforms/kind.h"
+#include "transforms/layer_group.h"
 
 namespace refract {
 namespace {
 
-// A layer with an ordinary weight: alone, or a member of a group.
-class WeightInMedium : public LinearLayer {
- public:
-  WeightInMedium(ParameterArena& arena, Parameter* weight, const std::string& name,
-                 SharedMedium medium)
-      : arena_(arena), weight_(weight), medium_(std::move(medium)), site_(name, true) {}
-
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    return medium_->multiply(context, x, arena_.leaf(weight_), site_);
-  }
-  double take_over(const at::Tensor& weight) override {
-    arena_.value(weight_).copy_(weight);
-    return 0;
-  }
-  at::Tensor merged() const override { return arena_.value(weight_); }
-
- private:
-  ParameterArena& arena_;
-  Parameter* weight_;
-  SharedMedium medium_;
-  ProductSite site_;
-};
-
 class MediumProjections : public Projections {
  public:
-  MediumProjections(Build build, const ProjectionSpec& spec, SharedMedium medium,
+  MediumProjections(Build build, const ProjectionSpec& spec, const GivesProduct& medium,
                     const std::string& kind)
       : arena_(build.arena),
         activation_(spec.activation),
-        medium_(std::move(medium)),
-        site_(spec.members.front().name, true) {
-    std::vector<ParameterSpec> weights, biases;
-    for (const LinearSpec& member : spec.members) {
-      weights.push_back(weight_spec(member));
-      if (member.bias) biases.push_back(bias_spec(member));
-    }
-    weights_ = arena_.declare_group(weights);
-    for (size_t i = 0; i < spec.members.size(); ++i) {
-      const LinearSpec& member = spec.members[i];
-      members_.push_back(
-          std::make_unique<WeightInMedium>(arena_, weights_[i], member.name, medium_));
-      enter(build, member, kind, members_.back().get());
-    }
-    biases_ = arena_.declare_group(biases);
-  }
+        product_(medium.product(build, spec.members.front())),
+        weights_(declare_weights(build, spec.members)),
+        group_(build, spec, kind, [&](size_t m, int64_t /*first*/) {
+          const LinearSpec& member = spec.members[m];
+          return std::make_unique<MediumLinear>(build, weights_[m], member,
+                                                medium.product(build, member));
+        }) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor bias = biases_.empty() ? at::Tensor() : arena_.joint_leaf(biases_);
-    return apply_epilogue(medium_->multiply(context, x, arena_.joint_leaf(weights_), site_), bias,
-                          activation_);
+    return apply_epilogue(product_->multiply(context, x, arena_.joint_leaf(weights_)),
+                          group_.bias(), activation_);
   }
 
  private:
   ParameterArena& arena_;
   Activation activation_;
-  SharedMedium medium_;
-  ProductSite site_;
-  std::vector<Parameter*> weights_, biases_;
-  std::vector<std::unique_ptr<WeightInMedium>> members_;
+  std::unique_ptr<MediumProduct> product_;
+  std::vector<Parameter*> weights_;
+  LayerGroup group_;
 };
 
 class MediumAttention : public AttentionCore {
  public:
-  MediumAttention(const AttentionSpec& spec, SharedMedium medium)
-      : spec_(spec),
-        medium_(std::move(medium)),
-        scores_(spec.name + ".qk", false),
-        values_(spec.name + ".av", false) {}
+  MediumAttention(const AttentionSpec& spec, std::unique_ptr<MediumProduct> scores,
+                  std::unique_ptr<MediumProduct> values)
+      : spec_(spec), scores_(std::move(scores)), values_(std::move(values)) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override {
@@ -94,14 +57,14 @@ class MediumAttention : public AttentionCore {
     // The query heads of one key head below one another: [B, K, shared * T, D].
     const at::Tensor q = q_BTHD.transpose(1, 2).reshape(
         {batch, spec_.num_kv_heads, shared * queries, spec_.head_dim});
-    const at::Tensor scores = medium_->multiply(context, q, k, scores_).to(at::kFloat);
+    const at::Tensor scores = scores_->multiply(context, q, k).to(at::kFloat);
     const at::Tensor place = at::arange(queries, q.options().dtype(at::kLong)).repeat({shared});
     const at::Tensor hidden =
         at::arange(keys, place.options()) > place.unsqueeze(1) + (keys - queries);
     const at::Tensor probabilities = at::softmax(
         scores.mul(spec_.scale).masked_fill(hidden, -std::numeric_limits<float>::infinity()), -1);
-    const at::Tensor out = medium_->multiply(context, probabilities.to(v.scalar_type()),
-                                             v.transpose(2, 3).contiguous(), values_);
+    const at::Tensor out = values_->multiply(context, probabilities.to(v.scalar_type()),
+                                             v.transpose(2, 3).contiguous());
     return out.view({batch, spec_.num_heads, queries, spec_.head_dim})
         .transpose(1, 2)
         .reshape({batch, queries, spec_.num_heads * spec_.head_dim});
@@ -109,34 +72,47 @@ class MediumAttention : public AttentionCore {
 
  private:
   AttentionSpec spec_;
-  SharedMedium medium_;
-  ProductSite scores_, values_;
+  std::unique_ptr<MediumProduct> scores_, values_;
 };
 
 }  // namespace
 
-std::unique_ptr<LinearLayer> make_medium_linear(Build build, const LinearSpec& spec,
-                                                SharedMedium medium) {
-  Parameter* weight = build.arena.declare_group({weight_spec(spec)}).front();
-  return std::make_unique<WeightInMedium>(build.arena, weight, spec.name, std::move(medium));
+MediumLinear::MediumLinear(Build build, const LinearSpec& spec,
+                           std::unique_ptr<MediumProduct> product)
+    : DenseLinear(build, spec),
+      dense_multiplications_(spec.in_features * spec.out_features),
+      product_(std::move(product)) {}
+
+MediumLinear::MediumLinear(Build build, Parameter* weight, const LinearSpec& spec,
+                           std::unique_ptr<MediumProduct> product)
+    : DenseLinear(build, weight),
+      dense_multiplications_(spec.in_features * spec.out_features),
+      product_(std::move(product)) {}
+
+at::Tensor MediumLinear::forward(const ForwardContext& context, const at::Tensor& x) {
+  return product_->multiply(context, x, weight());
+}
+
+int64_t MediumLinear::multiplications() const {
+  const int64_t extra = product_->extra_multiplications();
+  return extra > 0 ? dense_multiplications_ + extra : 0;
 }
 
 std::unique_ptr<Projections> make_medium_projections(Build build, const ProjectionSpec& spec,
-                                                     SharedMedium medium, const std::string& kind) {
-  size_t biases = 0;
-  for (const LinearSpec& member : spec.members) biases += member.bias ? 1 : 0;
-  const bool even = biases == 0 || biases == spec.members.size();
-  if (!even || !medium->joins_weights()) return nullptr;
-  return std::make_unique<MediumProjections>(build, spec, std::move(medium), kind);
+                                                     const GivesProduct& medium,
+                                                     const std::string& kind) {
+  if (!even_biases(spec)) return nullptr;
+  return std::make_unique<MediumProjections>(build, spec, medium, kind);
 }
 
 std::unique_ptr<AttentionCore> make_medium_attention(const AttentionSpec& spec,
-                                                     SharedMedium medium) {
+                                                     std::unique_ptr<MediumProduct> scores,
+                                                     std::unique_ptr<MediumProduct> values) {
   if (spec.dropout > 0) {
     fail_usage("'{}': attention in a medium has no dropout; set model.attention_dropout = 0",
                spec.name);
   }
-  return std::make_unique<MediumAttention>(spec, std::move(medium));
+  return std::make_unique<MediumAttention>(spec, std::move(scores), std::move(values));
 }
 
 }  // namespace refract

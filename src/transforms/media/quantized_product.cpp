@@ -7,6 +7,7 @@
 
 #include "ops/dense/linear/linear.h"
 #include "transforms/media/number_format.h"
+#include "transforms/media/observer.h"
 
 namespace refract {
 namespace {
@@ -32,11 +33,6 @@ struct Rounded {
 // [..., K] x [N, K] as rows, so that the product sums over all of them in the backward pass.
 at::Tensor as_rows(const at::Tensor& x, const at::Tensor& second) {
   return second.dim() == 2 ? x.reshape({-1, x.size(-1)}) : x;
-}
-
-at::Tensor product(const at::Tensor& first, const at::Tensor& second) {
-  if (second.dim() == 2) return fused_linear(first, second);
-  return at::matmul(first, second.transpose(-1, -2));
 }
 
 // Streams of the backward pass are the forward ones' shifted by these.
@@ -80,7 +76,7 @@ struct Product : torch::autograd::Function<Product> {
     at::AutoDispatchBelowADInplaceOrView below;
     ctx->save_for_backward({first, second, operands.first_clock, operands.second_clock});
     ctx->saved_data["call"] = c10::IValue::make_capsule(call);
-    return product(operands.first_used, operands.second_used);
+    return dense_product(operands.first_used, operands.second_used);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -116,38 +112,39 @@ bool any_stochastic(const ProductFormats& f) {
 }  // namespace
 
 at::Tensor QuantizedProduct::multiply(const ForwardContext& context, const at::Tensor& first,
-                                      const at::Tensor& second, ProductSite& site) const {
+                                      const at::Tensor& second) {
+  if (medium_observer()) return dense_product(first, second);
   const auto call = c10::make_intrusive<Call>();
   call->formats = formats_;
   call->seed = static_cast<int64_t>(context.seed);
-  call->first_stream = site.first_stream;
-  call->second_stream = site.second_stream;
+  call->first_stream = site_.first_stream;
+  call->second_stream = site_.second_stream;
   at::Tensor first_clock, second_clock;
   if (any_stochastic(formats_)) {
     first_clock = activation_clock(context, first);
-    second_clock = site.weight ? weight_clock(context, second) : activation_clock(context, second);
+    second_clock = site_.weight ? weight_clock(context, second) : activation_clock(context, second);
   }
-  at::Tensor first_used, second_used = site.prepared;
+  at::Tensor first_used, second_used = prepared_;
   {
     const at::NoGradGuard no_grad;
     first_used =
         Rounded{formats_.first, false, call->seed, call->first_stream, first_clock}(first.detach());
     // A weight is rounded once per optimizer step, not once per micro-batch.
-    if (!site.weight || context.weights_changed || !second_used.defined()) {
+    if (!site_.weight || context.weights_changed || !second_used.defined()) {
       second_used = Rounded{formats_.second, false, call->seed, call->second_stream,
                             second_clock}(second.detach());
-      if (site.weight) site.prepared = second_used;
+      if (site_.weight) prepared_ = second_used;
     }
   }
   return Product::apply(first, second, Operands{first_used, second_used, first_clock, second_clock},
                         call);
 }
 
-bool QuantizedProduct::joins_weights() const {
+bool ProductFormats::joins_second() const {
   const auto whole = [](const std::optional<NumberFormat>& f) {
     return f && (f->block == -1 || f->scaling == kNvfp4);
   };
-  return !whole(formats_.second) && !whole(formats_.second_for_first);
+  return !whole(second) && !whole(second_for_first);
 }
 
 void FormatNames::describe(Fields& fields) {

@@ -7,7 +7,8 @@
 
 #include "core/config.h"
 #include "ops/numeric/quantize.h"
-#include "transforms/media/product_medium.h"
+#include "transforms/media/medium_product.h"
+#include "transforms/media/product_site.h"
 
 namespace refract {
 
@@ -24,17 +25,23 @@ struct ProductFormats {
   bool dense_backward() const {
     return !grad_for_first && !second_for_first && !grad_for_second && !first_for_second;
   }
+  // Whether the second operands of several products may be rounded as one: none has a scale of the
+  // whole tensor.
+  bool joins_second() const;
 };
 
-class QuantizedProduct : public ProductMedium {
+// Dense while an observer is set (transforms/media/observer.h).
+class QuantizedProduct : public MediumProduct {
  public:
-  explicit QuantizedProduct(const ProductFormats& formats) : formats_(formats) {}
+  QuantizedProduct(const ProductFormats& formats, const ProductSite& site)
+      : formats_(formats), site_(site) {}
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& first,
-                      const at::Tensor& second, ProductSite& site) const override;
-  bool joins_weights() const override;
+                      const at::Tensor& second) override;
 
  private:
   ProductFormats formats_;
+  ProductSite site_;
+  at::Tensor prepared_;  // a weight as the product takes it
 };
 
 // What the kinds that differ in their formats alone share: parameters that name formats. A kind

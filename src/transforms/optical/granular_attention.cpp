@@ -12,12 +12,11 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <limits>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "ops/optical/attention/attention.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 #include "transforms/optical/granular_product.h"
 #include "transforms/optical/optical_medium.h"
 
@@ -69,12 +68,7 @@ class GranularAttention : public AttentionCore {
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override {
-    at::Tensor k = k_BTKD, v = v_BTKD;
-    if (context.cache) {
-      std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
-      k = k.transpose(1, 2);
-      v = v.transpose(1, 2);
-    }
+    const auto [k, v] = attended(context, spec_.layer, k_BTKD, v_BTKD);
     if (medium_observer()) {
       return observed_attention(parameters_, spec_, q_BTHD, k, v,
                                 {ranges_->tensor, v_range_ ? v_range_->tensor : at::Tensor()});
@@ -188,6 +182,13 @@ class GranularAttention : public AttentionCore {
 std::unique_ptr<AttentionCore> make_granular_attention(Build build, const AttentionSpec& spec,
                                                        const OpticalParameters& parameters) {
   return std::make_unique<GranularAttention>(build, spec, parameters);
+}
+
+std::pair<at::Tensor, at::Tensor> attended(const ForwardContext& context, int64_t layer,
+                                           const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) {
+  if (!context.cache) return {k_BTKD, v_BTKD};
+  const auto [k, v] = append_to_cache(*context.cache, layer, k_BTKD, v_BTKD);
+  return {k.transpose(1, 2), v.transpose(1, 2)};
 }
 
 at::Tensor dense_attention(const AttentionSpec& spec, const at::Tensor& q, const at::Tensor& k,

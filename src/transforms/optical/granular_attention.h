@@ -8,7 +8,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "model/slots.h"
 #include "transforms/optical/optical_parameters.h"
@@ -22,11 +24,16 @@ std::unique_ptr<AttentionCore> make_granular_attention(Build build, const Attent
 struct OpticalAttentionRanges {
   at::Tensor all, v;
 };
-// Attention in a forward pass with an observer (transforms/medium/observer.h): [B, T, H * D], dense
+// Attention in a forward pass with an observer (transforms/media/observer.h): [B, T, H * D], dense
 // but for what the observer does. q [B, T, H, D], k and v [B, S, K, D].
 at::Tensor observed_attention(const OpticalParameters& parameters, const AttentionSpec& spec,
                               const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const OpticalAttentionRanges& ranges);
+
+// The keys and values that a call attends to, both [B, S, K, D]: its own, and those that the cache
+// holds, where it has one, to which they are appended.
+std::pair<at::Tensor, at::Tensor> attended(const ForwardContext& context, int64_t layer,
+                                           const at::Tensor& k_BTKD, const at::Tensor& v_BTKD);
 
 // Causal attention of the same inputs without a medium: [B, T, H * D].
 at::Tensor dense_attention(const AttentionSpec& spec, const at::Tensor& q, const at::Tensor& k,

@@ -11,7 +11,7 @@
 #include "ops/optical/attention/attention.h"
 #include "ops/optical/quantize/mase_noise.h"
 #include "ops/optical/quantize/quantize.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 #include "transforms/optical/granular_attention.h"
 
 namespace refract {
@@ -31,12 +31,7 @@ class OpticalAttention : public AttentionCore {
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override {
-    at::Tensor k = k_BTKD, v = v_BTKD;
-    if (context.cache) {
-      std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
-      k = k.transpose(1, 2);
-      v = v.transpose(1, 2);
-    }
+    const auto [k, v] = attended(context, spec_.layer, k_BTKD, v_BTKD);
     if (medium_observer()) {
       return observed_attention(parameters_, spec_, q_BTHD, k, v, {ranges_->tensor, at::Tensor()});
     }

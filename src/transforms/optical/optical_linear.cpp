@@ -7,11 +7,10 @@
 #include <optional>
 #include <vector>
 
-#include "model/dense.h"
 #include "ops/optical/linear/linear.h"
-#include "transforms/kind.h"
-#include "transforms/medium/medium_product.h"
-#include "transforms/medium/observer.h"
+#include "transforms/layer_group.h"
+#include "transforms/media/medium_layers.h"
+#include "transforms/media/observer.h"
 #include "transforms/optical/optical_medium.h"
 
 namespace refract {
@@ -25,10 +24,7 @@ class OpticalProduct {
  public:
   OpticalProduct(Build build, const OpticalParameters& parameters,
                  const std::vector<LinearSpec>& members, const LoraSettings* adapters = nullptr)
-      : parameters_(parameters), arena_(build.arena) {
-    std::vector<ParameterSpec> specs;
-    for (const LinearSpec& member : members) specs.push_back(weight_spec(member));
-    weights_ = build.arena.declare_group(specs);
+      : parameters_(parameters), arena_(build.arena), weights_(declare_weights(build, members)) {
     if (adapters) adapters_.emplace(build, members, *adapters);
     x_range_ = declare_range(build, members.front().name + ".x_range");
     for (const LinearSpec& member : members) {
@@ -166,31 +162,21 @@ class OpticalProjections : public Projections {
   OpticalProjections(Build build, const OpticalParameters& parameters, const ProjectionSpec& spec,
                      const std::string& kind, const LoraSettings* adapters)
       : product_(build, parameters, spec.members, adapters),
-        activation_(spec.activation),
-        arena_(build.arena) {
-    std::vector<ParameterSpec> biases;
-    int64_t first = 0;
-    for (size_t i = 0; i < spec.members.size(); ++i) {
-      const LinearSpec& member = spec.members[i];
-      if (member.bias) biases.push_back(bias_spec(member));
-      members_.push_back(std::make_unique<OpticalMember>(product_, i, first, member.out_features));
-      enter(build, member, kind, members_.back().get());
-      first += member.out_features;
-    }
-    biases_ = arena_.declare_group(biases);
-  }
+        group_(build, spec, kind,
+               [&](size_t m, int64_t first) {
+                 return std::make_unique<OpticalMember>(product_, m, first,
+                                                        spec.members[m].out_features);
+               }),
+        activation_(spec.activation) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor bias = biases_.empty() ? at::Tensor() : arena_.joint_leaf(biases_);
-    return apply_epilogue(product_.forward(context, x, bias), {}, activation_);
+    return apply_epilogue(product_.forward(context, x, group_.bias()), {}, activation_);
   }
 
  private:
   OpticalProduct product_;
+  LayerGroup group_;
   Activation activation_;
-  ParameterArena& arena_;
-  std::vector<Parameter*> biases_;
-  std::vector<std::unique_ptr<OpticalMember>> members_;
 };
 
 }  // namespace
@@ -208,10 +194,8 @@ std::unique_ptr<Projections> make_optical_projections(Build build, const Project
                                                       const OpticalParameters& parameters,
                                                       const std::string& kind,
                                                       const LoraSettings* adapters) {
-  size_t biases = 0;
-  for (const LinearSpec& member : spec.members) biases += member.bias ? 1 : 0;
-  const bool even = biases == 0 || biases == spec.members.size();
-  if (!even || spec.members.size() > optical_op::kMaxMembers || parameters.fine()) return nullptr;
+  if (!even_biases(spec) || spec.members.size() > optical_op::kMaxMembers || parameters.fine())
+    return nullptr;
   return std::make_unique<OpticalProjections>(build, parameters, spec, kind, adapters);
 }
 

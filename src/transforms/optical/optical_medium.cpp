@@ -8,7 +8,7 @@
 
 #include "ops/optical/linear/linear.h"
 #include "ops/optical/quantize/quantize.h"
-#include "transforms/medium/observer.h"
+#include "transforms/media/observer.h"
 #include "transforms/optical/granular_product.h"
 
 namespace refract {
@@ -35,8 +35,8 @@ class WholeProduct : public MediumProduct {
         w_(declare_range(build, spec.name + ".w_range")),
         out_(declare_range(build, spec.name + ".out_range")) {}
 
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x,
-                     const at::Tensor& weight) override {
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
     if (parameters_.q_bypass) return at::linear(x, weight);
     if (medium_observer()) {
       const at::Tensor seen = observed_input(parameters_, spec_.name, x, x_->tensor);
@@ -82,8 +82,8 @@ class FineProduct : public MediumProduct {
     }
   }
 
-  at::Tensor forward(const ForwardContext& context, const at::Tensor& x,
-                     const at::Tensor& weight) override {
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
     if (parameters_.q_bypass) return at::linear(x, weight);
     if (medium_observer()) {
       const at::Tensor seen = observed_input(parameters_, spec_.name, x, tensor_of(x_));

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "model/slots.h"
-#include "transforms/medium/medium_product.h"
+#include "transforms/media/medium_product.h"
 #include "transforms/optical/optical_parameters.h"
 
 namespace refract {
@@ -21,7 +21,7 @@ std::unique_ptr<MediumProduct> make_optical_medium(Build build, const LinearSpec
 struct OpticalRanges {
   at::Tensor x, w, out;
 };
-// For a forward pass with an observer (transforms/medium/observer.h): x [..., in] as it is to be
+// For a forward pass with an observer (transforms/media/observer.h): x [..., in] as it is to be
 // multiplied, and its product with a weight, [..., out]. Dense but for what the observer does.
 at::Tensor observed_input(const OpticalParameters& parameters, const std::string& module,
                           const at::Tensor& x, const at::Tensor& range);

@@ -7,9 +7,8 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/dense.h"
 #include "transforms/inner_kind.h"
-#include "transforms/kind.h"
+#include "transforms/layer_group.h"
 
 namespace refract {
 namespace {
@@ -86,34 +85,22 @@ class JointProjections : public Projections {
  public:
   JointProjections(Build build, const ProjectionSpec& spec, std::unique_ptr<LinearLayer> layer,
                    const std::string& kind)
-      : both_(std::move(layer), spec), activation_(spec.activation), arena_(build.arena) {
-    std::vector<ParameterSpec> biases;
-    int64_t first = 0;
-    for (size_t m = 0; m < spec.members.size(); ++m) {
-      const LinearSpec& member = spec.members[m];
-      if (member.bias) biases.push_back(bias_spec(member));
-      members_.push_back(std::make_unique<JointMember>(both_, m, first, member.out_features));
-      enter(build, member, kind, members_.back().get());
-      first += member.out_features;
-    }
-    if (!biases.empty() && biases.size() != spec.members.size()) {
-      fail_usage("'{}': joint = true takes a bias for gate and up or for neither",
-                 spec.members[0].name);
-    }
-    biases_ = build.arena.declare_group(biases);
-  }
+      : both_(std::move(layer), spec),
+        group_(build, spec, kind,
+               [&](size_t m, int64_t first) {
+                 return std::make_unique<JointMember>(both_, m, first,
+                                                      spec.members[m].out_features);
+               }),
+        activation_(spec.activation) {}
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor bias = biases_.empty() ? at::Tensor() : arena_.joint_leaf(biases_);
-    return apply_epilogue((*both_).forward(context, x), bias, activation_);
+    return apply_epilogue((*both_).forward(context, x), group_.bias(), activation_);
   }
 
  private:
   JointLayer both_;
+  LayerGroup group_;
   Activation activation_;
-  ParameterArena& arena_;
-  std::vector<Parameter*> biases_;
-  std::vector<std::unique_ptr<JointMember>> members_;
 };
 
 }  // namespace
@@ -129,6 +116,10 @@ LinearSpec joint_spec(const ProjectionSpec& spec) {
 std::unique_ptr<Projections> make_joint_projections(Build build, const ProjectionSpec& spec,
                                                     std::unique_ptr<LinearLayer> layer,
                                                     const std::string& kind) {
+  if (!even_biases(spec)) {
+    fail_usage("'{}': joint = true takes a bias for gate and up or for neither",
+               spec.members[0].name);
+  }
   return std::make_unique<JointProjections>(build, spec, std::move(layer), kind);
 }
 

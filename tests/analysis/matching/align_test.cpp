@@ -16,7 +16,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace align_test {
 
 using testing::every_setting;
 using testing::expect_close;
@@ -120,5 +120,5 @@ TEST(Align, RefusesARotationThatDoesNotExist) {
   }
 }
 
-}  // namespace
+}  // namespace align_test
 }  // namespace refract

@@ -5,7 +5,7 @@
 #include <cmath>
 
 namespace refract {
-namespace {
+namespace clusters_test {
 
 using Clusters = std::vector<std::vector<int64_t>>;
 
@@ -26,5 +26,5 @@ TEST(MeanAndSpread, IsTheSampleDeviation) {
   EXPECT_TRUE(std::isnan(mean_and_spread({3}).deviation));
 }
 
-}  // namespace
+}  // namespace clusters_test
 }  // namespace refract

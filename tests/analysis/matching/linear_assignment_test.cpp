@@ -11,7 +11,7 @@
 #include "support/symmetries.h"
 
 namespace refract {
-namespace {
+namespace linear_assignment_test {
 
 using testing::shuffled;
 
@@ -49,5 +49,5 @@ TEST(LinearAssignment, FindsAHiddenPermutationOfMany) {
   EXPECT_EQ(maximal_assignment(score, 300), hidden);
 }
 
-}  // namespace
+}  // namespace linear_assignment_test
 }  // namespace refract

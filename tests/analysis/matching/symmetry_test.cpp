@@ -8,7 +8,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace symmetry_test {
 
 using testing::every_setting;
 using testing::expect_close;
@@ -48,5 +48,5 @@ TEST(Symmetry, FoldedScalesAndARotationLeaveTheFunctionAlone) {
   expect_close(logits(*model), before, "with the first model's scales");
 }
 
-}  // namespace
+}  // namespace symmetry_test
 }  // namespace refract

@@ -9,7 +9,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace folder_lock_test {
 
 // A second description of the same folder stands for a second process.
 TEST(FolderLock, OneAtATimeAndNothingIsWritten) {
@@ -32,5 +32,5 @@ TEST(FolderLock, AFolderThatDoesNotExistIsNotHeld) {
   EXPECT_FALSE(std::filesystem::exists(folder / "none"));
 }
 
-}  // namespace
+}  // namespace folder_lock_test
 }  // namespace refract

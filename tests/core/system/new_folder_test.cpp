@@ -8,7 +8,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace new_folder_test {
 
 namespace fs = std::filesystem;
 using testing::TemporaryFolder;
@@ -92,5 +92,5 @@ TEST(FileIdentity, TellsAReplacedFolder) {
   EXPECT_EQ(FileIdentity(place / "moved"), before);
 }
 
-}  // namespace
+}  // namespace new_folder_test
 }  // namespace refract

@@ -6,7 +6,7 @@
 #include <system_error>
 
 namespace refract {
-namespace {
+namespace process_info_test {
 
 TEST(ProcessInfo, QuotesWhatAShellWouldRead) {
   EXPECT_EQ(shell_quoted("run.dir=runs/a-1"), "run.dir=runs/a-1");
@@ -29,5 +29,5 @@ TEST(ProcessInfo, TimesAreInUtc) {
   EXPECT_GT(seconds_since_1970(), 1.7e9);
 }
 
-}  // namespace
+}  // namespace process_info_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace compressed_test {
 
 std::string gzip(const std::string& text) {
   z_stream stream{};
@@ -80,5 +80,5 @@ TEST(Compressed, IsToldByTheName) {
   EXPECT_FALSE(is_compressed("a.gz.txt") || is_compressed("gz") || is_compressed("a.zstd"));
 }
 
-}  // namespace
+}  // namespace compressed_test
 }  // namespace refract

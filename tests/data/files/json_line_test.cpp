@@ -7,7 +7,7 @@
 #include "support/errors.h"
 
 namespace refract {
-namespace {
+namespace json_line_test {
 
 std::string text(const std::string& line) { return json_line_text(line, "text", "f:7"); }
 
@@ -54,5 +54,5 @@ TEST(JsonLine, SaysWhatIsWrongAndWhere) {
   refuses("{}", "no field 'text' (it has: )");
 }
 
-}  // namespace
+}  // namespace json_line_test
 }  // namespace refract

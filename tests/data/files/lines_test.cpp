@@ -8,7 +8,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace lines_test {
 
 std::vector<std::string> all_lines(const std::string& content) {
   const testing::TemporaryFolder folder;
@@ -60,5 +60,5 @@ TEST(Lines, OfACompressedFileAreTheSame) {
   EXPECT_FALSE(packed->next());
 }
 
-}  // namespace
+}  // namespace lines_test
 }  // namespace refract

@@ -14,7 +14,7 @@
 #include "core/random.h"
 
 namespace refract {
-namespace {
+namespace stories_test {
 
 TEST(Stories, SameSeedSameTextInAnyOrder) {
   const StoryGenerator a(5), b(5), c(6);
@@ -94,5 +94,5 @@ TEST_F(ManyStories, UseARichVocabulary) {
   EXPECT_GT(words.size(), 1500u);
 }
 
-}  // namespace
+}  // namespace stories_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "ops/common/philox.h"
 
 namespace refract {
-namespace {
+namespace teller_test {
 
 // A story of one child never calls the child by the other gender's pronoun.
 TEST(Teller, PronounsAgree) {
@@ -61,5 +61,5 @@ TEST(Teller, PatternMistakesAreErrors) {
   EXPECT_THROW(teller.say("[a|b"), std::logic_error);
 }
 
-}  // namespace
+}  // namespace teller_test
 }  // namespace refract

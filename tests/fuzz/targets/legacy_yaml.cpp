@@ -1,5 +1,5 @@
 #include "fuzz/fuzz_target.h"
-#include "transforms/legacy.h"
+#include "transforms/legacy/legacy.h"
 
 FUZZ_TARGET(legacy_yaml) {
   static const refract::fuzz::Folder folder;

@@ -14,7 +14,9 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "ops/dense/embedding/embedding.h"
@@ -23,7 +25,7 @@
 #include "support/cuda_guard.h"
 
 namespace refract {
-namespace {
+namespace common_cuda_runtime_test {
 
 TEST(Runtime, IsThereOrSaysWhyNot) {
   const bool present = cuda_runtime() != nullptr;
@@ -60,6 +62,11 @@ TEST(Runtime, DescribesTheDevice) {
   EXPECT_FALSE(cuda.device_name().empty());
   EXPECT_GT(cuda.multiprocessors(), 0);
   EXPECT_GE(cuda.compute_capability(), 80);
+  EXPECT_TRUE(cuda.has_kernels());
+  // PTX alone, as a GPU newer than this library finds it, has no kernels for 9.0.
+  const char* ptx_only = std::getenv("CUDA_FORCE_PTX_JIT");
+  const bool images = ptx_only == nullptr || std::string(ptx_only) != "1";
+  EXPECT_EQ(cuda.has_hopper_kernels(), images && cuda.compute_capability() == 90);
   EXPECT_GT(cuda.total_memory(), int64_t{1} << 30);
   cuda.reset_peak();
   const int64_t before = cuda.memory_allocated();
@@ -206,5 +213,5 @@ TEST(Runtime, AttentionOrderAndDeterminismCanBeSet) {
   cuda.prefer_cudnn_attention(false);
 }
 
-}  // namespace
+}  // namespace common_cuda_runtime_test
 }  // namespace refract

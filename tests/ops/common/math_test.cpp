@@ -7,7 +7,7 @@
 #include <limits>
 
 namespace refract {
-namespace {
+namespace common_math_test {
 
 // The distance from the exact value in units in the last place of the float nearest to it.
 double ulps(float actual, double exact) {
@@ -80,5 +80,5 @@ TEST(Math, BFloat16RoundsAsTorchDoes) {
   }
 }
 
-}  // namespace
+}  // namespace common_math_test
 }  // namespace refract

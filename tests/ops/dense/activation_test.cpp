@@ -13,7 +13,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_activation_test {
 
 using testing::identical;
 using testing::maybe;
@@ -149,5 +149,5 @@ TEST(Activation, RefusesWhatDoesNotFit) {
   EXPECT_THROW(bias_gelu_backward(normal({2, 4}, at::kFloat), x, {}, true), c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_activation_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_attention_test {
 
 using testing::identical;
 using testing::name_of;
@@ -112,5 +112,5 @@ TEST(CausalAttention, RefusesWhatDoesNotFit) {
   EXPECT_THROW(causal_attention_backward(grad.to(at::kDouble), qkv, 4, 2, 1), c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_attention_test
 }  // namespace refract

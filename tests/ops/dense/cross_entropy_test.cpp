@@ -22,7 +22,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace dense_cross_entropy_test {
 
 using testing::expect_close;
 
@@ -260,5 +260,5 @@ TEST(CrossEntropy, CudaBadTargetGivesNaN) {
   EXPECT_TRUE(std::isnan(out.loss_sum.item<float>()));
 }
 
-}  // namespace
+}  // namespace dense_cross_entropy_test
 }  // namespace refract

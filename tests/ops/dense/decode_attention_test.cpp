@@ -12,7 +12,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace dense_decode_attention_test {
 
 using testing::name_of;
 using testing::normal;
@@ -97,5 +97,5 @@ TEST(DecodeAttention, NamesWhatIsWrong) {
                c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_decode_attention_test
 }  // namespace refract

@@ -11,7 +11,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_dropout_test {
 
 using testing::identical;
 using testing::name_of;
@@ -105,5 +105,5 @@ TEST(Dropout, RefusesWhatDoesNotFit) {
   EXPECT_THROW(dropout(x.to(at::kLong), 0.1, 0, 0, clock_of(0, 0)), c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_dropout_test
 }  // namespace refract

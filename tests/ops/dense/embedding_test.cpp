@@ -17,7 +17,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace dense_embedding_test {
 
 using testing::expect_close;
 
@@ -128,5 +128,5 @@ TEST(Embedding, CudaBadTokenGivesNaN) {
   EXPECT_EQ(embed_backward(grad, bad, 4).abs().sum().item<float>(), 0.0f);
 }
 
-}  // namespace
+}  // namespace dense_embedding_test
 }  // namespace refract

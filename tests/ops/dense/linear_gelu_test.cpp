@@ -11,7 +11,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_linear_gelu_test {
 
 using testing::maybe;
 using testing::name_of;
@@ -110,5 +110,5 @@ TEST(LinearGelu, RefusesWhatDoesNotFit) {
   EXPECT_THROW(linear_gelu(in[0], in[1].to(at::kDouble), {}), c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_linear_gelu_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_linear_test {
 
 using testing::identical;
 using testing::name_of;
@@ -108,5 +108,5 @@ TEST(Linear, RefusesWhatDoesNotFit) {
                c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_linear_test
 }  // namespace refract

@@ -16,7 +16,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_norm_test {
 
 using testing::identical;
 using testing::maybe;
@@ -195,5 +195,5 @@ TEST(Norm, RefusesWhatDoesNotFit) {
   }
 }
 
-}  // namespace
+}  // namespace dense_norm_test
 }  // namespace refract

@@ -22,7 +22,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace dense_optimizer_test {
 
 using testing::expect_close;
 
@@ -237,5 +237,5 @@ TEST(Optimizer, BadArgumentsAreNamed) {
   EXPECT_THROW(global_norm(at::randn({3}).to(at::kDouble)), c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_optimizer_test
 }  // namespace refract

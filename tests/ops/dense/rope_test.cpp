@@ -10,7 +10,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace dense_rope_test {
 
 using testing::identical;
 using testing::name_of;
@@ -119,5 +119,5 @@ TEST(Rope, RefusesWhatDoesNotFit) {
   EXPECT_THROW(rope(x, cos.to(at::kDouble), sin, 0, 2, 8), c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_rope_test
 }  // namespace refract

@@ -18,7 +18,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace dense_sgd_test {
 
 using testing::expect_close;
 
@@ -106,5 +106,5 @@ TEST(SgdOp, RefusesWhatDoesNotFit) {
                c10::Error);
 }
 
-}  // namespace
+}  // namespace dense_sgd_test
 }  // namespace refract

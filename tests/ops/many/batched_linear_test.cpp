@@ -12,7 +12,7 @@
 #include "support/cuda_guard.h"
 
 namespace refract {
-namespace {
+namespace many_batched_linear_test {
 
 using testing::name_of;
 
@@ -86,5 +86,5 @@ TEST(BatchedLinear, RefusesWhatDoesNotFit) {
   EXPECT_THROW(batched_linear(x, w, {}, true, false), c10::Error);
 }
 
-}  // namespace
+}  // namespace many_batched_linear_test
 }  // namespace refract

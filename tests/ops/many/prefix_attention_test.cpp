@@ -10,7 +10,7 @@
 #include "support/cuda_guard.h"
 
 namespace refract {
-namespace {
+namespace many_prefix_attention_test {
 
 using testing::identical;
 using testing::name_of;
@@ -114,5 +114,5 @@ TEST(PrefixAttention, RefusesWhatDoesNotFit) {
   EXPECT_THROW(prefix_attention(qkv, depths, 4, 3, 2, kScale), c10::Error);
 }
 
-}  // namespace
+}  // namespace many_prefix_attention_test
 }  // namespace refract

@@ -11,7 +11,7 @@
 #include "support/cuda_guard.h"
 
 namespace refract {
-namespace {
+namespace many_prefix_cross_entropy_test {
 
 using testing::identical;
 using testing::name_of;
@@ -144,5 +144,5 @@ TEST(PrefixCrossEntropy, RefusesOtherShapesAndTypes) {
   EXPECT_THROW(loss_of(good, 129), c10::Error);
 }
 
-}  // namespace
+}  // namespace many_prefix_cross_entropy_test
 }  // namespace refract

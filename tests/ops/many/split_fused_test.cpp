@@ -18,7 +18,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace many_split_fused_test {
 
 // What split rows stand for; their two copies of the high part are equal.
 at::Tensor joined(const at::Tensor& parts) {
@@ -148,5 +148,5 @@ TEST(SplitAttention, IsWithinItsBoundOnCuda) {
   expect_attention(at::Device(at::kCUDA, 0));
 }
 
-}  // namespace
+}  // namespace many_split_fused_test
 }  // namespace refract

@@ -25,7 +25,7 @@
 #include "support/tolerances.h"
 
 namespace refract {
-namespace {
+namespace many_split_test {
 
 // Against float64, relative to sum |x w|. bfloat16 rounds to 8 bits, so a rest is at most 2^-8 of
 // its number and is itself rounded by at most 2^-16 of it: one such error for each operand, and the
@@ -245,5 +245,5 @@ TEST(BatchedCrossEntropy, SaysWhatSplitOperandsAre) {
   EXPECT_THROW(batched_linear_cross_entropy(x, x, targets, 4, /*split=*/true), c10::Error);
 }
 
-}  // namespace
+}  // namespace many_split_test
 }  // namespace refract

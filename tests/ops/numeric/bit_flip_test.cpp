@@ -15,7 +15,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace numeric_bit_flip_test {
 
 using testing::identical;
 using testing::name_of;
@@ -140,5 +140,5 @@ TEST(BitFlip, RefusesWhatDoesNotFit) {
   EXPECT_THROW(bit_flip(x, 1, 0, std::nullopt, 0, 0, at::ones({2})), c10::Error);
 }
 
-}  // namespace
+}  // namespace numeric_bit_flip_test
 }  // namespace refract

@@ -17,7 +17,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace numeric_quantize_test {
 
 using testing::identical;
 using testing::name_of;
@@ -220,5 +220,5 @@ TEST(NumberQuantize, RefusesWhatDoesNotFit) {
   EXPECT_THROW(number_quantize(x, false, stochastic), c10::Error);
 }
 
-}  // namespace
+}  // namespace numeric_quantize_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "ops/optical/quantize/quantize.h"
 
 namespace refract {
-namespace {
+namespace optical_attention_meaning_test {
 
 using testing::identical;
 using testing::set_ranges;
@@ -158,5 +158,5 @@ TEST(OpticalAttention, RangesMoveInTrainingOnly) {
   EXPECT_TRUE(identical(kept, ranges));
 }
 
-}  // namespace
+}  // namespace optical_attention_meaning_test
 }  // namespace refract

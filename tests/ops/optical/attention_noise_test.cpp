@@ -6,7 +6,7 @@
 #include "ops/optical/attention_inputs.h"
 
 namespace refract {
-namespace {
+namespace optical_attention_noise_test {
 
 using testing::clock_of;
 using testing::identical;
@@ -105,5 +105,5 @@ TEST(OpticalAttention, NoiseIsPhiloxs) {
   }
 }
 
-}  // namespace
+}  // namespace optical_attention_noise_test
 }  // namespace refract

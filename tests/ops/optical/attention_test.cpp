@@ -21,7 +21,7 @@
 #include "ops/optical/quantize/quantization_math.h"
 
 namespace refract {
-namespace {
+namespace optical_attention_test {
 
 using testing::clock_of;
 using testing::identical;
@@ -343,5 +343,5 @@ TEST(OpticalAttention, CudaMaseSwitches) {
   }
 }
 
-}  // namespace
+}  // namespace optical_attention_test
 }  // namespace refract

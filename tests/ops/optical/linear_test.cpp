@@ -34,7 +34,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace optical_linear_test {
 
 using testing::clock_of;
 using testing::distance;
@@ -185,7 +185,7 @@ TEST(OpticalLinear, CudaAgreesWithTheCpu) {
 
 // Of the kernel of product and output, which on Hopper keeps the product in fp32.
 double share_on_many_rows(at::ScalarType dtype) {
-  return share_of(cuda_runtime()->compute_capability() == 90 ? at::kFloat : dtype, at::kCUDA);
+  return share_of(cuda_runtime()->has_hopper_kernels() ? at::kFloat : dtype, at::kCUDA);
 }
 
 // Enough rows for that kernel: whole and
@@ -434,5 +434,5 @@ TEST(OpticalLinear, IsCapturedInAGraph) {
   }).join();
 }
 
-}  // namespace
+}  // namespace optical_linear_test
 }  // namespace refract

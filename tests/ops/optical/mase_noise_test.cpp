@@ -9,7 +9,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace optical_mase_noise_test {
 
 at::Tensor seeds() {
   return at::cat({at::arange(3000, at::kLong),
@@ -50,5 +50,5 @@ TEST(MaseNoise, RefusesSeedsThatAreNotWhole) {
   EXPECT_THROW(mase_shared_noise(at::tensor({1.0f}, at::kFloat)), c10::Error);
 }
 
-}  // namespace
+}  // namespace optical_mase_noise_test
 }  // namespace refract

@@ -15,7 +15,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace optical_matmul_test {
 
 using testing::clock_of;
 using testing::distance;
@@ -107,5 +107,5 @@ TEST(OpticalMatmul, RefusesWhatDoesNotFit) {
   EXPECT_THROW(product(normal({5}, at::kFloat), normal({5}, at::kFloat)), c10::Error);
 }
 
-}  // namespace
+}  // namespace optical_matmul_test
 }  // namespace refract

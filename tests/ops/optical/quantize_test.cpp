@@ -27,7 +27,7 @@
 #include "support/compare.h"
 
 namespace refract {
-namespace {
+namespace optical_quantize_test {
 
 using testing::clock_of;
 using testing::identical;
@@ -276,5 +276,5 @@ TEST(OpticalNoiseTest, MaseTritonsSharedNumberIsKnown) {
   EXPECT_NEAR(optical::mase_shared_noise(0), 0.2981, 1e-4);
 }
 
-}  // namespace
+}  // namespace optical_quantize_test
 }  // namespace refract

@@ -10,7 +10,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace structured_blend_test {
 
 using testing::name_of;
 using testing::normal;
@@ -85,5 +85,5 @@ TEST(Blend, RefusesWhatDoesNotFit) {
   EXPECT_THROW(blend(y, y, share_of(0.5).expand({2})), c10::Error);
 }
 
-}  // namespace
+}  // namespace structured_blend_test
 }  // namespace refract

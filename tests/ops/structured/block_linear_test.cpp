@@ -16,7 +16,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace structured_block_linear_test {
 
 using testing::name_of;
 using testing::normal;
@@ -181,5 +181,5 @@ TEST(BlockLinear, RefusesWhatDoesNotFit) {
   EXPECT_THROW(transposed_copy(x, normal({6}, at::kFloat)), c10::Error);
 }
 
-}  // namespace
+}  // namespace structured_block_linear_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "support/gradcheck.h"
 
 namespace refract {
-namespace {
+namespace structured_row_bias_gelu_test {
 
 using testing::maybe;
 using testing::name_of;
@@ -70,5 +70,5 @@ TEST(RowGelu, RefusesWhatDoesNotFit) {
   EXPECT_THROW(row_bias_gelu_backward(normal({4, 3}, at::kFloat), x, {}, true), c10::Error);
 }
 
-}  // namespace
+}  // namespace structured_row_bias_gelu_test
 }  // namespace refract

@@ -14,7 +14,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace page_test {
 
 using testing::TemporaryFolder;
 
@@ -194,5 +194,5 @@ TEST_F(PageTest, WantsPlotlyOnlyForPlots) {
   EXPECT_THROW(page.html(), Error);
 }
 
-}  // namespace
+}  // namespace page_test
 }  // namespace refract

@@ -6,7 +6,7 @@
 #include <string>
 
 namespace refract {
-namespace {
+namespace traces_test {
 
 TEST(SeriesColor, ManySeriesHaveDifferentColours) {
   for (const int count : {3, 10, 11, 40}) {
@@ -16,5 +16,5 @@ TEST(SeriesColor, ManySeriesHaveDifferentColours) {
   }
 }
 
-}  // namespace
+}  // namespace traces_test
 }  // namespace refract

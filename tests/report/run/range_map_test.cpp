@@ -5,7 +5,7 @@
 #include <cmath>
 
 namespace refract {
-namespace {
+namespace range_map_test {
 
 TEST(RangeMap, IsLayersByRoles) {
   const MatrixSpec map =
@@ -23,5 +23,5 @@ TEST(RangeMap, IsLayersByRoles) {
   EXPECT_TRUE(std::isnan(map.values[1][0]));
 }
 
-}  // namespace
+}  // namespace range_map_test
 }  // namespace refract

@@ -5,7 +5,7 @@
 #include <cmath>
 
 namespace refract {
-namespace {
+namespace run_axes_test {
 
 RunRecord run_of_three() {
   RunRecord run;
@@ -51,5 +51,5 @@ TEST(RunAxes, EachSeriesGetsTheAxesOfItsRun) {
   EXPECT_TRUE(none.other_x.empty());
 }
 
-}  // namespace
+}  // namespace run_axes_test
 }  // namespace refract

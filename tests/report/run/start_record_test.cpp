@@ -7,7 +7,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace start_record_test {
 
 StartRecord start(int64_t from_step, const std::string& command) {
   StartRecord record;
@@ -49,5 +49,5 @@ TEST(StartRecords, LinesOfAnotherFormAreLeftOut) {
   ASSERT_EQ(read_starts(folder / ".").size(), 1U);
 }
 
-}  // namespace
+}  // namespace start_record_test
 }  // namespace refract

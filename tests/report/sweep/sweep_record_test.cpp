@@ -8,7 +8,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace sweep_record_test {
 
 using testing::sweep_of_two;
 using testing::TemporaryFolder;
@@ -29,5 +29,5 @@ TEST(SweepRecord, ReadsWhatItWrote) {
   EXPECT_THROW(read_sweep(folder.path()), Error);
 }
 
-}  // namespace
+}  // namespace sweep_record_test
 }  // namespace refract

@@ -12,7 +12,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace sweep_report_test {
 
 using testing::sweep_of_two;
 using testing::TemporaryFolder;
@@ -43,5 +43,5 @@ TEST(SweepOutcome, SortsFinishedRunsFirstAndQuotesItsCsv) {
   EXPECT_TRUE(json[1]["validation_loss"].is_null());
 }
 
-}  // namespace
+}  // namespace sweep_report_test
 }  // namespace refract

@@ -7,7 +7,7 @@
 #include "support/training.h"
 
 namespace refract {
-namespace {
+namespace time_budget_test {
 
 Dataset tiny_data() { return {nullptr, tiny_stream(), tiny_stream(2), "tiny"}; }
 
@@ -89,5 +89,5 @@ TEST(TimeBudget, AWarmUpThatFillsTheRunIsSaid) {
   EXPECT_NE(warning(config, 100), "");
 }
 
-}  // namespace
+}  // namespace time_budget_test
 }  // namespace refract

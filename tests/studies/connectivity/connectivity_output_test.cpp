@@ -6,7 +6,7 @@
 #include <optional>
 
 namespace refract {
-namespace {
+namespace connectivity_output_test {
 
 // A path whose middle lies `relative` above its ends, whose loss is 2.
 PairPath pair_with(double relative) {
@@ -59,5 +59,5 @@ TEST(ConnectivityOutput, TheTextSaysSo) {
   EXPECT_TRUE(connectivity_json(result_of({{0.5, 0.5}}))["connected_from"].is_null());
 }
 
-}  // namespace
+}  // namespace connectivity_output_test
 }  // namespace refract

@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace connectivity_paths_test {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -115,5 +115,5 @@ TEST(PathPointOptions, FollowTheRecipe) {
   EXPECT_EQ(path_point_options(plan).engine, "auto");
 }
 
-}  // namespace
+}  // namespace connectivity_paths_test
 }  // namespace refract

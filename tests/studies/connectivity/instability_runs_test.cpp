@@ -6,10 +6,10 @@
 #include "studies/connectivity/tiny_plan.h"
 #include "support/errors.h"
 #include "support/temporary_folder.h"
-#include "train/checkpoints.h"
+#include "train/checkpoints/checkpoints.h"
 
 namespace refract {
-namespace {
+namespace instability_runs_test {
 
 namespace fs = std::filesystem;
 using testing::error_of;
@@ -97,5 +97,5 @@ TEST(InstabilityRuns, NamesADamagedRun) {
   EXPECT_NE(missing.find("has no model.safetensors; " + remedy), std::string::npos) << missing;
 }
 
-}  // namespace
+}  // namespace instability_runs_test
 }  // namespace refract

@@ -11,7 +11,7 @@
 #include "support/temporary_folder.h"
 
 namespace refract {
-namespace {
+namespace sweep_plan_test {
 
 using nlohmann::json;
 using testing::error_of;
@@ -152,5 +152,5 @@ TEST_F(SweepPlan, BecomesTheArgumentsOfEachRun) {
   EXPECT_EQ(sweep_arguments(study, run, "x").at(5), "--resume");
 }
 
-}  // namespace
+}  // namespace sweep_plan_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "text/hf_tokenizer.h"
 
 namespace refract {
-namespace {
+namespace bpe_trainer_test {
 
 using nlohmann::json;
 
@@ -72,5 +72,5 @@ TEST(BpeTrainer, RefusesImpossibleSettings) {
   EXPECT_THROW(BpeTrainer({}).finish(), Error);
 }
 
-}  // namespace
+}  // namespace bpe_trainer_test
 }  // namespace refract

@@ -8,7 +8,7 @@
 #include "text/utf8.h"
 
 namespace refract {
-namespace {
+namespace byte_level_test {
 
 TEST(ByteLevel, IsABijectionThatKeepsAscii) {
   std::string all;
@@ -21,5 +21,5 @@ TEST(ByteLevel, IsABijectionThatKeepsAscii) {
   EXPECT_EQ(characters_to_bytes("日"), std::nullopt);
 }
 
-}  // namespace
+}  // namespace byte_level_test
 }  // namespace refract

@@ -7,7 +7,7 @@
 #include "transforms/structured/shapes.h"
 
 namespace refract {
-namespace {
+namespace block_dense_test {
 
 using testing::expect_same;
 using testing::for_all;
@@ -34,5 +34,5 @@ TEST(Structured, BlockDenseEqualsItsDefinition) {
   });
 }
 
-}  // namespace
+}  // namespace block_dense_test
 }  // namespace refract

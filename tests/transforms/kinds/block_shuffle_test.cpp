@@ -9,7 +9,7 @@
 #include "transforms/structured/shapes.h"
 
 namespace refract {
-namespace {
+namespace block_shuffle_test {
 
 using testing::expect_same;
 using testing::for_all;
@@ -54,5 +54,5 @@ TEST(Structured, OrthonormalStartsAreOrthonormalPerBlock) {
   }
 }
 
-}  // namespace
+}  // namespace block_shuffle_test
 }  // namespace refract

@@ -8,12 +8,13 @@
 
 #include "core/error.h"
 #include "model/dense.h"
-#include "transforms/medium/hadamard.h"
-#include "transforms/medium/observer.h"
+#include "support/errors.h"
+#include "transforms/media/hadamard.h"
+#include "transforms/media/observer.h"
 #include "transforms/one_layer.h"
 
 namespace refract {
-namespace {
+namespace conditioned_test {
 
 using nlohmann::json;
 using testing::expect_same;
@@ -147,9 +148,13 @@ TEST(ConditionedTest, AKeptMaximumMakesATokensResultItsOwn) {
 }
 
 TEST(ConditionedTest, RefusesAMediumThatTakesNoWeight) {
-  EXPECT_THROW(OneLayer(conditioned({{"over", {{"kind", "low_rank"}, {"rank", 2}}}})), Error);
+  const std::string error = testing::error_of([] {
+    OneLayer(conditioned({{"over", {{"kind", "low_rank"}, {"rank", 2}}}}));
+  });
+  for (const char* name : {"bit_flip", "integer", "minifloat", "mx", "optical"})
+    EXPECT_NE(error.find(name), std::string::npos) << error;
   EXPECT_THROW(OneLayer(conditioned({{"method", "smoothe"}})), Error);
 }
 
-}  // namespace
+}  // namespace conditioned_test
 }  // namespace refract

@@ -22,7 +22,7 @@
 #include "transforms/kind.h"
 
 namespace refract {
-namespace {
+namespace lora_test {
 
 using nlohmann::json;
 
@@ -410,5 +410,5 @@ TEST(Lora, RefusesToMergeWhereThatMeansNothing) {
   EXPECT_NE(message_of(lora("besides")).find("adapter"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace lora_test
 }  // namespace refract

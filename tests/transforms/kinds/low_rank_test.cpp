@@ -9,7 +9,7 @@
 #include "transforms/structured/shapes.h"
 
 namespace refract {
-namespace {
+namespace low_rank_test {
 
 using testing::expect_same;
 using testing::for_all;
@@ -44,5 +44,5 @@ TEST(Structured, LowRankTakesOverByTheTruncatedSvd) {
   }
 }
 
-}  // namespace
+}  // namespace low_rank_test
 }  // namespace refract

@@ -14,7 +14,7 @@
 #include "transforms/kind.h"
 
 namespace refract {
-namespace {
+namespace optical_test {
 
 using nlohmann::json;
 
@@ -187,5 +187,5 @@ TEST(OpticalKindTest, TheOldNameOfCompatSaysWhichTwoThereAre) {
   }
 }
 
-}  // namespace
+}  // namespace optical_test
 }  // namespace refract

@@ -17,10 +17,12 @@
 #include "model/dense.h"
 #include "ops/numeric/quantize.h"
 #include "transforms/kind.h"
+#include "transforms/media/hadamard.h"
+#include "transforms/media/observer.h"
 #include "transforms/one_layer.h"
 
 namespace refract {
-namespace {
+namespace medium_layers_test {
 
 using nlohmann::json;
 
@@ -183,6 +185,75 @@ TEST(MediumLayers, AWeightIsRoundedAgainWhereItChanged) {
   expect_near(one.layer->forward(context, x), before * 2, 1e-5);
 }
 
+// ---- Beneath other kinds, and watched
+
+json conditioned(const char* method, const json& medium) {
+  return {{"kind", "conditioned"}, {"method", method}, {"over", medium}};
+}
+
+TEST(MediumLayers, AnObserverSeesTheModelsOwnActivations) {
+  struct : MediumObserver {
+    at::Tensor see(const Observation& seen) override { return seen.values; }
+    void see_channels(const std::string&, const at::Tensor&, const at::Tensor&) override {}
+  } observer;
+  for (const char* name : {"mx", "minifloat", "integer", "bit_flip"}) {
+    FloatLayer one({{"kind", name}}, 96, 24);
+    const at::Tensor x = at::randn({2, 5, 96}).mul(10), dense = at::linear(x, one.weight());
+    EXPECT_GT((one.forward(x) - dense).abs().max().item<double>(), 1e-3) << name;
+    const ObserverScope scope(observer);
+    expect_near(one.forward(x), dense, 1e-5);
+  }
+}
+
+TEST(MediumLayers, ConditioningHandsOnWhatItMakesOfBothOperands) {
+  FloatLayer one(conditioned("hadamard", {{"kind", "mx"}}), 96, 24);
+  const Hadamard turn(96, 0, "hadamard:layer");
+  const at::Tensor x = at::randn({2, 5, 96});
+  const at::Tensor expected =
+      at::linear(number_quantize(turn.apply(x), false, mx_e4m3()),
+                 number_quantize(turn.apply(one.weight()), false, mx_e4m3()));
+  expect_near(one.forward(x), expected, 1e-5);
+}
+
+// One channel of the input is 300 times the others, and the weight is as much smaller there, so
+// that it counts no more than they do.
+TEST(MediumLayers, ConditioningRepairsAnOutlierChannelInEveryMedium) {
+  at::Tensor x = at::randn({1, 64, 128});
+  x.select(2, 7).mul_(300);
+  const auto error = [&](const json& table) {
+    FloatLayer one(table, 128, 32);
+    one.weight().select(1, 7).div_(300);
+    const at::Tensor exact = at::linear(x, one.weight());
+    return ((one.forward(x) - exact).norm() / exact.norm()).item<double>();
+  };
+  const json zeroing = {
+      {"kind", "bit_flip"}, {"x_p_exp", 0}, {"x_p_frac", 0}, {"w_p_exp", 0}, {"w_p_frac", 0}};
+  for (const json& medium :
+       {json{{"kind", "integer"}}, json{{"kind", "integer"}, {"x_scale", "tensor"}},
+        json{{"kind", "mx"}, {"format", "e2m1"}}, json{{"kind", "minifloat"}, {"format", "e2m3"}},
+        zeroing}) {
+    const double plain = error(medium);
+    EXPECT_GT(plain, 0.05) << medium;
+    for (const char* method : {"smooth", "split"})
+      EXPECT_LT(error(conditioned(method, medium)), 0.6 * plain) << medium << " " << method;
+  }
+}
+
+TEST(MediumLayers, TheGradientBeneathConditioningIsTheDenseLayers) {
+  for (const char* name : {"mx", "minifloat", "integer"}) {
+    for (const char* method : {"smooth", "hadamard", "split", "per_token", "per_channel"}) {
+      FloatLayer one(conditioned(method, {{"kind", name}}), 32, 16);
+      const at::Tensor x = at::randn({2, 5, 32}).requires_grad_(true), g = at::randn({2, 5, 16});
+      one.arena.grads().zero_();
+      one.forward(x).backward(g);
+      const at::NoGradGuard no_grad;
+      expect_near(x.grad(), at::matmul(g, one.weight()), 1e-5);
+      expect_near(one.arena.gradient(&one.arena.parameters().front()),
+                  at::matmul(g.flatten(0, 1).t(), x.flatten(0, 1)), 1e-4);
+    }
+  }
+}
+
 // ---- Attention
 
 AttentionSpec heads(int64_t queries, int64_t keys) {
@@ -296,5 +367,5 @@ TEST(MediumLayers, RefusesWhatNoFormatIs) {
   EXPECT_THROW(attention_of({{"kind", "mx"}}, spec), Error);
 }
 
-}  // namespace
+}  // namespace medium_layers_test
 }  // namespace refract

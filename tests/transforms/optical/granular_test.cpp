@@ -18,7 +18,7 @@
 #include "transforms/optical/granular_product.h"
 
 namespace refract {
-namespace {
+namespace granular_test {
 
 using nlohmann::json;
 using testing::normal;
@@ -210,5 +210,5 @@ TEST_F(GranularAttentionTest, DecodingWithACacheIsTheWholeSequence) {
   testing::expect_same(at::cat(parts, 1), whole, 1e-9);
 }
 
-}  // namespace
+}  // namespace granular_test
 }  // namespace refract

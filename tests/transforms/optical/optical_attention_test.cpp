@@ -18,7 +18,7 @@
 #include "transforms/kind.h"
 
 namespace refract {
-namespace {
+namespace optical_attention_test {
 
 using nlohmann::json;
 
@@ -195,5 +195,5 @@ TEST(OpticalAttentionTest, RefusesDropout) {
   EXPECT_THROW(Layer(json::object(), dropped), Error);
 }
 
-}  // namespace
+}  // namespace optical_attention_test
 }  // namespace refract

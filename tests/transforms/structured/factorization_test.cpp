@@ -11,7 +11,7 @@
 #include "transforms/one_layer.h"
 
 namespace refract {
-namespace {
+namespace factorization_test {
 
 using testing::expect_same;
 using testing::normal;
@@ -25,5 +25,5 @@ TEST(Structured, TruncatedSvdPadsRanksBeyondTheFullOne) {
   expect_same(at::matmul(zero_u, zero_v), at::zeros({4, 6}, weight.options()), 1e-300);
 }
 
-}  // namespace
+}  // namespace factorization_test
 }  // namespace refract

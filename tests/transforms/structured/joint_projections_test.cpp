@@ -19,7 +19,7 @@
 #include "transforms/structured/factorization.h"
 
 namespace refract {
-namespace {
+namespace joint_projections_test {
 
 using nlohmann::json;
 using testing::expect_same;
@@ -208,5 +208,5 @@ TEST(JointSwiglu, RefusesWhatCanNotBeJoined) {
        "joins the layers of a rule");
 }
 
-}  // namespace
+}  // namespace joint_projections_test
 }  // namespace refract

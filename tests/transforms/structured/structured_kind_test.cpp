@@ -16,7 +16,7 @@
 #include "transforms/structured/shapes.h"
 
 namespace refract {
-namespace {
+namespace structured_kind_test {
 
 using nlohmann::json;
 using testing::expect_same;
@@ -189,5 +189,5 @@ TEST(Structured, ImpossibleShapesAreRefusedWithWhatWouldDo) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace structured_kind_test
 }  // namespace refract

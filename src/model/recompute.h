@@ -1,0 +1,44 @@
+// Which activations a training call keeps for its backward pass.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/parameters.h"
+
+namespace refract {
+
+// kLayer: of each decoder layer only its inputs; the backward pass computes the layer once more,
+// with the same noise, dropout and ranges, and so the same bits.
+enum class Recompute { kNone, kLayer };
+
+// "none" or "layer", as train.recompute says it.
+Recompute recompute_of(const std::string& name);
+
+// Of the training calls of this thread while it lives; kNone outside of any.
+class RecomputeScope {
+ public:
+  explicit RecomputeScope(Recompute what);
+  ~RecomputeScope();
+  RecomputeScope(const RecomputeScope&) = delete;
+  RecomputeScope& operator=(const RecomputeScope&) = delete;
+
+  static Recompute current();
+
+ private:
+  Recompute before_;
+};
+
+// What is computed twice: the same from the same inputs and buffers. It must own what it reads.
+using Segment = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
+
+// segment(inputs), of which autograd keeps the inputs alone and the values of `buffers`: float
+// state that the segment reads and moves. A second computation finds those as the first did, and
+// leaves them as they are then. Leaves inside get their gradients, whether or not an input has one.
+std::vector<at::Tensor> recomputed(const std::vector<at::Tensor>& inputs,
+                                   const std::vector<BufferStore::Buffer*>& buffers,
+                                   const Segment& segment);
+
+}  // namespace refract

@@ -1,0 +1,28 @@
+// The YAML form of a legacy rule file (transforms/legacy/legacy.h) as data: order, anchors and
+// merge keys as PyYAML resolves them.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace refract {
+
+// One entry of layer_name_to_config.
+struct LegacyEntry {
+  std::string pattern;
+  std::string parameters;  // a JSON object without nulls, but for q_quantiles, where one says that
+                           // there are none; "null": leave alone
+  int line = 0;            // in the file, from 1
+};
+
+// The whole file.
+struct LegacyYaml {
+  bool use_regex = false;
+  std::vector<LegacyEntry> entries;  // in their order, without `default`
+  std::string fallback;              // of `default`; empty: there is none
+};
+
+// Fails (usage) with file and line.
+LegacyYaml read_legacy_yaml(const std::filesystem::path& path);
+
+}  // namespace refract

@@ -1,0 +1,213 @@
+#include "transforms/media/conditioned_product.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/topk.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "transforms/media/hadamard.h"
+#include "transforms/media/observer.h"
+
+namespace refract {
+namespace {
+
+constexpr float kSmooth = 0.9F;  // as the ranges of the reference move
+
+// max|x| of each input channel, a running one.
+class ChannelMaximum {
+ public:
+  ChannelMaximum(Build build, const LinearSpec& spec, const std::string& method)
+      : module_(spec.name),
+        buffer_(build.buffers.declare(spec.name + "." + method + "_max",
+                                      at::full({spec.in_features}, -1.0F, at::kFloat))) {}
+
+  // For this call. The first micro-batch of a step moves it, before it is used, so that the others
+  // find the weight that was made with it.
+  at::Tensor of(const ForwardContext& context, const at::Tensor& x) {
+    const at::NoGradGuard no_grad;
+    if (MediumObserver* observer = medium_observer())
+      observer->see_channels(module_, x, buffer_->tensor);
+    const at::Tensor& kept = buffer_->tensor;
+    if (!context.training && set()) return kept;
+    const at::Tensor seen = x.detach().abs().reshape({-1, x.size(-1)}).amax(0).to(at::kFloat);
+    if (context.training && context.weights_changed) {
+      kept.copy_(at::where(kept.lt(0), seen, kept.mul(kSmooth).add(seen.mul(1 - kSmooth))));
+    }
+    return at::where(kept.lt(0), seen, kept);
+  }
+
+  // Whether evaluations find it set. Asks the device once.
+  bool set() {
+    known_ = known_ || buffer_->tensor.min().item<float>() >= 0;
+    return known_;
+  }
+
+ private:
+  std::string module_;
+  BufferStore::Buffer* buffer_;
+  bool known_ = false;
+};
+
+// What the medium derived from a weight that depends on the data of the call is not good for the
+// next one.
+ForwardContext with_new_weight(const ForwardContext& context, ChannelMaximum& largest) {
+  ForwardContext changed = context;
+  if (!context.training && (medium_observer() || !largest.set())) changed.weights_changed = true;
+  return changed;
+}
+
+class Smooth : public MediumProduct {
+ public:
+  Smooth(Build build, const LinearSpec& spec, double alpha, std::unique_ptr<MediumProduct> medium)
+      : alpha_(alpha),
+        largest_(build, spec, "smooth"),
+        medium_(std::move(medium)),
+        width_(spec.in_features) {}
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
+    const at::Tensor of_x = largest_.of(context, x).to(x.scalar_type());
+    const at::Tensor of_w = weight.detach().abs().amax(0);
+    const at::Tensor s = of_x.pow(alpha_).div(of_w.pow(1 - alpha_));
+    const at::Tensor used =
+        at::where(of_x.gt(0).logical_and(of_w.gt(0)), s, at::ones({}, s.options()));
+    return medium_->multiply(with_new_weight(context, largest_), x.div(used), weight.mul(used));
+  }
+  int64_t extra_multiplications() const override {
+    return width_ + medium_->extra_multiplications();
+  }
+
+ private:
+  double alpha_;
+  ChannelMaximum largest_;
+  std::unique_ptr<MediumProduct> medium_;
+  int64_t width_;
+};
+
+class Turned : public MediumProduct {
+ public:
+  Turned(const LinearSpec& spec, int64_t seed, std::unique_ptr<MediumProduct> medium)
+      : turn_(spec.in_features, static_cast<uint64_t>(seed), "hadamard:" + spec.name),
+        medium_(std::move(medium)) {}
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
+    if (at::GradMode::is_enabled()) {
+      turned_ = at::Tensor();
+      return medium_->multiply(context, turn_.apply(x), turn_.apply(weight));
+    }
+    if (context.weights_changed || !turned_.defined()) turned_ = turn_.apply(weight);
+    return medium_->multiply(context, turn_.apply(x), turned_);
+  }
+  int64_t extra_multiplications() const override {
+    return turn_.multiplications() + medium_->extra_multiplications();
+  }
+
+ private:
+  Hadamard turn_;
+  std::unique_ptr<MediumProduct> medium_;
+  at::Tensor turned_;  // the weight
+};
+
+class Split : public MediumProduct {
+ public:
+  Split(Build build, const LinearSpec& spec, int64_t channels,
+        std::unique_ptr<MediumProduct> medium)
+      : count_(std::min(spec.in_features,
+                        channels > 0 ? channels : std::max<int64_t>(1, spec.in_features / 100))),
+        largest_(build, spec, "split"),
+        medium_(std::move(medium)),
+        outputs_(spec.out_features) {}
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
+    const at::Tensor largest = largest_.of(context, x);
+    const at::Tensor digital = std::get<1>(at::topk(largest, count_));
+    const at::Tensor kept = at::ones(largest.sizes(), x.options()).index_fill(0, digital, 0);
+    const at::Tensor y =
+        medium_->multiply(with_new_weight(context, largest_), x.mul(kept), weight.mul(kept));
+    return y.add(at::linear(x.index_select(-1, digital), weight.index_select(1, digital)));
+  }
+  int64_t extra_multiplications() const override {
+    return count_ * outputs_ + medium_->extra_multiplications();
+  }
+
+ private:
+  int64_t count_;
+  ChannelMaximum largest_;
+  std::unique_ptr<MediumProduct> medium_;
+  int64_t outputs_;
+};
+
+at::Tensor largest_of_rows(const at::Tensor& x) {
+  const at::Tensor largest = x.detach().abs().amax(-1, true);
+  return at::where(largest.gt(0), largest, at::ones({}, largest.options()));
+}
+
+class Scaled : public MediumProduct {
+ public:
+  Scaled(const LinearSpec& spec, bool tokens, std::unique_ptr<MediumProduct> medium)
+      : tokens_(tokens),
+        medium_(std::move(medium)),
+        extra_(spec.out_features + (tokens ? spec.in_features : 0)) {}
+  at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
+                      const at::Tensor& weight) override {
+    if (tokens_) {
+      const at::Tensor s = largest_of_rows(x);
+      return medium_->multiply(context, x.div(s), weight).mul(s);
+    }
+    const at::Tensor s = largest_of_rows(weight);
+    return medium_->multiply(context, x, weight.div(s)).mul(s.squeeze(-1));
+  }
+  int64_t extra_multiplications() const override {
+    return extra_ + medium_->extra_multiplications();
+  }
+
+ private:
+  bool tokens_;
+  std::unique_ptr<MediumProduct> medium_;
+  int64_t extra_;
+};
+
+class TurnedAttention : public AttentionCore {
+ public:
+  TurnedAttention(const AttentionSpec& spec, int64_t seed, std::unique_ptr<AttentionCore> medium)
+      : spec_(spec),
+        turn_(spec.head_dim, static_cast<uint64_t>(seed), "hadamard:" + spec.name),
+        medium_(std::move(medium)) {}
+  at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
+                     const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override {
+    const at::Tensor y =
+        medium_->forward(context, turn_.apply(q_BTHD), turn_.apply(k_BTKD), turn_.apply(v_BTKD));
+    return turn_.invert(y.view({y.size(0), y.size(1), spec_.num_heads, spec_.head_dim})).flatten(2);
+  }
+  bool follows_lengths() const override { return medium_->follows_lengths(); }
+
+ private:
+  AttentionSpec spec_;
+  Hadamard turn_;
+  std::unique_ptr<AttentionCore> medium_;
+};
+
+}  // namespace
+
+std::unique_ptr<MediumProduct> make_conditioned_product(Build build, const LinearSpec& spec,
+                                                        const Conditioning& c,
+                                                        std::unique_ptr<MediumProduct> medium) {
+  if (c.method == "smooth")
+    return std::make_unique<Smooth>(build, spec, c.alpha, std::move(medium));
+  if (c.method == "split")
+    return std::make_unique<Split>(build, spec, c.channels, std::move(medium));
+  if (c.method == "hadamard") return std::make_unique<Turned>(spec, c.seed, std::move(medium));
+  return std::make_unique<Scaled>(spec, c.method == "per_token", std::move(medium));
+}
+
+std::unique_ptr<AttentionCore> make_conditioned_attention(const AttentionSpec& spec, int64_t seed,
+                                                          std::unique_ptr<AttentionCore> medium) {
+  return std::make_unique<TurnedAttention>(spec, seed, std::move(medium));
+}
+
+}  // namespace refract
