@@ -55,6 +55,15 @@ Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
   return settings;
 }
 
+// Where a verified step differs, the processes would have to agree on computing it once more.
+void check_verify(const RunConfig& config, bool cuda, int64_t processes) {
+  if (config.train.verify == 0) return;
+  if (processes > 1)
+    fail_usage("train.verify watches the steps of one process; leave it out with {}", processes);
+  if (cuda && !config.train.deterministic)
+    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
+}
+
 // Runs that are trained side by side, each in a thread and stream of its own, warm up and capture
 // in turn: they share autograd's thread, and a capture waits for the whole device.
 std::mutex& one_at_a_time() {
@@ -77,10 +86,7 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       micro_batches_(share_.micro_batches()),
       micro_batch_(share_.micro_batch),
       context_(config.data.context) {
-  if (config.train.verify > 0 && model.device().is_cuda() && !config.train.deterministic)
-    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
-  if (config.train.verify > 0 && world_.size() > 1)
-    fail_usage("train.verify computes a step again, which one process alone can do; leave it at 0");
+  check_verify(config, model.device().is_cuda(), world_.size());
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
   sum_ = std::make_unique<GradientSum>(share_, world_, model.device(), n,
