@@ -264,6 +264,12 @@ bool ParameterArena::adjacent(std::span<Parameter* const> parameters) const {
 
 at::Tensor ParameterArena::joint_leaf(std::span<Parameter* const> parameters) {
   if (!adjacent(parameters)) {
+    // A trained one beside a frozen one (train.only); else they were not declared in a row.
+    const Parameter& first = *parameters.front();
+    if (std::all_of(parameters.begin(), parameters.end(), [&](const Parameter* one) {
+          return one->trainable == first.trainable && one->borrowed == first.borrowed;
+        }))
+      throw std::logic_error("'" + first.name + "' and what is joined with it lie apart");
     std::vector<at::Tensor> parts;
     for (const Parameter* parameter : parameters) parts.push_back(leaf(parameter));
     return at::cat(parts);

@@ -177,7 +177,9 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   };
   // First: a graph and the launches before it need not choose the same kernels.
   capture_where_due(guided);
-  if (config_.train.verify > 0 && (step + 1) % config_.train.verify == 0) {
+  const bool repeats = started_ || config_.train.verify == 0 || ranges_are_set();
+  started_ = true;
+  if (config_.train.verify > 0 && (step + 1) % config_.train.verify == 0 && repeats) {
     const auto fault = verify_step(step + 1, written(step), compute_it);
     if (fault) faults_.push_back(*fault);
   } else {
@@ -222,6 +224,15 @@ void TrainStep::share_state() {
 std::vector<StepPart> TrainStep::written(int64_t step) {
   return step_parts(model_, {history_.select(0, step % kHistory), control_, state_.exp_avg,
                              state_.exp_avg_sq, accumulated_});
+}
+
+// Where one is not, its layer takes it from the next call and remembers that it was set: that call
+// can't be repeated.
+bool TrainStep::ranges_are_set() {
+  const auto& buffers = model_.buffers().all();
+  return std::all_of(buffers.begin(), buffers.end(), [](const BufferStore::Buffer& buffer) {
+    return buffer.tensor.isfinite().all().item<bool>();
+  });
 }
 
 void TrainStep::capture_where_due(bool guided) {

@@ -114,6 +114,7 @@ class TrainStep {
   };
 
   std::vector<StepPart> written(int64_t step);
+  bool ranges_are_set();
   void capture_where_due(bool guided);
   void execute(bool guided);
   void compute(bool guided);
@@ -138,7 +139,7 @@ class TrainStep {
   int64_t micro_batches_, micro_batch_, context_;  // of this process
   std::unique_ptr<GradientSum> sum_;
   std::unique_ptr<RangePool> ranges_;  // where several calls of a step move ranges together
-  bool ranges_set_ = false;
+  bool ranges_set_ = false, started_ = false;
   OptimizerState state_;
   at::Tensor
       accumulated_;    // fp32 gradients, only where several micro-batches run in half precision

@@ -24,12 +24,13 @@ std::set<std::string> deciding(Decides what) {
 // A later call of an analysis may change these. It must compute the same bits as the first one, so
 // the device and the threads are not among them.
 TEST(Decides, NothingAreFoldersReportsAndCheckpoints) {
-  EXPECT_EQ(deciding(Decides::kNothing),
-            (std::set<std::string>{
-                "run.dir", "data.cache", "eval.every", "eval.batches", "eval.samples",
-                "eval.sample_tokens", "eval.prompt", "eval.temperature", "decode.premerge",
-                "checkpoint.every", "checkpoint.keep", "checkpoint.permanent", "log.every",
-                "train.minutes", "train.recompute", "train.save", "train.timeout"}));
+  EXPECT_EQ(
+      deciding(Decides::kNothing),
+      (std::set<std::string>{"run.dir", "data.cache", "eval.every", "eval.batches", "eval.samples",
+                             "eval.sample_tokens", "eval.prompt", "eval.temperature",
+                             "decode.premerge", "checkpoint.every", "checkpoint.keep",
+                             "checkpoint.permanent", "log.every", "train.minutes",
+                             "train.recompute", "train.save", "train.timeout", "train.verify"}));
 }
 
 // All of [model], but for what only training and the start know.

