@@ -102,12 +102,17 @@ Flops forward_flops_per_token(const DecoderShape& shape, AttentionCount attentio
 }
 
 Flops training_flops_per_token(const DecoderShape& shape, AttentionCount attention) {
-  Flops frozen;
-  frozen.attention_projections = shape.attention_frozen_multiplications;
-  frozen.ffn = shape.ffn_frozen_multiplications;
-  if (shape.frozen_head) frozen.head = head_multiplications(shape);
-  return forward_flops_per_token(shape, attention) * kTrainingFactor +
-         frozen * -kFlopsPerMultiplication;
+  const Flops forward = forward_flops_per_token(shape, attention);
+  if (shape.nothing_trained) return forward;
+  Flops left_out;  // multiplications
+  left_out.attention_projections =
+      shape.attention_frozen_multiplications + shape.attention_forward_only_multiplications;
+  left_out.ffn = shape.ffn_frozen_multiplications + shape.ffn_forward_only_multiplications;
+  left_out.attention_products =
+      (kTrainingFactor - 1) / kFlopsPerMultiplication * forward.attention_products *
+      static_cast<double>(shape.forward_only_layers) / static_cast<double>(shape.num_layers);
+  if (shape.frozen_head) left_out.head = head_multiplications(shape);
+  return forward * kTrainingFactor + left_out * -kFlopsPerMultiplication;
 }
 
 Flops guide_flops_per_token(const DecoderShape& shape) {

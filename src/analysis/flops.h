@@ -4,10 +4,10 @@
 // attention products, feed-forward, output head; not norms, softmax, activations, embeddings'
 // look-up or the optimizer. The attention products (Q K^T and A V) are counted in full, all T keys
 // for each query, although a causal kernel may skip half of them; the backward pass costs twice the
-// forward pass (once where a matrix is not trained: the gradient of its input alone), and
-// recomputation is not counted. This is the accounting of Wei et al. (NeurIPS
-// 2024, arXiv 2406.16450), whose published totals it reproduces, and of the usual model FLOPs
-// utilization (PaLM, arXiv 2204.02311, appendix B).
+// forward pass (once where a matrix is not trained: the gradient of its input alone; not at
+// all below the lowest layer that is trained), and recomputation is not counted. This is the
+// accounting of Wei et al. (NeurIPS 2024, arXiv 2406.16450), whose published totals it reproduces,
+// and of the usual model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B).
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -40,6 +40,12 @@ struct DecoderShape {
   // trained because adapters are; and whether the head's is one.
   double ffn_frozen_multiplications = 0, attention_frozen_multiplications = 0;
   bool frozen_head = false;
+  // Where only the upper part of a model is trained, the backward pass ends in its lowest layer:
+  // how many layers lie below it, and what they multiply. nothing_trained: there is no backward
+  // pass.
+  int64_t forward_only_layers = 0;
+  double ffn_forward_only_multiplications = 0, attention_forward_only_multiplications = 0;
+  bool nothing_trained = false;
 };
 
 // What a layer's dense feed-forward multiplies per token, and its q, k, v and o.

@@ -13,9 +13,25 @@ bool in_ffn(const LayerPlan& layer, const std::string& name) {
   return name.starts_with(layer.mlp + ".");
 }
 
-// What is left to adapters' training: every element of a matrix multiplies once per token.
+// The layers below the lowest one that has something to train. 0 where the embeddings are trained.
+int64_t forward_only_layers(const Decoder& decoder) {
+  const ModelPlan& plan = decoder.plan();
+  auto lowest = static_cast<int64_t>(plan.layers.size());
+  for (const Parameter& p : decoder.arena().parameters()) {
+    if (!p.trainable) continue;
+    if (p.name == plan.tokens.name || (plan.positions && p.name == plan.positions->name)) return 0;
+    for (int64_t i = 0; i < lowest; ++i) {
+      if (p.name.starts_with(plan.layers[static_cast<size_t>(i)].name + ".")) lowest = i;
+    }
+  }
+  return lowest;
+}
+
+// What is left to the training of a part: every element of a matrix multiplies once per token.
 void count_frozen(const Decoder& decoder, DecoderShape& shape) {
   const ModelPlan& plan = decoder.plan();
+  shape.nothing_trained = decoder.arena().trainable_count() == 0;
+  shape.forward_only_layers = forward_only_layers(decoder);
   for (const Parameter& p : decoder.arena().parameters()) {
     if (p.trainable || p.shape.size() < 2) continue;
     if (p.name == head_of(plan).name) shape.frozen_head = true;
@@ -24,8 +40,11 @@ void count_frozen(const Decoder& decoder, DecoderShape& shape) {
     });
     if (layer == plan.layers.end()) continue;
     const bool ffn = in_ffn(*layer, p.name);
-    (ffn ? shape.ffn_frozen_multiplications : shape.attention_frozen_multiplications) +=
-        static_cast<double>(p.numel());
+    const auto count = static_cast<double>(p.numel());
+    (ffn ? shape.ffn_frozen_multiplications : shape.attention_frozen_multiplications) += count;
+    if (layer - plan.layers.begin() >= shape.forward_only_layers) continue;
+    (ffn ? shape.ffn_forward_only_multiplications : shape.attention_forward_only_multiplications) +=
+        count;
   }
 }
 

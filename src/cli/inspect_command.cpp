@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "core/toml.h"
+#include "report/energy/energy_record.h"
 #include "report/table.h"
 #include "runs/folded_parameters.h"
 #include "runs/inspect.h"
@@ -23,7 +24,8 @@ class InspectCommand : public Command {
  public:
   std::string name() const override { return "inspect"; }
   std::string summary() const override {
-    return "Shapes, parameters, FLOPs and memory of a recipe or a model, without running it";
+    return "Shapes, parameters, FLOPs, memory and energy of a recipe or a model, without running "
+           "it";
   }
   std::string example() const override { return "refract inspect recipes/lmc/mingpt.toml"; }
   void declare(CommandLine& line) override {
@@ -32,13 +34,15 @@ class InspectCommand : public Command {
     line.positional("overrides", overrides_, "key=value settings");
     line.option("-n,--processes", processes_, "memory of each of so many that train it together");
     line.flag("--json", json_, "print one JSON object");
+    line.option("--energy", energy_,
+                "a TOML file with constants of energy, in place of the program's own");
     line.flag("--toml", toml_, "print the whole recipe, with its bases and overrides, and no more");
   }
   int run() override;
 
  private:
   int print_recipe() const;
-  std::string source_;
+  std::string source_, energy_;
   std::vector<std::string> overrides_;
   int64_t processes_ = 1;
   bool json_ = false, toml_ = false;
@@ -97,6 +101,7 @@ json inspection_json(const Inspection& found) {
           {"state_bytes", found.state_bytes},
           {"layer_input_bytes", found.layer_input_bytes},
           {"premerge_bytes", found.premerge_bytes},
+          {"energy", energy_json(found.energy, found.config.data.context)},
           {"transforms", transforms_json(found.model)}};
 }
 
@@ -109,6 +114,8 @@ void print(const Inspection& found) {
   }
   shapes.add_rule();
   shapes.add_row({"all", "", "", format_integer(arena.count())});
+  if (arena.trainable_count() < arena.count())
+    shapes.add_row({"trained", "", "", format_integer(arena.trainable_count())});
   fmt::print("{}\n", shapes.str());
   Table parts({{"forward FLOPs per token"}, {"", Align::kRight}});
   const json forward = forward_json(found.forward);  // in the order of the JSON object
@@ -135,12 +142,14 @@ void print(const Inspection& found) {
                format_bytes(found.premerge_bytes));
   }
   if (!found.model.rules.empty()) fmt::print("\n{}", plan_table(found.model));
+  fmt::print("\nenergy of inference, per token at {} tokens of context\n{}",
+             found.config.data.context, energy_table(found.energy).str());
 }
 
 int InspectCommand::run() {
   if (toml_) return print_recipe();
   if (processes_ < 1) fail_usage("--processes takes a number from 1 on, not {}", processes_);
-  const Inspection found = inspect_source(source_, overrides_, processes_);
+  const Inspection found = inspect_source(source_, overrides_, processes_, energy_);
   if (json_) {
     fmt::print("{}\n", inspection_json(found).dump());
   } else {

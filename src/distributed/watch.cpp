@@ -17,7 +17,7 @@ namespace {
 
 constexpr auto kPoll = std::chrono::milliseconds(250);
 constexpr auto kLinger = std::chrono::milliseconds(1500);
-constexpr auto kBetweenLooks = std::chrono::milliseconds(20);
+constexpr auto kBetweenPolls = std::chrono::milliseconds(20);
 constexpr const char* kFailed = "failed";
 
 std::string seen_key(int64_t rank) { return "seen/" + std::to_string(rank); }
@@ -186,7 +186,7 @@ void Watch::linger(Rendezvous& store, const Ranks& ranks, int64_t gone) {
   const auto end = std::chrono::steady_clock::now() + kLinger;
   for (int64_t rank = 1; rank < ranks.size; ++rank) {
     while (rank != gone && !store.look(seen_key(rank)) && std::chrono::steady_clock::now() < end)
-      std::this_thread::sleep_for(kBetweenLooks);
+      std::this_thread::sleep_for(kBetweenPolls);
   }
 }
 

@@ -247,12 +247,22 @@ void Decoder::allocate(at::Device device, at::ScalarType compute_dtype,
                        at::ScalarType master_dtype) {
   if (plan_.rotary) check_rope_tables(config_);
   arena_.allocate(device, master_dtype, compute_dtype);
+  take_leaves(device, compute_dtype);
+}
+
+void Decoder::allocate_beside(Decoder& other, const std::set<std::string>& shared) {
+  const at::ScalarType dtype = other.arena().compute().scalar_type();
+  arena_.allocate_beside(other.arena(), shared, other.device(), dtype);
+  take_leaves(other.device(), dtype);
+}
+
+void Decoder::take_leaves(at::Device device, at::ScalarType compute_dtype) {
   buffers_.to(device);
   embed_leaf_ = arena_.leaf(embed_tokens_);
   head_leaf_ = lm_head_ ? arena_.leaf(lm_head_) : embed_leaf_;
   if (embed_positions_) position_leaf_ = arena_.leaf(embed_positions_);
   for (auto& layer : layers_) layer->take_leaves(arena_);
-  take_leaves(arena_, final_norm_);
+  refract::take_leaves(arena_, final_norm_);
   if (plan_.rotary) {
     auto [cos, sin] = rope_tables(config_);
     const at::ScalarType dtype = compute_dtype == at::kDouble ? at::kDouble : at::kFloat;

@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "model/config.h"
@@ -46,6 +48,10 @@ class Decoder {
   void allocate(at::Device device, at::ScalarType compute_dtype,
                 at::ScalarType master_dtype = at::kFloat);
 
+  // The same of a model that never changes and takes its parameters of these names from `other`,
+  // see ParameterArena::allocate_beside(); on its device and in its compute type.
+  void allocate_beside(Decoder& other, const std::set<std::string>& shared);
+
   // The share of the guides in every forward pass from now on, float [1] on the device
   // (ForwardContext::guide); an undefined one leaves the guides out.
   void set_guide(at::Tensor share) { guide_ = std::move(share); }
@@ -79,6 +85,7 @@ class Decoder {
   at::Device device() const { return arena_.master().device(); }
 
  private:
+  void take_leaves(at::Device device, at::ScalarType compute_dtype);
   Positions positions(const ForwardContext& context, int64_t tokens) const;
 
   ModelConfig config_;

@@ -68,15 +68,20 @@ DenseProjections::DenseProjections(Build build, const ProjectionSpec& spec)
   biases_ = build.arena.declare_group(biases);
 }
 
+// A lookup costs a walk over all leaves, so that a leaf is kept.
+at::Tensor DenseProjections::joint(at::Tensor& kept, const std::vector<Parameter*>& parameters) {
+  if (kept.defined() || parameters.empty()) return kept;
+  const at::Tensor all = arena_.joint_leaf(parameters);
+  if (arena_.adjacent(parameters)) kept = all;
+  return all;
+}
+
 at::Tensor DenseProjections::forward(const ForwardContext&, const at::Tensor& x) {
-  if (!weight_.defined()) {
-    weight_ = arena_.joint_leaf(weights_);
-    if (!biases_.empty()) bias_ = arena_.joint_leaf(biases_);
-  }
+  const at::Tensor weight = joint(weight_, weights_), bias = joint(bias_, biases_);
   if (activation_ == Activation::kNone) {  // the GEMM's own epilogue adds the bias
-    return fused_linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt);
+    return fused_linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
   }
-  return apply_epilogue(fused_linear(x, weight_), bias_, activation_);
+  return apply_epilogue(fused_linear(x, weight), bias, activation_);
 }
 
 at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tensor& q_BTHD,

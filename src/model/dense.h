@@ -36,10 +36,11 @@ class DenseProjections : public Projections {
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
 
  private:
+  at::Tensor joint(at::Tensor& kept, const std::vector<Parameter*>& parameters);
   std::vector<Parameter*> weights_, biases_;
   Activation activation_;
   ParameterArena& arena_;
-  at::Tensor weight_, bias_;  // joint leaves, made at the first forward pass
+  at::Tensor weight_, bias_;  // joint leaves, made at the first forward pass where they are leaves
 };
 
 class SdpaAttention : public AttentionCore {

@@ -118,11 +118,15 @@ void ParameterArena::freeze_all_but_adapters() {
 void ParameterArena::place() {
   size_ = 0;
   auto place_if = [&](auto&& wanted, std::deque<Parameter>& among) {
+    bool placed_before = false;  // whether the one declared before was placed in this pass
     for (Parameter& parameter : among) {
-      if (!wanted(parameter)) continue;
-      if (!parameter.joined) size_ = round_up(size_, kAlignment);
-      parameter.offset = size_;
-      size_ += parameter.stored_numel();
+      const bool here = wanted(parameter);
+      if (here) {
+        if (!parameter.joined || !placed_before) size_ = round_up(size_, kAlignment);
+        parameter.offset = size_;
+        size_ += parameter.stored_numel();
+      }
+      placed_before = here;
     }
     size_ = round_up(size_, kAlignment);
     return size_;
@@ -132,7 +136,7 @@ void ParameterArena::place() {
   matrix_size_ = place_if(matrix, parameters_);
   core_size_ = place_if(vector, parameters_);
   trainable_size_ = place_if(matrix, guides_);
-  place_if([](const Parameter& p) { return !p.trainable; }, parameters_);
+  place_if([](const Parameter& p) { return !p.trainable && !p.borrowed; }, parameters_);
 }
 
 void ParameterArena::allocate(at::Device device, at::ScalarType master_dtype,
@@ -145,6 +149,44 @@ void ParameterArena::allocate(at::Device device, at::ScalarType master_dtype,
   compute_ =
       master_dtype == compute_dtype ? master_ : at::zeros({size_}, options.dtype(compute_dtype));
   grads_ = at::zeros({trainable_size_}, options.dtype(compute_dtype));
+}
+
+void ParameterArena::allocate_beside(ParameterArena& other, const std::set<std::string>& shared,
+                                     at::Device device, at::ScalarType dtype) {
+  for (Parameter& parameter : parameters_) {
+    parameter.trainable = false;
+    parameter.borrowed = shared.contains(parameter.name);
+  }
+  allocate(device, dtype, dtype);
+  std::vector<Parameter*> group;  // that was declared together
+  for (Parameter& parameter : parameters_) {
+    if (!parameter.joined) {
+      borrow(other, group);
+      group.clear();
+    }
+    if (parameter.borrowed) group.push_back(&parameter);
+  }
+  borrow(other, group);
+}
+
+// Makes the leaves of each, and the joint one where it is a leaf of `other` too.
+void ParameterArena::borrow(ParameterArena& other, const std::vector<Parameter*>& group) {
+  std::vector<Parameter*> lent;
+  const auto add = [&](std::string key, const Parameter* first, const at::Tensor& leaf) {
+    leaves_.push_back({std::move(key), first, leaf.numel(), leaf.sizes().vec(), leaf.detach()});
+  };
+  std::string all;
+  for (Parameter* parameter : group) {
+    Parameter* own = other.find(parameter->name);
+    if (!own || own->trainable || own->shape != parameter->shape ||
+        own->padded_rows != parameter->padded_rows)
+      throw std::logic_error("the other model doesn't hold this parameter: " + parameter->name);
+    parameter->offset = own->offset;
+    lent.push_back(own);
+    all += parameter->name + "\n";
+    add(parameter->name + "\n", parameter, other.leaf(own));
+  }
+  if (group.size() > 1 && other.adjacent(lent)) add(all, group.front(), other.joint_leaf(lent));
 }
 
 void ParameterArena::initialize(uint64_t seed) {
@@ -212,12 +254,20 @@ at::Tensor ParameterArena::leaf(const Parameter* parameter) {
 bool ParameterArena::adjacent(std::span<Parameter* const> parameters) const {
   for (size_t i = 1; i < parameters.size(); ++i) {
     const Parameter *a = parameters[i - 1], *b = parameters[i];
-    if (a->trainable != b->trainable || a->offset + a->stored_numel() != b->offset) return false;
+    if (a->trainable != b->trainable || a->borrowed != b->borrowed ||
+        a->offset + a->stored_numel() != b->offset) {
+      return false;
+    }
   }
   return true;
 }
 
 at::Tensor ParameterArena::joint_leaf(std::span<Parameter* const> parameters) {
+  if (!adjacent(parameters)) {
+    std::vector<at::Tensor> parts;
+    for (const Parameter* parameter : parameters) parts.push_back(leaf(parameter));
+    return at::cat(parts);
+  }
   std::string key;
   int64_t rows = 0, numel = 0;
   for (const Parameter* parameter : parameters) {
@@ -228,7 +278,6 @@ at::Tensor ParameterArena::joint_leaf(std::span<Parameter* const> parameters) {
   for (const Leaf& leaf : leaves_) {
     if (leaf.key == key) return leaf.tensor;
   }
-  if (!adjacent(parameters)) throw std::logic_error("parameters are not adjacent: " + key);
   Leaf leaf{std::move(key), parameters.front(), numel, parameters.front()->shape, {}};
   leaf.shape[0] = rows;
   point(leaf);
@@ -251,6 +300,7 @@ void ParameterArena::point(Leaf& leaf) {
 }
 
 at::Tensor ParameterArena::value(const Parameter* parameter) const {
+  if (parameter->borrowed) throw std::logic_error("not in this arena: " + parameter->name);
   return view(master_, parameter).narrow(0, 0, parameter->shape[0]);
 }
 

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,7 +37,9 @@ struct Parameter {
   bool trainable = true;
   bool adapter = false;
   int64_t padded_rows = 0;  // rows in the arena; those past shape[0] are zero and stay zero
-  bool joined = false;      // lies directly behind the parameter declared before it
+  bool joined = false;      // lies directly behind the parameter declared before it, if both train
+                            // or neither does
+  bool borrowed = false;    // lies in another arena, see allocate_beside()
   int64_t offset = -1;      // elements from the arena's start
 
   int64_t numel() const;         // of `shape`
@@ -77,6 +80,11 @@ class ParameterArena {
   // Allocates the buffers. Values are kept in `master_dtype`; the forward pass reads
   // `compute_dtype`. A frozen parameter has no gradient and no optimizer state.
   void allocate(at::Device device, at::ScalarType master_dtype, at::ScalarType compute_dtype);
+  // For a model that stands beside another and never changes. The leaves of its parameters of these
+  // names are views of `other`'s, which has them frozen in the same shapes; they have no value()
+  // here. The rest gets buffers of its own in `dtype`. Nothing has a gradient.
+  void allocate_beside(ParameterArena& other, const std::set<std::string>& shared,
+                       at::Device device, at::ScalarType dtype);
   bool allocated() const { return master_.defined(); }
 
   // Draws every parameter from its own random stream (seed, name): the same on every device and
@@ -94,7 +102,9 @@ class ParameterArena {
   // The autograd leaf the forward pass uses, with padding rows: [padded_rows, ...], compute dtype.
   // Its .grad is a view of grads().
   at::Tensor leaf(const Parameter* parameter);
-  // One leaf over adjacent parameters, stacked on dimension 0. Fails if they are not adjacent.
+  // One tensor over parameters of a group, stacked on dimension 0: a leaf where they are adjacent,
+  // and otherwise (some of them are frozen) put together from their leaves, which has to be done
+  // anew in each forward pass.
   at::Tensor joint_leaf(std::span<Parameter* const> parameters);
   bool adjacent(std::span<Parameter* const> parameters) const;
 
@@ -133,6 +143,7 @@ class ParameterArena {
   };
   void place();
   void point(Leaf& leaf);
+  void borrow(ParameterArena& other, const std::vector<Parameter*>& group);
   at::Tensor view(const at::Tensor& flat, const Parameter* parameter) const;
 
   std::deque<Parameter> parameters_, guides_;  // stable addresses

@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/progress.h"
+#include "report/energy/energy_record.h"
 #include "report/run/run_axes.h"
 #include "report/run/run_head.h"
 #include "report/run_details.h"
@@ -261,6 +262,7 @@ Page run_page(const std::vector<RunRecord>& runs) {
   page.heading("Curves");
   add_curves(page, runs);
   add_transforms(page, runs);
+  add_energy(page, runs);
   add_ranges(page, runs);
   add_samples(page, runs);
   add_settings(page, runs);

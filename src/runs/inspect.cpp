@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "analysis/energy/energy_constants.h"
 #include "analysis/model_flops.h"
 #include "formats/model_path.h"
 #include "runs/device.h"
@@ -73,7 +74,7 @@ double premerge_bytes(const RunConfig& config, const fs::path& folder, const std
 }  // namespace
 
 Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides,
-                          int64_t processes) {
+                          int64_t processes, const std::string& constants) {
   fs::path folder;  // of a model; empty for a recipe
   Inspection found;
   if (source.ends_with(".toml")) {
@@ -94,6 +95,8 @@ Inspection inspect_source(const std::string& source, const std::vector<std::stri
   found.state_bytes = state_bytes(found.config, model.arena(), processes);
   found.layer_input_bytes = layer_input_bytes(found.config, processes);
   found.premerge_bytes = premerge_bytes(found.config, folder, source);
+  found.energy = energy_per_token(model, found.model.rules, found.config.data.context,
+                                  energy_constants(constants));
   return found;
 }
 

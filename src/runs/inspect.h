@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/energy/model_energy.h"
 #include "analysis/flops.h"
 #include "runs/run_cost.h"
 #include "train/run_config.h"
@@ -27,11 +28,12 @@ struct Inspection {
   double layer_input_bytes = 0;
   // The merged matrices that generate and eval would keep beside the factors on this machine.
   double premerge_bytes = 0;
+  std::vector<ModuleEnergy> energy;  // of inference, per token at data.context
 };
 
 // Of a recipe (.toml), a run, a Hugging Face folder, or a Hub id in the cache. Fails (usage) where
-// the batch can't be divided among the processes.
+// the batch can't be divided among the processes. `constants` is a file for energy_constants().
 Inspection inspect_source(const std::string& source, const std::vector<std::string>& overrides,
-                          int64_t processes = 1);
+                          int64_t processes = 1, const std::string& constants = "");
 
 }  // namespace refract

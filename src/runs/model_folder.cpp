@@ -72,6 +72,7 @@ RunConfig folder_config(const fs::path& folder, const std::vector<std::string>& 
   saved.erase("model");
   saved.erase("init");
   saved.erase("self_guided");  // a saved model has no guides
+  saved.erase("distill");      // and no teacher
   merge_overrides(saved, overrides);
   const ModelConfig base = read_model_config(folder);
   RunConfig config = make_run_config(saved, where, &base);

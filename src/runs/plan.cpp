@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "report/table.h"
+#include "train/repair/train_only.h"
 
 namespace refract {
 
@@ -11,6 +12,7 @@ TransformedModel plan_model(RunConfig& config, const std::string& where,
   TransformedModel model = build_model(config.model, config.transform, where,
                                        config.self_guided.mode != "none", premerge);
   config.transform = model.rules.to_json();
+  if (!premerge) train_only(*model.decoder, config.only, where);  // inference trains nothing
   return model;
 }
 

@@ -4,7 +4,9 @@
 
 #include "analysis/model_flops.h"
 #include "core/progress.h"
+#include "formats/hf_config.h"
 #include "report/table.h"
+#include "runs/resume/run_teacher.h"
 #include "train/self_guided.h"
 
 namespace refract {
@@ -16,6 +18,11 @@ RunCost cost_of_run(const RunConfig& config, const Decoder& model, int64_t fresh
   cost.run = {static_cast<double>(plan.total_steps()), static_cast<double>(plan.count_guided()),
               static_cast<double>(config.train.batch * config.data.context)};
   cost.flops = training_flops(shape_of(model, config.data.context), cost.run);
+  if (config.distill.on()) {  // the teacher's forward pass
+    const ModelConfig teacher = read_model_config(teacher_folder(config));
+    cost.flops = cost.flops + forward_flops_per_token(shape_of(teacher, config.data.context)) *
+                                  (cost.run.steps * cost.run.tokens_per_step);
+  }
   return cost;
 }
 

@@ -11,6 +11,7 @@
 #include "runs/model_folder.h"
 #include "runs/plan.h"
 #include "runs/resume/run_corpus.h"
+#include "runs/resume/run_teacher.h"
 #include "runs/run_cost.h"
 #include "transforms/peft.h"
 
@@ -58,6 +59,8 @@ RunSession open_session(RunConfig config, const Dataset& data, const fs::path& s
   }
   if (!session.config.init.adapter.empty())
     load_adapter(*session.model, planned.rules, session.config.init.adapter);
+  session.rules = std::move(planned.rules);
+  session.teacher = make_teacher(session.config, *session.model, session.data.tokenizer.get());
   return session;
 }
 
@@ -82,6 +85,10 @@ RunReporter::Options reporter_options(const RunSession& session, at::Device devi
       static_cast<int64_t>(cost_of_run(config, *session.model, session.steps).run.steps);
   const DecoderShape shape = shape_of(*session.model, config.data.context);
   options.flops_per_token = training_flops_per_token(shape).total();
+  if (session.teacher) {
+    options.flops_per_token +=
+        forward_flops_per_token(shape_of(session.teacher->model(), config.data.context)).total();
+  }
   options.guide_flops_per_token = guide_flops_per_token(shape).total();
   options.peak_flops = peak_flops(device_name(device), arithmetic(config)).value_or(0);
   return options;

@@ -10,6 +10,7 @@
 #include "formats/load_weights.h"
 #include "model/decoder.h"
 #include "runs/progress/reporter.h"
+#include "train/repair/teacher.h"
 #include "train/run_config.h"
 #include "transforms/model_builder.h"
 
@@ -22,10 +23,12 @@ Dataset open_run_data(RunConfig& config, const std::filesystem::path& source, bo
 struct RunSession {
   RunConfig config;  // resolved
   Dataset data;
-  Carried carried;                 // of the folder that the run starts from
-  std::unique_ptr<Decoder> model;  // with its starting values
-  std::string transforms;          // transforms.toml, empty without rules
-  std::string plan;                // its table, empty without rules
+  Carried carried;                   // of the folder that the run starts from
+  std::unique_ptr<Decoder> model;    // with its starting values
+  std::unique_ptr<Teacher> teacher;  // null without distill.weight; not longer than the model
+  Rules rules;
+  std::string transforms;  // transforms.toml, empty without rules
+  std::string plan;        // its table, empty without rules
   int64_t steps = 0;
   std::vector<TakenOver> taken_over;
 };

@@ -25,6 +25,12 @@ std::string settings_difference(ModelConfig a, ModelConfig b) {
   return "";
 }
 
+std::string rules_text(const LoadedModel& model) {
+  return model.config.transform.empty() ? "[]" : model.config.transform;
+}
+
+}  // namespace
+
 std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b) {
   if (a.vocab_size() != b.vocab_size()) {
     return differ("the tokenizer", a.description(), b.description());
@@ -40,12 +46,6 @@ std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b) {
   }
   return "";
 }
-
-std::string rules_text(const LoadedModel& model) {
-  return model.config.transform.empty() ? "[]" : model.config.transform;
-}
-
-}  // namespace
 
 std::string first_difference(const LoadedModel& a, const LoadedModel& b) {
   if (std::string found = settings_difference(a.config.model, b.config.model); !found.empty())

@@ -12,4 +12,7 @@ namespace refract {
 // differ.
 std::string first_difference(const LoadedModel& a, const LoadedModel& b);
 
+// The first difference between two vocabularies, in the same words.
+std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b);
+
 }  // namespace refract

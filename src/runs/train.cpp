@@ -12,6 +12,8 @@
 #include <optional>
 #include <utility>
 
+#include "analysis/energy/energy_constants.h"
+#include "analysis/energy/model_energy.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/paths.h"
@@ -21,6 +23,7 @@
 #include "core/version.h"
 #include "distributed/program.h"
 #include "distributed/world.h"
+#include "report/energy/energy_record.h"
 #include "report/run/start_record.h"
 #include "report/run_report.h"
 #include "runs/device.h"
@@ -28,6 +31,7 @@
 #include "runs/progress/reporter.h"
 #include "runs/progress/time_budget.h"
 #include "runs/resume/run_corpus.h"
+#include "runs/resume/run_teacher.h"
 #include "runs/resume/same_run.h"
 #include "runs/run_cost.h"
 #include "runs/run_session.h"
@@ -250,6 +254,11 @@ void make_and_lock(const fs::path& folder, bool resume, std::optional<FolderLock
 
 void write_start(const RunSession& session, const fs::path& origin, bool own_tokenizer) {
   write_run_settings(session);
+  if (session.teacher) write_teacher_record(session.config.run.dir, *session.teacher);
+  const int64_t context = session.config.data.context;
+  write_energy(session.config.run.dir,
+               energy_per_token(*session.model, session.rules, context, energy_constants()),
+               context);
   nlohmann::json record = corpus_record(session.config.data, session.data, own_tokenizer);
   if (!origin.empty()) record["relative_to"] = origin.string();
   write_corpus_record(session.config.run.dir, record);
@@ -259,6 +268,11 @@ void report_start(const RunSession& session, at::Device device, int64_t position
                   int64_t processes) {
   log_info("model: {} on {}, {}", parameter_text(session.model->arena()), device_name(device),
            session.config.train.precision);
+  if (session.teacher) {
+    log_info("teacher: '{}', {} parameters of its own beside the model's",
+             session.teacher->folder().string(),
+             format_count(static_cast<double>(session.teacher->own_parameters())));
+  }
   log_info("run: {}",
            describe(cost_of_run(session.config, *session.model, session.steps), session.config));
   if (processes > 1) log_info("processes: {}", processes);
@@ -291,12 +305,14 @@ TrainedRun train_with(World& world, const std::string& path,
   }
   const RunSession session = open_run(std::move(recipe), device, path, resume, world);
   if (newest) check_resumed_settings(folder, session.config);
+  if (newest && session.teacher) check_teacher(folder, *session.teacher);
   RunReporter::Options options = reporter_options(session, device);
   options.peak_flops *= static_cast<double>(world.size());
   options.resumed_from = newest;
   LateObserver observer;
   Trainer trainer(session.config, *session.model, session.data, session.steps, observer, &world);
   trainer.carry(session.carried);
+  trainer.set_teacher(session.teacher.get());
   if (newest) resume_at(trainer, *newest, options.steps, folder);
   // From here on something is written.
   world.leader_alone([&] { make_and_lock(folder, resume, lock); });

@@ -54,13 +54,13 @@ AlignReport align_and_save(const AlignStudy& study) {
   require_choice("--by", study.by, {"weights", "activations"});
   require_choice("--residual", study.residual, {"auto", "none", "permutation", "orthogonal"});
   NewFolder folder(study.out, "the aligned model");
-  const fs::path& out = folder.path();
   std::vector<std::string> overrides = study.overrides;
   overrides.emplace_back("train.device=cpu");
   LoadedModel a = load_model(study.a, overrides), b = load_model(study.b, overrides);
   if (const std::string difference = first_difference(a, b); !difference.empty())
     fail_usage("'{}' can't be aligned with '{}': {}", study.b, study.a, difference);
   const AlignReport report = align_models(a, b, study.by, study.residual, tokens_of(study, a));
+  const fs::path& out = folder.path();
   save_model(*b.model, out, {.carried = b.carried});
   if (b.tokenizer) b.tokenizer->save(out);
   if (const fs::path settings = b.folder / "config.toml"; fs::exists(settings))

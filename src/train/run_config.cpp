@@ -90,6 +90,10 @@ void describe_train(Fields& fields, RunConfig& c) {
              "where train.steps and train.tokens are not set: train as many steps as fit into this "
              "time on this machine, whose speed is measured first; 0: off",
              or_zero);
+  fields.add({"train.only", kOutcome}, c.only,
+             "train the parameters that this regular expression matches, on their whole names, and "
+             "freeze all others; one that matches ranges of a medium alone trains no parameter; "
+             "\"\": all, or with adapters theirs");
   fields.add({"train.batch", kOutcome}, c.train.batch,
              "sequences per optimizer step, over all ranks", count);
   fields.add({"train.micro_batch", kOutcome}, c.train.micro_batch,
@@ -125,6 +129,13 @@ void describe_train(Fields& fields, RunConfig& c) {
   fields.add({"train.timeout", kNothing}, c.train.timeout,
              "several processes: seconds without a sign of life from one after which all end",
              {.min = 1});
+  fields.add({"distill.weight", kOutcome}, c.distill.weight,
+             "share of the distance to a dense model's distribution in the loss; 0: off",
+             {.min = 0, .max = 1});
+  fields.add({"distill.temperature", kOutcome}, c.distill.temperature,
+             "both distributions are compared at this temperature", {.min = 0, .open_min = true});
+  fields.add({"distill.teacher", kOutcome}, c.distill.teacher,
+             "the folder of the dense model to learn from; \"\": that of init.from");
   fields.add(
       {"self_guided.mode", kOutcome}, c.self_guided.mode,
       "guide structured layers by dense ones; fixedflop repeats the guided steps' data at the "
@@ -276,6 +287,17 @@ void check_run_config(const RunConfig& c) {
   check_reduction_groups(c);
   if (c.train.steps > 0 && !c.train.tokens.empty())
     fail_usage("set train.steps or train.tokens, not both");
+  if (!c.only.empty() && c.self_guided.mode != "none") {
+    fail_usage(
+        "self-guided training trains the whole model; leave train.only out, or set "
+        "self_guided.mode = \"none\"");
+  }
+  if (c.distill.on() && c.distill.teacher.empty() && c.init.from == "random") {
+    fail_usage(
+        "distill.weight = {} needs a model to learn from: set distill.teacher, or init.from to a "
+        "dense model's folder",
+        c.distill.weight);
+  }
   if (c.optimizer.nesterov && c.optimizer.momentum == 0)
     fail_usage("optimizer.nesterov needs an optimizer.momentum above 0");
   if (c.model.init_scheme != "normal" && c.init.from != "random") {

@@ -94,6 +94,13 @@ struct RunConfig {
     int64_t every = 10;
   } log;
   std::string transform;  // [[transform]] as JSON; empty: none
+  std::string only;       // train.only, a regular expression; empty: all is trained
+  struct Distill {
+    double weight = 0;
+    double temperature = 1;
+    std::string teacher;
+    bool on() const { return weight > 0; }
+  } distill;
 
   // What the order of training windows, and dropout and noise, are functions of.
   int64_t order_seed() const { return data.order_seed >= 0 ? data.order_seed : run.seed; }

@@ -37,6 +37,7 @@ constexpr PathSetting kPaths[] = {
     {"data", "cache", Relative::kAlways, false},
     {"init", "from", Relative::kWhereItLies, true},
     {"init", "adapter", Relative::kAlways, false},
+    {"distill", "teacher", Relative::kWhereItLies, false},
 };
 
 bool is_generated(const std::string& path) { return path.starts_with("stories:"); }
@@ -124,7 +125,8 @@ void make_paths_absolute(RunConfig& config) {
   }
   for (std::string* path : {&config.run.dir, &config.data.cache, &config.init.adapter})
     absolute(*path);
-  for (std::string* path : {&config.data.tokenizer, &config.init.from}) where_it_lies(*path);
+  for (std::string* path : {&config.data.tokenizer, &config.init.from, &config.distill.teacher})
+    where_it_lies(*path);
 }
 
 }  // namespace refract

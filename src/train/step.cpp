@@ -19,6 +19,7 @@
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "ops/dense/optimizer/sgd.h"
+#include "train/repair/teacher.h"
 #include "train/schedule.h"
 #include "train/state/step_parts.h"
 #include "train/together/gradient_sum.h"
@@ -54,15 +55,6 @@ Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
   return settings;
 }
 
-// Where a verified step differs, the processes would have to agree on computing it once more.
-void check_verify(const RunConfig& config, bool cuda, int64_t processes) {
-  if (config.train.verify == 0) return;
-  if (processes > 1)
-    fail_usage("train.verify watches the steps of one process; leave it out with {}", processes);
-  if (cuda && !config.train.deterministic)
-    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
-}
-
 // Runs that are trained side by side, each in a thread and stream of its own, warm up and capture
 // in turn: they share autograd's thread, and a capture waits for the whole device.
 std::mutex& one_at_a_time() {
@@ -85,7 +77,10 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       micro_batches_(share_.micro_batches()),
       micro_batch_(share_.micro_batch),
       context_(config.data.context) {
-  check_verify(config, model.device().is_cuda(), world_.size());
+  if (config.train.verify > 0 && model.device().is_cuda() && !config.train.deterministic)
+    fail_usage("train.verify compares bits; on a GPU it needs train.deterministic=true");
+  if (config.train.verify > 0 && world_.size() > 1)
+    fail_usage("train.verify computes a step again, which one process alone can do; leave it at 0");
   const auto device = at::TensorOptions().device(model.device());
   const int64_t n = model.arena().trainable_size();
   sum_ = std::make_unique<GradientSum>(share_, world_, model.device(), n,
@@ -155,37 +150,34 @@ void TrainStep::upload(const Staging& staging) {
 bool TrainStep::wants_graph() const { return cuda_ && config_.train.cuda_graph != "off"; }
 
 void TrainStep::run(int64_t step, int64_t first_sequence) {
+  if (config_.distill.on() && !teacher_) throw std::logic_error("a distilled run has no teacher");
   if (static_cast<int64_t>(pending_.size()) >= kHistory)
     throw std::logic_error("step records were not taken in time");
   Staging& staging = staging_[static_cast<size_t>(step % kStagingSlots)];
-  const auto prepare = [&] {
+  const bool guided = plan_.guided(step);
+  const auto bring_inputs = [&] {
     if (staging.copied) staging.copied->wait();
     fill(staging, step, first_sequence);
     upload(staging);
   };
-  prepare();
-  const bool guided = plan_.guided(step);
   if (ranges_ && !ranges_set_) {
+    bring_inputs();
     model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
     set_ranges(step, first_sequence);
   }
+  const auto compute_it = [&] {
+    bring_inputs();
+    execute(guided);
+  };
   // First: a graph and the launches before it need not choose the same kernels.
   capture_where_due(guided);
   if (config_.train.verify > 0 && (step + 1) % config_.train.verify == 0) {
-    const auto fault = verify_step(step + 1, written(step), [&] {
-      prepare();  // a bit of the inputs may have flipped as well
-      execute(guided);
-    });
+    const auto fault = verify_step(step + 1, written(step), compute_it);
     if (fault) faults_.push_back(*fault);
   } else {
-    execute(guided);
+    compute_it();
   }
   pending_.push_back(step);
-}
-
-std::vector<StepPart> TrainStep::written(int64_t step) {
-  return step_parts(model_, {history_.select(0, step % kHistory), control_, state_.exp_avg,
-                             state_.exp_avg_sq, accumulated_});
 }
 
 // Layers take a range that is not set from the call's own input, and remember that it was set: so
@@ -218,6 +210,12 @@ void TrainStep::share_state() {
   }
   for (const BufferStore::Buffer& buffer : model_.buffers().all()) world_.broadcast_(buffer.tensor);
   if (world_.size() > 1) arena.refresh_compute();
+}
+
+// All that a step writes.
+std::vector<StepPart> TrainStep::written(int64_t step) {
+  return step_parts(model_, {history_.select(0, step % kHistory), control_, state_.exp_avg,
+                             state_.exp_avg_sq, accumulated_});
 }
 
 void TrainStep::capture_where_due(bool guided) {
@@ -255,10 +253,13 @@ void TrainStep::backward_pass(const at::Tensor& grads) {
     context.clock = longs_.narrow(0, 2 * m, 2);
     context.weights_changed = m == 0;
     const at::Tensor batch = tokens_.select(0, m);
-    const Decoder::Loss loss = model_.loss(context, batch.narrow(1, 0, context_).contiguous(),
-                                           batch.narrow(1, 1, context_).contiguous());
-    const at::Tensor mean = loss.sum.mul(per_token);
-    mean.backward();
+    const at::Tensor inputs = batch.narrow(1, 0, context_).contiguous(),
+                     targets = batch.narrow(1, 1, context_).contiguous();
+    const at::Tensor sum = teacher_
+                               ? teacher_->loss(model_, context, inputs, targets, config_.distill)
+                               : model_.loss(context, inputs, targets).sum;
+    const at::Tensor mean = sum.mul(per_token);
+    if (mean.requires_grad()) mean.backward();  // not where ranges alone are trained
     const int64_t group = m / share_.per_group;
     losses_.select(0, group).add_(mean.detach());
     if (accumulated_.defined())

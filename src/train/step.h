@@ -23,6 +23,7 @@ namespace refract {
 
 class GradientSum;
 class RangePool;
+class Teacher;
 class World;
 
 // What the device remembered of one step.
@@ -47,6 +48,10 @@ class TrainStep {
   TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<TokenStream> stream,
             int64_t steps, World* world = nullptr);
   ~TrainStep();
+
+  // The model that is learned from where distill.weight is set, before the first step; it outlives
+  // this.
+  void set_teacher(Teacher* teacher) { teacher_ = teacher; }
 
   // Runs the 0-based `step` on the sequences from `first_sequence` on. On CUDA it returns before
   // the work is done. With train.verify every so many steps are computed twice, which waits for the
@@ -108,6 +113,9 @@ class TrainStep {
     int64_t eager_steps = 0;
   };
 
+  std::vector<StepPart> written(int64_t step);
+  void capture_where_due(bool guided);
+  void execute(bool guided);
   void compute(bool guided);
   void backward_pass(const at::Tensor& grads);
   // The model's own parameters, and the guides.
@@ -115,14 +123,11 @@ class TrainStep {
   // Of that part: where this process's slice lies in the arena, and where in state_.
   Range own(const Range& part) const;
   int64_t place_in_state(const Range& part) const;
-  // All that a step writes.
-  std::vector<StepPart> written(int64_t step);
-  void capture_where_due(bool guided);
-  void execute(bool guided);
   void optimize(const at::Tensor& grads, const Range& part);
   bool wants_graph() const;
 
   Decoder& model_;
+  Teacher* teacher_ = nullptr;
   const RunConfig& config_;
   const SelfGuidedPlan plan_;
   const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library

@@ -69,6 +69,9 @@ class Trainer {
   // Takes what checkpoints keep of the folder that the model came from.
   void carry(Carried carried) { carried_ = std::move(carried); }
 
+  // The model that is learned from where distill.weight is set; it outlives the trainer.
+  void set_teacher(Teacher* teacher) { step_.set_teacher(teacher); }
+
   // Goes on from the newest complete checkpoint of the run folder; returns its step, or none where
   // there is none.
   std::optional<int64_t> resume();

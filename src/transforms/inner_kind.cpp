@@ -17,6 +17,11 @@ void InnerKind::check(const std::string& where) const {
   }
 }
 
+Energy InnerKind::energy(const ProductShape& product, const EnergyConstants& constants) const {
+  if (kind_) return kind_->energy(product, constants);
+  return {digital_energy(product.multiplications, constants), 0};
+}
+
 int64_t multiplications_of(const LinearLayer& layer, int64_t in_features, int64_t out_features) {
   const int64_t own = layer.multiplications();
   return own > 0 ? own : in_features * out_features;

@@ -15,6 +15,8 @@ class InnerKind {
   void check(const std::string& where) const;
   // Null where nothing was set: a dense matrix.
   const Kind* get() const { return kind_.get(); }
+  // Kind::energy() of it; where nothing was set, digital arithmetic.
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const;
 
  private:
   std::string text_;                    // JSON of a kind

@@ -41,6 +41,10 @@ std::unique_ptr<Projections> Kind::projections(Build, const ProjectionSpec&) con
   return nullptr;
 }
 
+Energy Kind::energy(const ProductShape& product, const EnergyConstants& constants) const {
+  return {digital_energy(product.multiplications, constants), 0};
+}
+
 std::string Kind::parameters_for_share(int64_t, double) const { return "{}"; }
 
 void register_kind(KindEntry entry) {

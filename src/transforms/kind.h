@@ -13,6 +13,7 @@
 
 #include "core/config.h"
 #include "model/slots.h"
+#include "transforms/energy.h"
 
 namespace refract {
 
@@ -46,6 +47,11 @@ class Kind {
   // A fused form of a group whose members all follow this rule; null: the members in turn. The
   // members must be entered in build.transformed by enter() under name().
   virtual std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const;
+
+  // Joules that a product of one of its modules takes for a token. The default is digital
+  // arithmetic of 8 bits for everything that it multiplies; a kind whose products take place
+  // elsewhere, or in numbers of another width, says so here.
+  virtual Energy energy(const ProductShape& product, const EnergyConstants& constants) const;
 
   // For benchmarks: the parameters of a rule, as a JSON object, that leave a feed-forward of
   // `width` about this share of its dense weights. "{}": the kind has no size to choose.

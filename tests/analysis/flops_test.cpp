@@ -91,6 +91,23 @@ TEST(Flops, FrozenMatricesHaveNoGradientOfTheirOwn) {
   EXPECT_EQ(forward_flops_per_token(shape).total(), forward.total());
 }
 
+// Below the lowest layer that is trained there is no backward pass.
+TEST(Flops, TheBackwardPassEndsInTheLowestTrainedLayer) {
+  DecoderShape shape = gpt(8, 2, 2, 50, 5);
+  const Flops forward = forward_flops_per_token(shape);
+  shape.forward_only_layers = 1;
+  shape.attention_frozen_multiplications = shape.attention_forward_only_multiplications = 4 * 8 * 8;
+  shape.ffn_frozen_multiplications = shape.ffn_forward_only_multiplications = 2 * 8 * 32;
+  shape.frozen_head = true;
+  const Flops training = training_flops_per_token(shape);
+  EXPECT_EQ(training.attention_projections, (1 + 3) / 2.0 * forward.attention_projections);
+  EXPECT_EQ(training.attention_products, (1 + 3) / 2.0 * forward.attention_products);
+  EXPECT_EQ(training.ffn, (1 + 3) / 2.0 * forward.ffn);
+  EXPECT_EQ(training.head, 2 * forward.head);
+  shape.nothing_trained = true;
+  EXPECT_EQ(training_flops_per_token(shape).total(), forward.total());
+}
+
 TEST(Flops, Gpt2HasItsKnownMatrixParameters) {
   // 124,439,808 parameters in all: the matrices and positions, plus 121,344 in biases and norms.
   const DecoderShape shape = gpt(768, 12, 12, 50257, 1024);

@@ -120,6 +120,30 @@ TEST(ModelFlops, CountsAdaptersAndWhatTheyFreeze) {
   }
 }
 
+// Only the upper of two layers, or only norms, or nothing.
+TEST(ModelFlops, CountsWhatIsTrained) {
+  ModelConfig config = preset("structured-s");
+  config.num_hidden_layers = 2;
+  resolve(config, 0, 1024);
+  const auto training = [&](const auto& trains) {
+    const auto model = build_model(config, "", "the test").decoder;
+    for (Parameter& p : model->arena().parameters()) p.trainable = trains(p.name);
+    return training_flops_per_token(shape_of(*model, 1024));
+  };
+  const Flops all = training([](const std::string&) { return true; });
+  const Flops upper =
+      training([](const std::string& name) { return name.starts_with("model.layers.1."); });
+  EXPECT_EQ(upper.ffn, all.ffn * (1 + 3) / 6);
+  EXPECT_EQ(upper.attention_projections, all.attention_projections * (1 + 3) / 6);
+  EXPECT_EQ(upper.attention_products, all.attention_products * (1 + 3) / 6);
+  EXPECT_EQ(upper.head, all.head * 2 / 3);
+  const Flops norms =
+      training([](const std::string& name) { return name.find("norm") != std::string::npos; });
+  EXPECT_EQ(norms.ffn, all.ffn * 2 / 3);
+  EXPECT_EQ(norms.attention_products, all.attention_products);
+  EXPECT_EQ(training([](const std::string&) { return false; }).total(), all.total() / 3);
+}
+
 // Merged, an adapter multiplies nothing in the forward pass, and two of its products are left in
 // the backward pass, for the gradients of A and B each r (in + out).
 TEST(ModelFlops, CountsMergedAdaptersInTheBackwardPass) {

@@ -171,9 +171,9 @@ double distance(const NamedWeights& a, const NamedWeights& b) {
   return std::sqrt(sum);
 }
 
-class Matcher {
+class Aligner {
  public:
-  Matcher(Decoder& a, Decoder& b, const AlignOptions& options)
+  Aligner(Decoder& a, Decoder& b, const AlignOptions& options)
       : config_(a.config()),
         options_(options),
         model_a_(a),
@@ -342,7 +342,7 @@ class Matcher {
 AlignReport align(Decoder& a, Decoder& b, const AlignOptions& options) {
   if (!a.transformed().empty() || !b.transformed().empty() || !a.buffers().all().empty())
     fail_usage("only dense models can be aligned; export them merged first (refract export)");
-  return Matcher(a, b, options).run();
+  return Aligner(a, b, options).run();
 }
 
 }  // namespace refract

@@ -40,6 +40,7 @@ double timed_step(const RunConfig& config, const Dataset& data, const fs::path& 
   probe.train.steps = kSome;
   const RunSession session = open_session(std::move(probe), data, source, device, where);
   TrainStep step(*session.model, session.config, session.data.train, kSome);
+  step.set_teacher(session.teacher.get());
   int64_t done = 0;
   const auto seconds_of = [&](int64_t steps) {
     const auto start = std::chrono::steady_clock::now();

@@ -20,9 +20,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // Of those that decide the outcome, what is over when a run has begun.
-constexpr std::string_view kUsedUp[] = {"run.seed",        "run.noise_seed", "data.order_seed",
-                                        "data.context",    "init.from",      "init.adapter",
-                                        "self_guided.mode"};
+constexpr std::string_view kUsedUp[] = {"run.seed",         "run.noise_seed", "data.order_seed",
+                                        "data.context",     "init.from",      "init.adapter",
+                                        "self_guided.mode", "train.only",     "distill.teacher"};
 // Judged by what they come to: the tokens, and the keys that a preset sets.
 constexpr std::string_view kJudgedElsewhere[] = {
     "data.path",  "data.validation",          "data.tokenizer", "data.text_field",
@@ -72,8 +72,8 @@ void check_resumed_settings(const fs::path& run, const RunConfig& now) {
   }
   if (!refused.empty()) {
     fail_usage(
-        "'{}' can't go on with {}: a run keeps what its model computes, its start, its seeds and "
-        "its windows. To go on with its own settings: refract train {} --resume",
+        "'{}' can't go on with {}: a run keeps what its model computes, what it trains, its start, "
+        "its seeds and its windows. To go on with its own settings: refract train {} --resume",
         run.string(), fmt::join(refused, ", "), shell_word(run.string()));
   }
   if (!changed.empty()) log_info("changed on the way: {}", fmt::join(changed, ", "));

@@ -273,6 +273,7 @@ bool InstabilityRuns::run_task(const Task& task, const Progressed& progressed) c
   RunReporter reporter(options);
   Trainer trainer(session.config, *session.model, session.data, session.steps, reporter);
   trainer.carry(session.carried);
+  trainer.set_teacher(session.teacher.get());
   write_run_settings(session);
   if (!task.stops.empty()) return run_trunk(trainer, task);
   if (newest) {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "transforms/legacy.h"
+#include "transforms/legacy/legacy.h"
 #include "transforms/model_builder.h"
 
 namespace refract {

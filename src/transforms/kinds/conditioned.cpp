@@ -9,6 +9,7 @@
 #include "transforms/inner_kind.h"
 #include "transforms/kind.h"
 #include "transforms/media/conditioned_product.h"
+#include "transforms/media/hadamard.h"
 #include "transforms/media/medium_layers.h"
 #include "transforms/media/medium_product.h"
 
@@ -71,6 +72,22 @@ class Conditioned : public Kind, public GivesProduct {
     return make_conditioned_attention(spec, how_.seed,
                                       medium_.get() ? medium_.get()->attention(build, spec)
                                                     : std::make_unique<SdpaAttention>(spec));
+  }
+
+  // The medium's, and what conditioning multiplies beside it: nothing of it is folded into other
+  // layers. In attention q and k are turned for the scores, v and the output for the values.
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override {
+    double beside = product.multiplications - product.dense();
+    if (product.head_dim > 0) {
+      const Hadamard turn(product.head_dim, 0, "");
+      beside += (product.times + static_cast<double>(product.kv_heads)) *
+                static_cast<double>(turn.multiplications());
+    }
+    ProductShape inner = product;
+    inner.multiplications = product.dense();
+    Energy energy = medium_.energy(inner, constants);
+    energy.beside += digital_energy(beside, constants);
+    return energy;
   }
 
  private:

@@ -32,6 +32,9 @@ class Integer : public MediumKind {
     }
   }
   bool straight_through() const override { return true; }
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override {
+    return quantized_energy(product, formats(product.head_dim == 0), constants);
+  }
 
  private:
   // Keys and values are activations: both operands of their products follow x's parameters.

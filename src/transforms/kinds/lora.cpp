@@ -73,6 +73,16 @@ class Lora : public Kind {
     return make_lora_merged(build, spec, settings_, name());
   }
 
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override {
+    const double adapter =
+        merged() ? 0 : static_cast<double>(settings_.r * (product.inputs + product.outputs));
+    ProductShape base = product;
+    base.multiplications -= adapter;
+    Energy energy = base_.energy(base, constants);
+    energy.beside += digital_energy(adapter, constants);
+    return energy;
+  }
+
  private:
   bool merged() const { return adapter_ == "merged"; }
   const MergesAdapters* merging() const { return dynamic_cast<const MergesAdapters*>(base_.get()); }

@@ -13,6 +13,9 @@ class Minifloat : public MediumKind {
   void describe(Fields& fields) override { names_.describe(fields); }
   void check(const std::string& where) const override { formats(where); }
   bool straight_through() const override { return names_.dense_backward(); }
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override {
+    return quantized_energy(product, formats(name()), constants);
+  }
 
  private:
   ProductFormats formats(const std::string& where) const {

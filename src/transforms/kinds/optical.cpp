@@ -88,6 +88,18 @@ class Optical : public Kind, public MergesAdapters, public GivesProduct {
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
     return make_optical_attention(build, spec, parameters_);
   }
+  // A row with a range of its own is scaled digitally, element by element, as is an output whose
+  // weight has one.
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override {
+    const OpticalParameters& p = parameters_;
+    if (p.q_bypass) return Kind::energy(product, constants);
+    double scaled = 0;
+    if (p.q_x_per != "tensor") scaled += static_cast<double>(product.inputs);
+    if (p.q_out_per != "tensor" || p.q_w_per != "tensor")
+      scaled += static_cast<double>(product.outputs);
+    const double beside = product.multiplications - product.dense() + product.times * scaled;
+    return {optical_energy(product, p.q_levels, constants), digital_energy(beside, constants)};
+  }
 
  private:
   bool has_compat() const {

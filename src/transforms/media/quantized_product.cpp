@@ -140,6 +140,20 @@ at::Tensor QuantizedProduct::multiply(const ForwardContext& context, const at::T
                         call);
 }
 
+double operand_bits(const std::optional<NumberFormat>& format) {
+  constexpr double kUnquantized = 16;
+  if (!format) return kUnquantized;
+  return static_cast<double>(1 + format->exponent_bits + format->mantissa_bits +
+                             (format->exponent_bits == 0 ? 1 : 0));
+}
+
+Energy quantized_energy(const ProductShape& product, const ProductFormats& formats,
+                        const EnergyConstants& constants) {
+  return {digital_energy(product.multiplications, operand_bits(formats.first),
+                         operand_bits(formats.second), constants),
+          0};
+}
+
 bool ProductFormats::joins_second() const {
   const auto whole = [](const std::optional<NumberFormat>& f) {
     return f && (f->block == -1 || f->scaling == kNvfp4);

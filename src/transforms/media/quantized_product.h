@@ -7,6 +7,7 @@
 
 #include "core/config.h"
 #include "ops/numeric/quantize.h"
+#include "transforms/energy.h"
 #include "transforms/media/medium_product.h"
 #include "transforms/media/product_site.h"
 
@@ -29,6 +30,13 @@ struct ProductFormats {
   // whole tensor.
   bool joins_second() const;
 };
+
+// Bits of an operand: 16 where it is left alone.
+double operand_bits(const std::optional<NumberFormat>& format);
+
+// Of a product whose operands have these formats, in digital arithmetic of their widths.
+Energy quantized_energy(const ProductShape& product, const ProductFormats& formats,
+                        const EnergyConstants& constants);
 
 // Dense while an observer is set (transforms/media/observer.h).
 class QuantizedProduct : public MediumProduct {

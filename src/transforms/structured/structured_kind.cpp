@@ -27,6 +27,24 @@ std::unique_ptr<Projections> StructuredKind::projections(Build build,
   return make_structured_projections(build, spec, form(spec.members[0]), init_, name());
 }
 
+Energy StructuredKind::energy(const ProductShape& product, const EnergyConstants& constants) const {
+  if (!over_.get()) return {digital_energy(product.multiplications, constants), 0};
+  LinearSpec spec;
+  spec.in_features = product.inputs;
+  spec.out_features = product.outputs;
+  const StructuredForm factors = form(spec);
+  Energy energy;
+  for (const FactorShape& factor : {factors.first, factors.second}) {
+    ProductShape block;
+    block.inputs = factor.in;
+    block.outputs = factor.out;
+    block.times = static_cast<double>(factor.blocks);
+    block.multiplications = block.dense();
+    energy = energy + over_.energy(block, constants);
+  }
+  return energy;
+}
+
 std::string divisors(int64_t n, int64_t from) {
   std::vector<int64_t> found;
   for (int64_t d = from; d <= n && found.size() < 12; ++d) {

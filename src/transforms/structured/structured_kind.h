@@ -23,6 +23,8 @@ class StructuredKind : public Kind {
   // Of groups of one layer with plain factors.
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override;
   void check(const std::string& where) const override { over_.check(where); }
+  // Of the factors, in the kind that multiplies by them.
+  Energy energy(const ProductShape& product, const EnergyConstants& constants) const override;
   // The shape must have been checked by check_shape().
   virtual StructuredForm form(const LinearSpec& spec) const = 0;
   // Whether gate and up of a SwiGLU feed-forward are one layer of this kind (joint_projections.h).
