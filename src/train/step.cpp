@@ -171,7 +171,11 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
   };
   // First: a graph and the launches before it need not choose the same kernels.
   capture_where_due(guided);
-  if (config_.train.verify > 0 && (step + 1) % config_.train.verify == 0) {
+  // Layers remember that their first call set a range, and putting a buffer back does not undo
+  // that.
+  const bool settled = ran_ || model_.buffers().all().empty();
+  ran_ = true;
+  if (settled && config_.train.verify > 0 && (step + 1) % config_.train.verify == 0) {
     const auto fault = verify_step(step + 1, written(step), compute_it);
     if (fault) faults_.push_back(*fault);
   } else {

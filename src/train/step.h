@@ -151,6 +151,7 @@ class TrainStep {
   at::Tensor losses_;   // float [groups]
   std::array<Staging, kStagingSlots> staging_;
   std::vector<std::string> faults_;
+  bool ran_ = false;                 // a step
   std::vector<int64_t> pending_;     // steps whose records were not taken yet
   std::array<Variant, 2> variants_;  // without the guides, with them
 };
