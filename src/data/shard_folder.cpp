@@ -71,8 +71,9 @@ ShardFolder::~ShardFolder() {
   try {
     remove_shards(path_);
     std::error_code ignored;
-    fs::remove(path_, ignored);      // an empty folder only
-  } catch (const std::exception&) {  // what is left has the mark still
+    fs::remove(path_, ignored);  // an empty folder only
+    // What is left has the mark still. NOLINTNEXTLINE(bugprone-empty-catch)
+  } catch (const std::exception&) {
   }
 }
 

@@ -37,7 +37,7 @@ std::string Cause::encoded() const { return std::to_string(code) + "\n" + host +
 Cause Cause::decoded(const std::string& text) {
   const size_t first = text.find('\n'), second = text.find('\n', first + 1);
   Cause cause;
-  cause.code = text.starts_with("2") ? 2 : 1;
+  cause.code = text.starts_with('2') ? 2 : 1;
   cause.host = text.substr(first + 1, second - first - 1);
   cause.text = text.substr(second + 1);
   return cause;

@@ -46,8 +46,9 @@ at::Tensor frequencies(const ModelConfig& c) {
 
 void check_rope_tables(const ModelConfig& c) {
   constexpr double kMost = 2.0 * (1 << 30);
+  const int64_t pairs = c.head_dim / 2;
   const double bytes = 2.0 * sizeof(float) * static_cast<double>(c.max_position_embeddings) *
-                       static_cast<double>(c.head_dim / 2);
+                       static_cast<double>(pairs);
   if (bytes <= kMost) return;
   fail_usage(
       "max_position_embeddings = {} with head_dim = {} takes {:.1f} GiB of rotary tables, and at "
