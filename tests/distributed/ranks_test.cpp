@@ -22,11 +22,13 @@ Ranks ranks_of(const Variables& variables) {
   });
 }
 
-const Variables kTorchrun = {{"RANK", "3"},
-                             {"WORLD_SIZE", "4"},
-                             {"LOCAL_RANK", "1"},
-                             {"MASTER_ADDR", "node7"},
-                             {"MASTER_PORT", "29501"}};
+Variables torchrun() {
+  return {{"RANK", "3"},
+          {"WORLD_SIZE", "4"},
+          {"LOCAL_RANK", "1"},
+          {"MASTER_ADDR", "node7"},
+          {"MASTER_PORT", "29501"}};
+}
 
 TEST(Ranks, OneProcessWhereNothingSaysOtherwise) {
   for (const Variables& variables :
@@ -40,7 +42,7 @@ TEST(Ranks, OneProcessWhereNothingSaysOtherwise) {
 }
 
 TEST(Ranks, FromTorchrun) {
-  Variables variables = kTorchrun;
+  Variables variables = torchrun();
   variables["TORCHELASTIC_USE_AGENT_STORE"] = "True";
   variables["TORCHELASTIC_RESTART_COUNT"] = "2";
   // torchrun may itself be a step of Slurm.
@@ -54,7 +56,7 @@ TEST(Ranks, FromTorchrun) {
   EXPECT_EQ(ranks.port, 29501);
   EXPECT_TRUE(ranks.agent_store);
   EXPECT_EQ(ranks.attempt, "2");
-  EXPECT_FALSE(ranks_of(kTorchrun).agent_store);
+  EXPECT_FALSE(ranks_of(torchrun()).agent_store);
 }
 
 TEST(Ranks, FromSrun) {
@@ -98,8 +100,8 @@ TEST(Ranks, FromMpiexec) {
 
 // Each variable missing, no number, or out of range: one line that names it.
 TEST(Ranks, RefusesWhatIsMissingOrContradictory) {
-  for (const auto& [name, value] : kTorchrun) {
-    Variables variables = kTorchrun;
+  for (const auto& [name, value] : torchrun()) {
+    Variables variables = torchrun();
     variables.erase(name);
     EXPECT_TRUE(has(usage_error_of([&] { ranks_of(variables); }), name)) << name;
     if (name == "MASTER_ADDR") continue;
@@ -110,7 +112,7 @@ TEST(Ranks, RefusesWhatIsMissingOrContradictory) {
       EXPECT_EQ(text.find('\n'), std::string::npos);
     }
   }
-  Variables variables = kTorchrun;
+  Variables variables = torchrun();
   variables["RANK"] = "4";
   expect_error([&] { ranks_of(variables); }, {"RANK = 4", "WORLD_SIZE = 4"});
 }

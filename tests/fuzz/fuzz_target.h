@@ -30,7 +30,7 @@ inline std::map<std::string, Target>& targets() {
   return all;
 }
 
-inline bool enter_target(const char* name, Target target) {
+inline bool enter_target(const char* name, Target target) noexcept {
   return targets().emplace(name, target).second;
 }
 

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdarg>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -52,10 +53,15 @@ struct Plan {
     }
     const char* text = std::getenv("REFRACT_FAULT");
     if (!text || under_size == 0) return;
-    char name[16] = {}, effect[16] = {}, later = 0;
-    if (std::sscanf(text, "%15[a-z]:%ld%c%15s", name, &at, &later, effect) != 4) std::abort();
-    and_later = later == '+';
-    const char* what_name = and_later ? effect + 1 : effect;
+    const char* colon = std::strchr(text, ':');
+    char name[16] = {};
+    if (!colon || colon - text >= static_cast<ptrdiff_t>(sizeof(name))) std::abort();
+    std::memcpy(name, text, static_cast<size_t>(colon - text));
+    char* effect = nullptr;
+    at = std::strtol(colon + 1, &effect, 10);
+    if (effect == colon + 1 || (*effect != ':' && *effect != '+')) std::abort();
+    and_later = *effect == '+';
+    const char* what_name = effect + (and_later ? 2 : 1);
     any = std::strcmp(name, "any") == 0;
     for (size_t i = 0; i < kNames.size(); ++i) {
       if (std::strcmp(name, kNames[i]) == 0) call = static_cast<int>(i);

@@ -57,7 +57,7 @@ steps = 5
 batch = 8
 device = "cpu"
 )");
-  const auto bytes = [&](std::vector<std::string> settings, int64_t processes) {
+  const auto bytes = [&](const std::vector<std::string>& settings, int64_t processes) {
     return inspect_source(path, settings, processes).state_bytes / kParameters;
   };
   EXPECT_EQ(bytes({}, 4), 16);
