@@ -5,8 +5,6 @@
 // findings. Each file of targets/ defines one:
 //     FUZZ_TARGET(toml) { parse_toml(text, "the file"); }
 #pragma once
-#include <unistd.h>
-
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -19,6 +17,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "support/temporary_folder.h"
 
 namespace refract::fuzz {
 
@@ -44,29 +43,13 @@ inline void run_target(Target target, const uint8_t* data, size_t size) {
 }
 
 // A folder of this process for parsers that open files themselves.
-class Folder {
+class Folder : public testing::TemporaryFolder {
  public:
-  Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "refract-fuzz-XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) std::abort();
-    path_ = pattern;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
   std::filesystem::path write(const std::string& name, std::string_view bytes) const {
-    std::filesystem::path file = path_ / name;
+    std::filesystem::path file = *this / name;
     std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
     return file;
   }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
 };
 
 // Cuts the input in two at the first zero byte, for parsers of two files.
