@@ -166,7 +166,7 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
     fill(staging, step, first_sequence);
     upload(staging);
   };
-  if (ranges_ && !ranges_set_) {
+  if (ranges_ && !started_) {
     bring_inputs();
     model_.set_guide(guided ? floats_.narrow(0, 3, 1) : at::Tensor());
     set_ranges(step, first_sequence);
@@ -191,7 +191,6 @@ void TrainStep::run(int64_t step, int64_t first_sequence) {
 // Layers take a range that is not set from the call's own input, and remember that it was set: so
 // all are set before a step that every call is to start with the same ones.
 void TrainStep::set_ranges(int64_t step, int64_t first_sequence) {
-  ranges_set_ = true;
   if (ranges_->all_set()) return;
   const int64_t length = context_ + 1;
   at::Tensor tokens = at::empty({micro_batch_, length}, at::TensorOptions().dtype(at::kInt));

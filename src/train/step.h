@@ -139,7 +139,7 @@ class TrainStep {
   int64_t micro_batches_, micro_batch_, context_;  // of this process
   std::unique_ptr<GradientSum> sum_;
   std::unique_ptr<RangePool> ranges_;  // where several calls of a step move ranges together
-  bool ranges_set_ = false, started_ = false;
+  bool started_ = false;               // a step was run here
   OptimizerState state_;
   at::Tensor
       accumulated_;    // fp32 gradients, only where several micro-batches run in half precision
