@@ -1,6 +1,7 @@
 #include "core/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -43,6 +45,39 @@ void write_all(int fd, std::string_view bytes, const fs::path& path) {
   }
 }
 
+bool is_partial_of(std::string_view name, std::string_view file) {
+  if (!name.starts_with(file) || !name.ends_with(".partial")) return false;
+  name = name.substr(file.size(), name.size() - file.size() - std::strlen(".partial"));
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto is_number = [&](std::string_view s) {
+    return !s.empty() && std::ranges::all_of(s, digit);
+  };
+  const size_t dash = name.find('-');
+  return name.starts_with('.') && dash != std::string_view::npos &&
+         is_number(name.substr(1, dash - 1)) && is_number(name.substr(dash + 1));
+}
+
+// What killed writers of `path` left beside it. A living writer holds a lock on its own file.
+void remove_left_partials(const fs::path& path) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const std::string file = path.filename().string();
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (!is_partial_of(entry->path().filename().string(), file)) continue;
+    const Descriptor left{::open(entry->path().c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
+    if (left.fd >= 0 && ::flock(left.fd, LOCK_EX | LOCK_NB) == 0) ::unlink(entry->path().c_str());
+  }
+}
+
+// Locks a file just made, for as long as it is open. False where another process took it for a
+// file that was left and removed it. A file system without locks has nothing removed either.
+bool keep(int fd) {
+  struct stat info {};
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+  return ::fstat(fd, &info) != 0 || info.st_nlink > 0;
+}
+
 }  // namespace
 
 std::string read_file(const fs::path& path, std::string_view what) {
@@ -72,12 +107,15 @@ std::string read_file(const fs::path& path, std::string_view what) {
 
 int open_partial(const fs::path& path, fs::path& partial) {
   static std::atomic<uint64_t> count{0};
+  remove_left_partials(path);
   for (int tries = 0; tries < 100; ++tries) {
     partial = path;
     partial += fmt::format(".{}-{}.partial", ::getpid(), count++);
     const int fd =
         ::open(partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno != EEXIST) return fd;  // EEXIST: left by a killed process of this number
+    if (fd >= 0 && keep(fd)) return fd;
+    if (fd < 0 && errno != EEXIST) return -1;
+    if (fd >= 0) ::close(fd);
   }
   return -1;
 }

@@ -30,7 +30,8 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
 
 // Opens a new file for writing beside `path`, under a name that nobody else has and that ends in
 // ".partial": never an existing file, never through a link. `partial` is set to the name. -1 with
-// errno where the system refuses.
+// errno where the system refuses. Partial files of `path` that killed processes left are removed;
+// keep the file open until it is renamed, for that tells a living writer's from theirs.
 int open_partial(const std::filesystem::path& path, std::filesystem::path& partial);
 
 // Flushes a file or folder to the disk.

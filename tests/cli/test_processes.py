@@ -132,9 +132,11 @@ def test_a_limit_on_the_size_of_files_is_one_line(program, recipe, environment, 
 def test_stories_stand_under_their_name_when_they_are_complete(program, environment, tmp_path):
     process = subprocess.Popen([program, "data", "stories", "--size", "400MB", "--out", "s.jsonl"], cwd=tmp_path, env=environment,
                                stderr=subprocess.DEVNULL)
-    while not (tmp_path / "s.jsonl.partial").exists():
+    while not list(tmp_path.glob("s.jsonl.*.partial")):
         assert process.poll() is None
         time.sleep(0.005)
+    subprocess.run([program, "data", "stories", "--size", "20KB", "--out", "other.jsonl"], cwd=tmp_path, env=environment, check=True)
+    assert len(list(tmp_path.glob("s.jsonl.*.partial"))) == 1  # another's, and it lives
     process.kill()
     process.wait()
     assert not (tmp_path / "s.jsonl").exists()

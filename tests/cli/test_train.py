@@ -162,7 +162,7 @@ def test_a_time_becomes_steps_once(refract, recipe, tmp_path):
     """train.minutes is measured before the first step; the run is then that of its train.steps, and a resume keeps them."""
     minutes = ["train.steps=0", "train.minutes=0.0001", "checkpoint.every=50", "eval.every=0"]
     done = refract("train", recipe, *minutes)
-    assert "100 steps in 0.0001 minutes" in done.stderr
+    assert "100 steps fit into 0.0001 minutes" in done.stderr
     settings = tomllib.loads((tmp_path / "run/config.toml").read_text())["train"]
     assert settings["steps"] == 100 and settings["minutes"] == 0.0001
     refract("train", recipe, "run.dir=plain", "train.steps=100", "checkpoint.every=50", "eval.every=0")

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "support/errors.h"
@@ -37,6 +40,26 @@ TEST(Files, MissingFileNamesItself) {
   const std::string path = folder.str("none");
   EXPECT_EQ(testing::error_of([&] { read_file(path, "the tokenizer"); }),
             fmt::format("can't read the tokenizer '{}': No such file or directory", path));
+}
+
+TEST(Files, WhatKilledWritersLeftGoesAndOthersFilesStay) {
+  const TemporaryFolder folder;
+  const fs::path path = folder / "f.txt";
+  fs::path living;
+  const int fd = open_partial(path, living);
+  ASSERT_GE(fd, 0);
+  const auto touch = [&](const char* name) { std::ofstream(folder / name) << "x"; };
+  const std::vector<const char*> kept = {"f.txt.partial", "f.txt.12.partial", "f.txt.a-1.partial",
+                                         "g.f.txt.12-3.partial", "f.txt2.12-3.partial"};
+  for (const char* name : kept) touch(name);
+  touch("f.txt.12-3.partial");
+  write_file_atomically(path, "new");
+  EXPECT_FALSE(fs::exists(folder / "f.txt.12-3.partial"));
+  for (const char* name : kept) EXPECT_TRUE(fs::exists(folder / name)) << name;
+  EXPECT_TRUE(fs::exists(living));
+  ::close(fd);
+  write_file_atomically(path, "newer");
+  EXPECT_FALSE(fs::exists(living));
 }
 
 }  // namespace files_test

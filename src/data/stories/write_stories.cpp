@@ -20,6 +20,11 @@
 namespace refract {
 namespace {
 
+struct Open {
+  int fd;
+  ~Open() { ::close(fd); }
+};
+
 // A story holds no characters that JSON escapes but quotes and line breaks.
 std::string json_line(const std::string& story) {
   std::string line = "{\"text\": \"";
@@ -71,7 +76,8 @@ void write_stories(const std::string& path, uint64_t seed, int64_t bytes) {
   std::filesystem::path partial;
   const int made = open_partial(path, partial);
   if (made < 0) fail("can't write '{}': {}; does its folder exist?", path, std::strerror(errno));
-  ::close(made);
+  // Open until the file has its name: who removes what killed processes left sees that this lives.
+  const Open held{made};
   try {
     std::ofstream file(partial, std::ios::binary);
     if (!file) fail_to_write(path);
