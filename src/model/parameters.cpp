@@ -9,6 +9,7 @@
 #include <cmath>
 #include <numbers>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "core/error.h"
@@ -87,6 +88,8 @@ Parameter* ParameterArena::declare(const ParameterSpec& spec, int64_t pad_rows_t
     fail("two layers declare the parameter '{}'; each layer needs its own name", spec.name);
   Parameter parameter{spec.name, spec.shape, spec.init, spec.trainable, spec.adapter};
   parameter.padded_rows = round_up(spec.shape[0], pad_rows_to);
+  count_in(parameter);
+  places_.emplace(parameter.name, parameters_.size());
   parameters_.push_back(std::move(parameter));
   return &parameters_.back();
 }
@@ -95,8 +98,26 @@ Parameter* ParameterArena::declare_guide(const ParameterSpec& spec) {
   if (allocated()) throw std::logic_error("guide declared after allocation: " + spec.name);
   Parameter guide{spec.name, spec.shape, spec.init};
   guide.padded_rows = spec.shape[0];
+  count_in(guide);
   guides_.push_back(std::move(guide));
   return &guides_.back();
+}
+
+// Every size that follows from shapes (bytes, FLOPs, offsets) is then far from overflowing.
+void ParameterArena::count_in(const Parameter& parameter) {
+  constexpr int64_t kMost = int64_t{1} << 46;
+  int64_t size = std::max<int64_t>(1, parameter.padded_rows);
+  bool fits = parameter.padded_rows >= 0;
+  for (size_t i = 1; i < parameter.shape.size(); ++i)
+    fits = fits && !__builtin_mul_overflow(size, parameter.shape[i], &size) && size <= kMost;
+  fits = fits && size <= kMost - declared_;
+  if (!fits) {
+    fail_usage(
+        "the model is too large: with '{}' [{}] it has more than 2^46 values, which no machine "
+        "holds; are its sizes right?",
+        parameter.name, fmt::join(parameter.shape, ", "));
+  }
+  declared_ += size;
 }
 
 std::vector<Parameter*> ParameterArena::declare_group(const std::vector<ParameterSpec>& specs) {
@@ -173,7 +194,7 @@ void ParameterArena::allocate_beside(ParameterArena& other, const std::set<std::
 void ParameterArena::borrow(ParameterArena& other, const std::vector<Parameter*>& group) {
   std::vector<Parameter*> lent;
   const auto add = [&](std::string key, const Parameter* first, const at::Tensor& leaf) {
-    leaves_.push_back({std::move(key), first, leaf.numel(), leaf.sizes().vec(), leaf.detach()});
+    leaves_.emplace(std::move(key), Leaf{first, leaf.numel(), leaf.sizes().vec(), leaf.detach()});
   };
   std::string all;
   for (Parameter* parameter : group) {
@@ -213,10 +234,9 @@ void ParameterArena::initialize(uint64_t seed) {
 
 void ParameterArena::drop_guides() {
   if (guides_.empty()) return;
-  std::erase_if(leaves_, [&](const Leaf& leaf) {
-    return std::any_of(guides_.begin(), guides_.end(),
-                       [&](const Parameter& guide) { return &guide == leaf.first; });
-  });
+  std::set<const Parameter*> going;
+  for (const Parameter& guide : guides_) going.insert(&guide);
+  std::erase_if(leaves_, [&](const auto& entry) { return going.contains(entry.second.first); });
   guides_.clear();
   if (!allocated()) return;
   const int64_t removed = trainable_size_ - core_size_, frozen = size_ - trainable_size_;
@@ -233,7 +253,7 @@ void ParameterArena::drop_guides() {
   for (Parameter& parameter : parameters_) {
     if (!parameter.trainable) parameter.offset -= removed;
   }
-  for (Leaf& leaf : leaves_) point(leaf);
+  for (auto& [key, leaf] : leaves_) point(leaf);
 }
 
 void ParameterArena::refresh_compute() {
@@ -281,14 +301,11 @@ at::Tensor ParameterArena::joint_leaf(std::span<Parameter* const> parameters) {
     rows += parameter->padded_rows;
     numel += parameter->stored_numel();
   }
-  for (const Leaf& leaf : leaves_) {
-    if (leaf.key == key) return leaf.tensor;
-  }
-  Leaf leaf{std::move(key), parameters.front(), numel, parameters.front()->shape, {}};
+  if (const auto known = leaves_.find(key); known != leaves_.end()) return known->second.tensor;
+  Leaf leaf{parameters.front(), numel, parameters.front()->shape, {}};
   leaf.shape[0] = rows;
   point(leaf);
-  leaves_.push_back(leaf);
-  return leaf.tensor;
+  return leaves_.emplace(std::move(key), std::move(leaf)).first->second.tensor;
 }
 
 // Makes the leaf's tensor, or lets the one that layers hold see the buffers of now.
@@ -315,10 +332,8 @@ at::Tensor ParameterArena::gradient(const Parameter* parameter) const {
 }
 
 Parameter* ParameterArena::find(std::string_view name) {
-  for (Parameter& parameter : parameters_) {
-    if (parameter.name == name) return &parameter;
-  }
-  return nullptr;
+  const auto found = places_.find(name);
+  return found == places_.end() ? nullptr : &parameters_[found->second];
 }
 
 int64_t ParameterArena::count() const {
@@ -347,15 +362,14 @@ std::string ParameterArena::layout() const {
 
 BufferStore::Buffer* BufferStore::declare(std::string name, at::Tensor start) {
   if (find(name)) fail("two layers declare the buffer '{}'", name);
+  places_.emplace(name, buffers_.size());
   buffers_.push_back({std::move(name), std::move(start)});
   return &buffers_.back();
 }
 
 BufferStore::Buffer* BufferStore::find(std::string_view name) {
-  for (Buffer& buffer : buffers_) {
-    if (buffer.name == name) return &buffer;
-  }
-  return nullptr;
+  const auto found = places_.find(name);
+  return found == places_.end() ? nullptr : &buffers_[found->second];
 }
 
 void BufferStore::to(at::Device device) {

@@ -13,6 +13,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
@@ -60,6 +62,10 @@ at::Tensor draw_normal(at::IntArrayRef shape, uint64_t seed, const std::string& 
 // normal distribution truncated there.
 at::Tensor draw_truncated_normal(at::IntArrayRef shape, uint64_t seed, const std::string& name,
                                  double std, double cut);
+
+// Where a name stands in a deque: a look through all of them for each makes the time to declare a
+// model grow with the square of its layers.
+using NamePlaces = std::map<std::string, size_t, std::less<>>;
 
 class ParameterArena {
  public:
@@ -135,19 +141,21 @@ class ParameterArena {
 
  private:
   struct Leaf {
-    std::string key;
     const Parameter* first;
     int64_t numel;
     std::vector<int64_t> shape;
     at::Tensor tensor;
   };
+  void count_in(const Parameter& parameter);  // refuses what no machine holds
   void place();
   void point(Leaf& leaf);
   void borrow(ParameterArena& other, const std::vector<Parameter*>& group);
   at::Tensor view(const at::Tensor& flat, const Parameter* parameter) const;
 
   std::deque<Parameter> parameters_, guides_;  // stable addresses
-  std::vector<Leaf> leaves_;
+  NamePlaces places_;                          // of parameters_
+  std::map<std::string, Leaf> leaves_;         // by the names of what they are made of
+  int64_t declared_ = 0;                       // values, guides and padding included
   at::Tensor master_, compute_, grads_;
   int64_t size_ = 0, trainable_size_ = 0, core_size_ = 0, matrix_size_ = 0;
 };
@@ -168,6 +176,7 @@ class BufferStore {
 
  private:
   std::deque<Buffer> buffers_;
+  NamePlaces places_;
 };
 
 }  // namespace refract

@@ -117,6 +117,22 @@ TEST(ParameterArenaTest, MistakesAreErrors) {
   EXPECT_THROW(arena.allocate(at::kCPU, at::kFloat, at::kFloat), std::logic_error);
 }
 
+TEST(ParameterArenaTest, RefusesWhatNoMachineHolds) {
+  const int64_t large = int64_t{1} << 23;
+  const auto refusal = [](ParameterArena& arena, const std::vector<int64_t>& shape) {
+    return error_of([&] { arena.declare({"big", shape, Init::zeros()}); });
+  };
+  ParameterArena arena;
+  EXPECT_NE(refusal(arena, {large, 2 * large}).find("'big' [8388608, 16777216]"),
+            std::string::npos);
+  EXPECT_NE(refusal(arena, {int64_t{1} << 40, int64_t{1} << 40}).find("too large"),
+            std::string::npos);
+  arena.declare({"half", {large, large / 2}, Init::zeros()});
+  EXPECT_NE(refusal(arena, {large, large / 2 + 1}).find("2^46"), std::string::npos);
+  arena.declare({"other half", {large, large / 2}, Init::zeros()});
+  EXPECT_EQ(arena.count(), large * large);
+}
+
 ModelConfig wide() {
   ModelConfig c = testing::small_gpt2();
   c.hidden_size = 128;
