@@ -119,6 +119,9 @@ SEEDS = {
     "weights_index": [INDEX, {"weight_map": {"a": "x", "b": "y"}}],
     "config_json": [GPT2, LLAMA, OURS],
     "adapter_config": [PEFT],
+    "completion": [{"model": "m", "prompt": [[1, 2], [3]], "max_tokens": 1, "echo": True, "logprobs": 1, "seed": 1234, "temperature": 0},
+                   {"prompt": ["One day", "\u00e9"], "n": 2, "stop": ["\n", "."], "top_p": 0.5, "top_k": 4, "stream": True,
+                    "stream_options": {"include_usage": True}, "logit_bias": {}, "suffix": None, "best_of": 2}],
     "metrics": ["{\"step\": 1, \"loss\": 2.5}\n{\"step\": 12, \"loss\": 2.5}\n{\"step\": 3, \"lo"],
 }
 
