@@ -1,5 +1,5 @@
 # Thin: every target is a script or a preset. `make demo` and `make test` are all that a new machine needs.
-.PHONY: help demo test build lint format sanitize sanitize-gpu fuzz torture dist install bench clean
+.PHONY: help demo test build lint format sanitize sanitize-gpu fuzz torture dist wheel install bench clean
 PREFIX ?= /usr/local
 SECONDS ?= 60
 
@@ -25,6 +25,8 @@ torture:    ## kill the program before each of its file calls, and let each fail
 	@scripts/torture
 dist:       ## a relocatable folder, dist/refract
 	@scripts/dist
+wheel:      ## dist/refract-*.whl, which pip installs where there is no compiler
+	@scripts/wheel
 install:    ## install the program below PREFIX
 	@scripts/install "$(PREFIX)"
 bench:      ## build and run the benchmarks

@@ -14,6 +14,7 @@ file(STRINGS ${REFRACT_TORCH}/version.py refract_torch_version REGEX "^__version
 if(NOT refract_torch_version MATCHES "2\\.11\\.0")
   message(FATAL_ERROR "refract is built against torch 2.11.0; ${REFRACT_TORCH} holds ${refract_torch_version}.")
 endif()
+set(REFRACT_TORCH_VERSION 2.11.0)
 cmake_path(GET REFRACT_TORCH PARENT_PATH refract_site_packages)
 set(REFRACT_TORCH_LIB ${REFRACT_TORCH}/lib)
 

@@ -8,8 +8,10 @@ import torch
 def library_path():
     """The library's path; an ImportError that says what to do where there is none."""
     given = os.environ.get("REFRACT_OPS_LIBRARY")
-    checkout = pathlib.Path(__file__).resolve().parents[2]
-    places = [pathlib.Path(given)] if given else [checkout / "build" / "release" / "lib" / "librefract_ops.so",
+    package = pathlib.Path(__file__).resolve().parent
+    checkout = package.parents[1]
+    places = [pathlib.Path(given)] if given else [package / "_program" / "lib" / "librefract_ops.so",  # of a wheel
+                                                  checkout / "build" / "release" / "lib" / "librefract_ops.so",
                                                   checkout / "lib" / "librefract_ops.so"]
     for place in places:
         if place.exists():

@@ -2,70 +2,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <map>
 #include <string_view>
 
+#include "cli/built_from.h"
 #include "core/config.h"
 #include "core/error.h"
-#include "core/paths.h"
 #include "core/system/outcome.h"
 #include "core/version.h"
 #include "transforms/plugin.h"
 
 namespace refract {
 namespace {
-
-// CLI11 takes the brackets off an argument in brackets and cuts what is in them at commas. A mark
-// in front keeps it from doing so; as_typed() takes it off.
-constexpr char kMark = '\x01';
-
-std::string marked(const char* argument) {
-  const std::string text = argument;
-  const bool brackets = text.size() >= 2 && text.front() == '[' && text.back() == ']';
-  return brackets ? kMark + text : text;
-}
-
-std::string as_typed(const std::string& argument) {
-  return argument.starts_with(kMark) ? argument.substr(1) : argument;
-}
-
-// Whether an argument names files or folders: every positional but settings and the name of a kind.
-bool names_path(const std::string& name) {
-  for (const char* option : {"--out", "--data", "--tokenizer", "--plugin"}) {
-    if (name == option) return true;
-  }
-  return !name.starts_with('-') && name != "overrides" && name != "kind";
-}
-
-std::string text_value(const std::string& name, const std::string& typed) {
-  std::string text = as_typed(typed);
-  if (!names_path(name)) return text;
-  if (text.empty()) fail_usage("{} is empty; does it come from a variable that is not set?", name);
-  return expand_path(text);
-}
-
-// The whole of a text as a number.
-template <class T>
-T number_value(const std::string& name, const std::string& typed) {
-  const std::string text = as_typed(typed);
-  const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
-  const char* end = text.data() + text.size();
-  double value = 0;
-  const auto [stop, error] = std::from_chars(begin, end, value);
-  if (text.empty() || error != std::errc() || stop != end)
-    fail_usage("{} takes a number, not '{}'", name, text);
-  if (!std::isfinite(value)) fail_usage("{} takes a finite number, not '{}'", name, text);
-  if constexpr (std::is_integral_v<T>) {
-    T whole = 0;  // what has more digits than a double, too
-    const auto [rest, wrong] = std::from_chars(begin, end, whole);
-    if (wrong == std::errc() && rest == end) return whole;
-    if (value != std::floor(value) || std::abs(value) > 9e15)
-      fail_usage("{} takes an integer, not '{}'", name, text);
-  }
-  return static_cast<T>(value);
-}
 
 // The app a command's name leads to: "tokenizer train" makes the group "tokenizer" first.
 CLI::App* app_for(CLI::App& root, const Command& command,
@@ -143,82 +91,6 @@ std::string unknown_argument(const CLI::App& root) {
   return text + fmt::format(" (see {} --help)", command);
 }
 
-CLI::Option* add(CLI::App& app, const std::string& name, CLI::callback_t callback,
-                 const std::string& help, const char* type) {
-  return app.add_option(name, std::move(callback), help)->type_name(type);
-}
-
-CLI::callback_t into(const std::string& name, std::vector<std::string>& values) {
-  return [name, &values](const CLI::results_t& given) {
-    values.clear();
-    for (const std::string& typed : given) values.push_back(text_value(name, typed));
-    return true;
-  };
-}
-
-CLI::callback_t into(const std::string& name, std::string& value) {
-  return [name, &value](const CLI::results_t& given) {
-    value = text_value(name, given.back());
-    return true;
-  };
-}
-
-template <class T>
-void add_number(CLI::App& app, const std::string& name, T& value, const std::string& help,
-                const char* type) {
-  const auto read = [name, &value](const CLI::results_t& given) {
-    value = number_value<T>(name, given.back());
-    return true;
-  };
-  add(app, name, read, help, type)->default_str(fmt::format("{}", value));
-}
-
-}  // namespace
-
-void CommandLine::positional(const std::string& name, std::string& value, const std::string& help,
-                             bool required) {
-  add(app_, name, into(name, value), help, "TEXT")->required(required);
-}
-void CommandLine::positional(const std::string& name, std::vector<std::string>& values,
-                             const std::string& help, bool required) {
-  add(app_, name, into(name, values), help, "TEXT")
-      ->expected(CLI::detail::expected_max_vector_size)
-      ->required(required);
-}
-void CommandLine::option(const std::string& name, std::string& value, const std::string& help,
-                         bool required) {
-  auto* option = add(app_, name, into(name, value), help, "TEXT")->required(required);
-  if (!value.empty()) option->default_str(value);
-}
-void CommandLine::option(const std::string& name, std::vector<std::string>& values,
-                         const std::string& help, bool required) {
-  // One value each time it is given: what follows it are key=value overrides.
-  add(app_, name, into(name, values), help, "TEXT")
-      ->expected(CLI::detail::expected_max_vector_size)
-      ->required(required)
-      ->allow_extra_args(false);
-}
-void CommandLine::option(const std::string& name, int64_t& value, const std::string& help) {
-  add_number(app_, name, value, help, "INT");
-}
-void CommandLine::option(const std::string& name, double& value, const std::string& help) {
-  add_number(app_, name, value, help, "FLOAT");
-}
-void CommandLine::flag(const std::string& name, bool& value, const std::string& help) {
-  app_.add_flag(name, value, help);
-}
-
-void CommandLine::rest(std::vector<std::string>& words, const std::string& help) {
-  app_.prefix_command();
-  app_.description(app_.get_description() + "\nAfter the options follows " + help);
-  app_.parse_complete_callback([&app = app_, &words] {
-    words.clear();
-    for (const std::string& typed : app.remaining()) words.push_back(as_typed(typed));
-  });
-}
-
-namespace {
-
 struct Parsed {
   Command* command = nullptr;  // null: `code` is the answer
   int code = 0;
@@ -254,7 +126,7 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
       "Train, fine-tune and study transformer language models whose compute is transformed.\nStart "
       "with: refract train recipes/demo.toml run.dir=runs/first",
       "refract");
-  root.set_version_flag("--version", std::string("refract ") + kVersion);
+  root.set_version_flag("--version", fmt::format("refract {} ({})", kVersion, kBuiltFrom));
   root.require_subcommand(1);
   root.footer("Each command has --help with an example that works in a checkout after make demo.");
   std::map<std::string, CLI::App*> groups;

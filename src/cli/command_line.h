@@ -1,38 +1,12 @@
-// A thin layer over the command line parser: only its .cpp pays for the parser's headers.
+// What a command is, and how the program finds the one that was typed.
 #pragma once
-#include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-namespace CLI {
-class App;
-}
+#include "core/system/arguments.h"
 
 namespace refract {
-
-// Declares one command's arguments. The variables are set before the command runs.
-class CommandLine {
- public:
-  explicit CommandLine(CLI::App& app) : app_(app) {}
-  void positional(const std::string& name, std::string& value, const std::string& help,
-                  bool required = true);
-  void positional(const std::string& name, std::vector<std::string>& values,
-                  const std::string& help, bool required = false);
-  void option(const std::string& name, std::string& value, const std::string& help,
-              bool required = false);
-  void option(const std::string& name, std::vector<std::string>& values, const std::string& help,
-              bool required = false);
-  void option(const std::string& name, int64_t& value, const std::string& help);
-  void option(const std::string& name, double& value, const std::string& help);
-  void flag(const std::string& name, bool& value, const std::string& help);
-  // Everything from the first word on that is no option of this command, options too.
-  void rest(std::vector<std::string>& words, const std::string& help);
-
- private:
-  CLI::App& app_;
-};
 
 struct Command {
   virtual ~Command() = default;

@@ -17,6 +17,7 @@ std::unique_ptr<Command> make_compare_command();
 std::unique_ptr<Command> make_interpolate_command();
 std::unique_ptr<Command> make_connectivity_command();
 std::unique_ptr<Command> make_align_command();
+std::unique_ptr<Command> make_merge_command();
 std::unique_ptr<Command> make_data_stories_command();
 std::unique_ptr<Command> make_tokenize_command();
 std::unique_ptr<Command> make_tokenizer_train_command();
@@ -45,6 +46,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_interpolate_command());
   commands.push_back(make_connectivity_command());
   commands.push_back(make_align_command());
+  commands.push_back(make_merge_command());
   commands.push_back(make_data_stories_command());
   commands.push_back(make_tokenize_command());
   commands.push_back(make_tokenizer_train_command());

@@ -11,13 +11,6 @@
 namespace refract {
 namespace {
 
-at::ScalarType parse_dtype(const std::string& name) {
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  if (name == "float16") return at::kHalf;
-  fail_usage("--dtype {} is not one of float32, bfloat16, float16", name);
-}
-
 class ExportCommand : public Command {
  public:
   std::string name() const override { return "export"; }
@@ -46,7 +39,7 @@ class ExportCommand : public Command {
 };
 
 int ExportCommand::run() {
-  options_.dtype = parse_dtype(dtype_);
+  options_.dtype = file_dtype(dtype_);
   options_.max_shard_bytes = static_cast<uint64_t>(parse_size(shard_size_));
   const ExportedModel exported = export_model(model_, out_, options_);
   if (json_) {

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cstdlib>
 #include <optional>
+#include <system_error>
 
 #include "core/error.h"
 
@@ -109,6 +110,13 @@ fs::path hub_cache() {
   }
   if (const auto home = folder_variable("HF_HOME")) return fs::path(*home) / "hub";
   return user_cache() / "huggingface" / "hub";
+}
+
+fs::path installed_file(const std::string& name) {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  fs::path file = program.parent_path().parent_path() / name;
+  return fs::is_regular_file(file, ignored) ? file : fs::path();
 }
 
 std::string shell_word(std::string_view text) {

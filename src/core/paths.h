@@ -20,6 +20,10 @@ std::filesystem::path user_cache();
 // user_cache(). ~ and variables in them are expanded as Python does it: what is not set stays.
 std::filesystem::path hub_cache();
 
+// Where `name` lies in the folder above the program's own, into which `make install`, `make dist`
+// and the wheel put what belongs to it ("recipes/demo.toml"). Empty where there is no such file.
+std::filesystem::path installed_file(const std::string& name);
+
 // A word as a shell takes it back: in quotes where it needs them.
 std::string shell_word(std::string_view text);
 

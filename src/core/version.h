@@ -1,8 +1,8 @@
-// The program's version, as CMakeLists.txt has it.
+// The program's version: CMakeLists.txt has it, and nothing else.
 #pragma once
 
 namespace refract {
 
-inline constexpr const char* kVersion = "0.1.0";
+extern const char* const kVersion;  // "0.1.0"
 
 }  // namespace refract

@@ -34,9 +34,10 @@ namespace {
 constexpr int64_t kPadVocabularyFrom = 1024;
 
 Parameter* declare_table(ParameterArena& arena, const TablePlan& plan, int64_t pad_rows_to = 1) {
-  return arena.declare(
-      {plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std, plan.init_cut)},
-      pad_rows_to);
+  ParameterSpec spec{
+      plan.name, {plan.rows, plan.width}, Init::normal(plan.init_std, plan.init_cut)};
+  spec.table = true;
+  return arena.declare(spec, pad_rows_to);
 }
 
 Norm declare_norm(ParameterArena& arena, const NormPlan& plan) {

@@ -86,7 +86,7 @@ Parameter* ParameterArena::declare(const ParameterSpec& spec, int64_t pad_rows_t
   if (allocated()) throw std::logic_error("parameter declared after allocation: " + spec.name);
   if (find(spec.name))
     fail("two layers declare the parameter '{}'; each layer needs its own name", spec.name);
-  Parameter parameter{spec.name, spec.shape, spec.init, spec.trainable, spec.adapter};
+  Parameter parameter{spec.name, spec.shape, spec.init, spec.trainable, spec.adapter, spec.table};
   parameter.padded_rows = round_up(spec.shape[0], pad_rows_to);
   count_in(parameter);
   places_.emplace(parameter.name, parameters_.size());

@@ -38,6 +38,7 @@ struct Parameter {
   Init init;
   bool trainable = true;
   bool adapter = false;
+  bool table = false;       // rows that tokens or positions choose: embeddings and head
   int64_t padded_rows = 0;  // rows in the arena; those past shape[0] are zero and stay zero
   bool joined = false;      // lies directly behind the parameter declared before it, if both train
                             // or neither does
@@ -54,6 +55,7 @@ struct ParameterSpec {
   Init init;
   bool trainable = true;
   bool adapter = false;  // see freeze_all_but_adapters()
+  bool table = false;
 };
 
 // Independent normal numbers of the stream `name`, float on the CPU: the same on every platform.

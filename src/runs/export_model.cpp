@@ -47,6 +47,13 @@ void write_adapter(const LoadedModel& loaded, const fs::path& out, const ExportO
 
 }  // namespace
 
+at::ScalarType file_dtype(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  fail_usage("--dtype {} is not one of float32, bfloat16, float16", name);
+}
+
 ExportedModel export_model(const std::string& specification, const fs::path& out,
                            const ExportOptions& options) {
   NewFolder folder(out, options.adapter ? "the adapters" : "the model");

@@ -10,6 +10,9 @@
 
 namespace refract {
 
+// "float32", "bfloat16" or "float16", as --dtype takes them; other words fail (usage).
+at::ScalarType file_dtype(const std::string& name);
+
 struct ExportOptions {
   at::ScalarType dtype = at::kFloat;              // of the files
   uint64_t max_shard_bytes = kDefaultShardBytes;  // larger models are cut into several files

@@ -13,10 +13,17 @@ std::string differ(const std::string& what, const std::string& a, const std::str
   return fmt::format("{} is {} in the first and {} in the second", what, a, b);
 }
 
-std::string settings_difference(ModelConfig a, ModelConfig b) {
+std::string rules_text(const LoadedModel& model) {
+  return model.config.transform.empty() ? "[]" : model.config.transform;
+}
+
+}  // namespace
+
+std::string config_difference(const ModelConfig& a, const ModelConfig& b) {
+  ModelConfig first = a, second = b;  // fields can be written through
   Fields of_a, of_b;
-  describe(of_a, a);
-  describe(of_b, b);
+  describe(of_a, first);
+  describe(of_b, second);
   for (size_t i = 0; i < of_a.all().size(); ++i) {
     const Field &x = of_a.all()[i], &y = of_b.all()[i];
     if (x.decides == Decides::kFunction && x.get() != y.get())
@@ -24,12 +31,6 @@ std::string settings_difference(ModelConfig a, ModelConfig b) {
   }
   return "";
 }
-
-std::string rules_text(const LoadedModel& model) {
-  return model.config.transform.empty() ? "[]" : model.config.transform;
-}
-
-}  // namespace
 
 std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b) {
   if (a.vocab_size() != b.vocab_size()) {
@@ -48,7 +49,7 @@ std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b) {
 }
 
 std::string first_difference(const LoadedModel& a, const LoadedModel& b) {
-  if (std::string found = settings_difference(a.config.model, b.config.model); !found.empty())
+  if (std::string found = config_difference(a.config.model, b.config.model); !found.empty())
     return found;
   if (rules_text(a) != rules_text(b)) return differ("[[transform]]", rules_text(a), rules_text(b));
   if (a.tokenizer && b.tokenizer) {

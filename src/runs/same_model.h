@@ -12,6 +12,9 @@ namespace refract {
 // differ.
 std::string first_difference(const LoadedModel& a, const LoadedModel& b);
 
+// The same between the settings that decide what weights compute.
+std::string config_difference(const ModelConfig& a, const ModelConfig& b);
+
 // The first difference between two vocabularies, in the same words.
 std::string vocabulary_difference(const Tokenizer& a, const Tokenizer& b);
 

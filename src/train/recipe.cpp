@@ -78,6 +78,14 @@ json Chain::read_base(const json& base) {
   }
 }
 
+// An installed program's own recipes have the names that they have in a checkout.
+std::string found_recipe(const std::string& path) {
+  std::error_code ignored;
+  if (fs::exists(path, ignored) || !path.starts_with("recipes/")) return path;
+  const fs::path own = installed_file(path);
+  return own.empty() ? path : own.string();
+}
+
 json read_with_bases(const std::string& path) {
   json tree = read_toml(path);
   restore_saved_settings(tree, path);
@@ -157,7 +165,7 @@ void merge(json& tree, const std::string& key, json value) {
 }  // namespace
 
 json read_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  json tree = read_with_bases(path);
+  json tree = read_with_bases(found_recipe(path));
   merge_overrides(tree, overrides);
   return tree;
 }

@@ -24,11 +24,18 @@ std::map<std::string, TableCheck>& foreign_tables() {
   return tables;
 }
 
+// The name that the recipe gives, whose defaults differ from AdamW's.
+std::string given_optimizer(const json& tree) {
+  if (!sets_key(tree, "optimizer.name")) return {};
+  const json& name = tree["optimizer"]["name"];
+  return name.is_string() ? name.get<std::string>() : std::string();
+}
+
 void describe_optimizer(Fields& fields, RunConfig& c) {
   using enum Decides;
   const Limits not_negative{.min = 0}, positive{.min = 0, .open_min = true};
   fields.add({"optimizer.name", kOutcome}, c.optimizer.name, "the optimizer",
-             {"adamw", "adam", "sgd"});
+             {"adamw", "adam", "sgd", "muon"});
   fields.add({"optimizer.lr", kOutcome}, c.optimizer.lr, "peak learning rate", not_negative);
   fields.add({"optimizer.betas", kOutcome}, c.optimizer.betas, "decay of the two moments");
   fields.add({"optimizer.eps", kOutcome}, c.optimizer.eps, "added to the root of the second moment",
@@ -40,9 +47,10 @@ void describe_optimizer(Fields& fields, RunConfig& c) {
              {"matrices", "all"});
   fields.add({"optimizer.clip", kOutcome}, c.optimizer.clip,
              "largest global gradient norm; 0: no clipping", not_negative);
-  fields.add({"optimizer.momentum", kOutcome}, c.optimizer.momentum, "momentum (sgd)",
-             {.min = 0, .max = 1});
-  fields.add({"optimizer.nesterov", kOutcome}, c.optimizer.nesterov, "Nesterov's momentum (sgd)");
+  fields.add({"optimizer.momentum", kOutcome}, c.optimizer.momentum,
+             "momentum (sgd, muon, whose default is 0.95)", {.min = 0, .max = 1});
+  fields.add({"optimizer.nesterov", kOutcome}, c.optimizer.nesterov,
+             "Nesterov's momentum (sgd, muon, whose default is true)");
 }
 
 void describe_schedule(Fields& fields, RunConfig& c) {
@@ -211,9 +219,13 @@ RunConfig make_run_config(const json& tree, const std::string& where,
       config.model = preset(name.get<std::string>());
     }
   }
+  const std::string optimizer = given_optimizer(tree);
+  if (optimizer == "muon") {  // its paper's
+    config.optimizer.momentum = 0.95;
+    config.optimizer.nesterov = true;
+  }
   // torch's defaults: what decays decoupled from the rate would be far too much inside of it.
-  if (sets_key(tree, "optimizer.name") && tree["optimizer"]["name"] == "sgd")
-    config.optimizer.weight_decay = 0;
+  if (optimizer == "sgd") config.optimizer.weight_decay = 0;
   Fields fields;
   describe(fields, config);
   json own = tree;
@@ -297,6 +309,12 @@ void check_run_config(const RunConfig& c) {
         "distill.weight = {} needs a model to learn from: set distill.teacher, or init.from to a "
         "dense model's folder",
         c.distill.weight);
+  }
+  if (c.optimizer.name == "muon" && c.train.shard != "none") {
+    fail_usage(
+        "optimizer.name = \"muon\" moves whole matrices, which train.shard = \"{}\" cuts; leave "
+        "train.shard out",
+        c.train.shard);
   }
   if (c.optimizer.nesterov && c.optimizer.momentum == 0)
     fail_usage("optimizer.nesterov needs an optimizer.momentum above 0");

@@ -16,9 +16,7 @@
 #include "core/error.h"
 #include "distributed/world.h"
 #include "model/recompute.h"
-#include "ops/common/op.h"
 #include "ops/dense/optimizer/optimizer.h"
-#include "ops/dense/optimizer/sgd.h"
 #include "train/repair/teacher.h"
 #include "train/schedule.h"
 #include "train/state/step_parts.h"
@@ -32,27 +30,6 @@ WindowOrder window_order(const RunConfig& config, int64_t tokens) {
   const Sampling sampling =
       config.data.sampling == "random" ? Sampling::kRandom : Sampling::kPermutation;
   return {tokens, config.data.context, static_cast<uint64_t>(config.order_seed()), sampling};
-}
-
-AdamW adamw_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
-  AdamW settings;
-  settings.beta1 = o.betas[0];
-  settings.beta2 = o.betas[1];
-  settings.eps = o.eps;
-  settings.weight_decay = o.name == "adam" ? 0 : o.weight_decay;
-  settings.n_decay = n_decay;
-  settings.zero_grads = true;
-  return settings;
-}
-
-Sgd sgd_settings(const RunConfig::Optimizer& o, int64_t n_decay) {
-  Sgd settings;
-  settings.momentum = o.momentum;
-  settings.weight_decay = o.weight_decay;
-  settings.n_decay = n_decay;
-  settings.nesterov = o.nesterov;
-  settings.zero_grads = true;
-  return settings;
 }
 
 // Where a verified step differs, the processes would have to agree on computing it once more.
@@ -327,33 +304,15 @@ int64_t TrainStep::place_in_state(const Range& part) const {
   return part.begin == 0 ? 0 : own({0, part.begin}).size();
 }
 
-// Of that part, whose matrices come first: guides are nothing else.
 void TrainStep::optimize(const at::Tensor& grads, const Range& part) {
   ParameterArena& arena = model_.arena();
-  const RunConfig::Optimizer& o = config_.optimizer;
-  const Range range = own(part);
-  const bool all = o.decay == "all" || part.begin >= arena.core_size();
-  const int64_t n_decay =
-      all ? range.size() : std::clamp<int64_t>(arena.matrix_size() - range.begin, 0, range.size());
-  const auto of = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.size()); };
-  const auto kept = [&](const at::Tensor& flat) {
-    return flat.narrow(0, place_in_state(part), range.size());
-  };
-  const bool same = arena.compute().is_same(arena.master());
-  const auto compute = optional_of(same ? at::Tensor() : of(arena.compute()));
-  if (range.size() == 0) {
-    // More processes than there are weights.
-  } else if (o.name == "sgd") {
-    sgd_(of(arena.master()), compute, of(grads), kept(state_.exp_avg), floats_, control_,
-         sgd_settings(o, n_decay));
-  } else {
-    adamw_(of(arena.master()), compute, of(grads), kept(state_.exp_avg), kept(state_.exp_avg_sq),
-           floats_, control_, adamw_settings(o, n_decay));
-  }
+  update_weights(arena, config_.optimizer,
+                 {own(part), place_in_state(part), grads, state_, floats_, control_});
   if (!sum_->sharded()) return;
   const at::Tensor weights = arena.master().narrow(0, part.begin, part.size());
   sum_->gather(weights);
-  if (!same) arena.compute().narrow(0, part.begin, part.size()).copy_(weights);
+  if (!arena.compute().is_same(arena.master()))
+    arena.compute().narrow(0, part.begin, part.size()).copy_(weights);
 }
 
 OptimizerState TrainStep::blank_state() const {

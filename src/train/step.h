@@ -18,6 +18,7 @@
 #include "train/state/step_check.h"
 #include "train/together/batch_share.h"
 #include "train/together/slices.h"
+#include "train/update/weight_update.h"
 
 namespace refract {
 
@@ -31,13 +32,6 @@ struct StepRecord {
   int64_t step = 0;
   double loss = 0;       // mean over the step's tokens, nats
   double grad_norm = 0;  // before clipping
-};
-
-// Moments and everything else the optimizer keeps; flat, as the arena is. sgd keeps its momentum
-// buffer in exp_avg and has no second one. With train.shard a process keeps its slices alone, first
-// that of the model's own parameters, then that of the guides.
-struct OptimizerState {
-  at::Tensor exp_avg, exp_avg_sq;  // fp32 [trainable_size]
 };
 
 class TrainStep {

@@ -20,6 +20,11 @@ def test_help_says_what_a_group_of_commands_is_for(refract):
     assert "see refract" not in text
 
 
+def test_version_names_what_the_program_was_built_from(refract):
+    text = refract("--version").stdout
+    assert re.fullmatch(r"refract \d+\.\d+\.\d+ \(commit (unknown|[0-9a-f]{10}( with changes)?), torch 2\.11\.0, (CUDA 13\.\d+|no CUDA kernels)\)\n", text)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_has_an_example(refract, command):
     assert re.search(r"Example:\n  \S*refract " + " ".join(command), refract(*command, "--help").stdout)

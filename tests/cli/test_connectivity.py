@@ -49,6 +49,19 @@ def test_ends_are_what_eval_says_and_files_agree(refract, refract_json, two_runs
     assert "instability" in text and "alpha (0: B, 1: A)" in text
 
 
+def test_merging_evaluates_its_path_and_writes_the_best(refract, refract_json, two_runs, tmp_path):
+    made = refract_json("merge", *two_runs, "--method", "slerp", "--points", 3, "--best", "--batches", 4, "--out", "merged")
+    losses = [point["loss"] for point in made["points"]]
+    assert [point["t"] for point in made["points"]] == [0, 0.5, 1]
+    assert made["t"] == made["points"][losses.index(min(losses))]["t"]
+    assert refract_json("eval", "merged", "--batches", 4)["loss"] == pytest.approx(min(losses), rel=1e-6)
+    text = refract("merge", *two_runs, "--points", 2, "--batches", 4, "--weights", "1,3", "--out", "mean").stdout
+    assert re.search(r"weight +loss", text) and len(text.splitlines()) > 10
+    assert json.loads((tmp_path / "mean/merge.json").read_text())["weight"] == 0.75
+    error = refract("merge", *two_runs, "--weights", "1;3", "--out", "third", code=2).stderr
+    assert "--weights takes a number, not '1;3'" in error and not (tmp_path / "third").exists()
+
+
 def test_alignment_is_shown_beside_what_was_before(refract, refract_json, two_runs, tmp_path):
     options = ("--alphas", 5, "--batches", 4, "--splits", "val")
     plain = path(refract_json, *two_runs, *options)

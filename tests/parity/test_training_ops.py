@@ -61,6 +61,26 @@ def test_sgd_is_torchs(momentum, nesterov):
         torch.testing.assert_close(master, torch.cat(parts).detach(), rtol=2e-6, atol=2e-7)
 
 
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (16, 16)])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_is_torchs(shape, nesterov):
+    """torch iterates in bf16 only, whose rounding the two take at different places: a step's entries agree to 4% of their largest."""
+    lr, momentum, decay = 0.02, 0.95, 0.1
+    weight = torch.randn(shape).requires_grad_()
+    reference = torch.optim.Muon([weight], lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    master, buffer, control = weight.detach().clone(), torch.zeros(shape), torch.tensor([1.0, 0, 0, 0])
+    for _ in range(5):
+        before = weight.detach().clone()
+        weight.grad = torch.randn(shape)
+        master.copy_(before)
+        ops.muon_(master, None, weight.grad.clone(), buffer, torch.tensor([lr, 0.0, 0.0, 0.0]), control, momentum, decay, nesterov, 5, True)
+        reference.step()
+        step = (weight.detach() - before).abs().max()
+        assert step > 1e-3
+        torch.testing.assert_close(master, weight.detach(), rtol=0, atol=0.04 * step.item())
+        torch.testing.assert_close(buffer, reference.state[weight]["momentum_buffer"], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("dtype,rtol,atol", [(torch.float32, 1e-5, 1e-6), (torch.float64, 1e-12, 1e-12)])
 @pytest.mark.parametrize("width", [32, 96])
 def test_linear_cross_entropy_is_torchs(dtype, rtol, atol, width):

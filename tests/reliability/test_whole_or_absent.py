@@ -11,6 +11,7 @@ COMMANDS = {
     "tokenizer train": ["tokenizer", "train", "corpus.txt", "--vocab-size", "300", "--out", "out/tokenizer.json"],
     "calibrate": ["calibrate", "run", "--kind", "optical", "--tokens", "16", "--out", "out"],
     "align": ["align", "run", "run", "--out", "out"],
+    "merge": ["merge", "run", "run", "--out", "out"],
     "data stories": ["data", "stories", "--size", "3KB", "--out", "stories.jsonl"],
     "report": ["report", "run", "--out", "out/report.html"],
 }
@@ -71,6 +72,7 @@ def test_is_whole_or_absent(trained, tmp_path, command):
             again = place.run(*arguments)
             assert again.returncode == 0, (fault, again.stderr)
             assert files(place) == whole, fault
+            assert not list(place.folder.rglob("*.partial")), fault
         hidden = [path.name for path in place.folder.iterdir() if "unfinished" in path.name]
         assert hidden == [], fault
         shutil.rmtree(place.folder)
@@ -81,7 +83,7 @@ def test_is_whole_or_absent(trained, tmp_path, command):
     print(f"{command}: {len(faults)} faults, {stopped} stopped it; always whole or absent, and made at the next try")
 
 
-@pytest.mark.parametrize("command", ["export", "tokenize", "calibrate", "align"])
+@pytest.mark.parametrize("command", ["export", "tokenize", "calibrate", "align", "merge"])
 def test_a_folder_with_files_is_left_alone(trained, command):
     clear(trained)
     out = trained.folder / "out"

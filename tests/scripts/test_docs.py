@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -82,3 +83,9 @@ def test_recipes_of_commands_exist():
             if not (ROOT / recipe).exists() and not re.search(r"[A-Z]", recipe):
                 missing.append(f"{name(page)}: {recipe}")
     assert not missing
+
+
+def test_the_citation_is_of_the_programs_version():
+    (version,) = re.findall(r"^project\(refract VERSION (\S+) ", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version and citation["license"] == "Apache-2.0" and citation["authors"]

@@ -82,6 +82,17 @@ TEST(RunConfig, SgdDecaysNothingUnlessItIsTold) {
   EXPECT_EQ(decay({"optimizer.name=sgd", "optimizer.weight_decay=5e-4"}), 5e-4);
 }
 
+TEST(RunConfig, MuonHasItsOwnMomentum) {
+  const auto optimizer = [](std::vector<std::string> overrides) {
+    return make_run_config(overrides_tree(overrides), "t").optimizer;
+  };
+  EXPECT_EQ(optimizer({"optimizer.name=muon"}).momentum, 0.95);
+  EXPECT_TRUE(optimizer({"optimizer.name=muon"}).nesterov);
+  EXPECT_EQ(optimizer({"optimizer.name=muon"}).weight_decay, 0.1);
+  EXPECT_FALSE(optimizer({"optimizer.name=muon", "optimizer.nesterov=false"}).nesterov);
+  EXPECT_EQ(optimizer({"optimizer.name=sgd"}).momentum, 0.9);
+}
+
 TEST(RunConfig, RefusesSchedulesAndStartsThatSayNothing) {
   const auto refused = [](std::vector<std::string> overrides) {
     EXPECT_THROW(make_run_config(overrides_tree(overrides), "t"), Error) << overrides.back();
@@ -92,6 +103,7 @@ TEST(RunConfig, RefusesSchedulesAndStartsThatSayNothing) {
   refused({"schedule.kind=multistep", "schedule.milestones=[0]"});
   refused({"schedule.warmup_from=2"});
   refused({"optimizer.name=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"});
+  refused({"optimizer.name=muon", "train.shard=optimizer"});
   refused({"init.from=some/model", "init.scheme=torchtitan"});
   EXPECT_EQ(make_run_config(overrides_tree({"init.scheme=torchtitan"}), "t").model.init_scheme,
             "torchtitan");

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "cli/command_line.h"
@@ -43,14 +42,6 @@ class CalibrateCommand : public Command {
   bool json_ = false;
 };
 
-double number(const std::string& text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size())
-    fail_usage("--quantiles: '{}' is not a number; write two, as 0.001,0.999", text);
-  return value;
-}
-
 void print(const CalibrateResult& result) {
   Table table({{"module"},
                {"role"},
@@ -69,10 +60,11 @@ void print(const CalibrateResult& result) {
 
 int CalibrateCommand::run() {
   if (!quantiles_.empty()) {
-    const size_t comma = quantiles_.find(',');
-    study_.search.low = number(quantiles_.substr(0, comma));
-    study_.search.high =
-        number(comma == std::string::npos ? std::string() : quantiles_.substr(comma + 1));
+    const std::vector<double> both = numbers_of("--quantiles", quantiles_);
+    if (both.size() != 2)
+      fail_usage("--quantiles takes two numbers, as 0.001,0.999; not '{}'", quantiles_);
+    study_.search.low = both[0];
+    study_.search.high = both[1];
   }
   const CalibrateResult result = calibrate(study_);
   if (json_) {

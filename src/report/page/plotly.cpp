@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/paths.h"
 
 namespace refract {
 namespace {
@@ -27,10 +28,10 @@ fs::path find_plotly() {
     if (!fs::exists(given)) fail_usage("REFRACT_PLOTLY = '{}': no such file", given);
     return given;
   }
+  if (fs::path beside = installed_file("share/refract/plotly.min.js"); !beside.empty())
+    return beside;
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  fs::path beside = program.parent_path().parent_path() / "share/refract/plotly.min.js";
-  if (fs::exists(beside, ignored)) return beside;
   for (fs::path folder = program.parent_path(); folder.has_relative_path();
        folder = folder.parent_path()) {
     if (const fs::path found = in_environment(folder / ".venv"); !found.empty()) return found;

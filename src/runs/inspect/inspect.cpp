@@ -1,4 +1,4 @@
-#include "runs/inspect.h"
+#include "runs/inspect/inspect.h"
 
 #include <algorithm>
 #include <filesystem>

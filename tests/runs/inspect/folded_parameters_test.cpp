@@ -1,4 +1,4 @@
-#include "runs/folded_parameters.h"
+#include "runs/inspect/folded_parameters.h"
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
-#include "runs/inspect.h"
+#include "runs/inspect/inspect.h"
 
 #include <gtest/gtest.h>
 
-#include "model_folders.h"
+#include "runs/model_folders.h"
 
 namespace refract {
 namespace inspect_test {

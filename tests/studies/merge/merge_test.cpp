@@ -1,0 +1,147 @@
+#include "studies/merge/merge.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/files.h"
+#include "studies/saved_models.h"
+#include "support/errors.h"
+#include "support/temporary_folder.h"
+#include "support/tolerances.h"
+
+namespace refract {
+namespace merge_test {
+
+namespace fs = std::filesystem;
+using testing::error_of;
+using testing::expect_close;
+using testing::has;
+using testing::save_small_model;
+using testing::small_llama;
+
+class Merge : public ::testing::Test {
+ protected:
+  Merge() {
+    testing::save_shard(scratch_ / "tokens.bin", config_.vocab_size, 200);
+    for (const char* name : {"a", "b", "base"}) {
+      models_.push_back(save_small_model(scratch_ / name, config_, models_.size() + 1));
+    }
+    study_.models = {path("a"), path("b")};
+    study_.out = path("out");
+    study_.overrides = {"train.device=cpu"};
+    study_.evaluation.corpus = {path("tokens.bin")};
+    study_.evaluation.context = 12;
+  }
+  std::string path(const char* name) const { return scratch_.str(name); }
+  std::string refusal() const {
+    const std::string why = error_of([&] { merge_models(study_); });
+    EXPECT_FALSE(fs::exists(study_.out)) << why;
+    return why;
+  }
+
+  const testing::TemporaryFolder scratch_;
+  const ModelConfig config_ = small_llama();
+  std::vector<std::unique_ptr<Decoder>> models_;
+  MergeStudy study_;
+};
+
+TEST_F(Merge, WritesAModelThatLoads) {
+  study_.settings.weights = {1, 3};
+  study_.dtype = at::kBFloat16;
+  merge_models(study_);
+  const LoadedModel merged = load_model(study_.out, {"train.device=cpu"});
+  for (const Parameter& parameter : merged.model->arena().parameters()) {
+    const auto of = [&](size_t i) {
+      ParameterArena& arena = models_[i]->arena();
+      return arena.value(arena.find(parameter.name));
+    };
+    const at::Tensor expected = (of(0) * 0.25 + of(1) * 0.75).to(at::kBFloat16).to(at::kFloat);
+    EXPECT_TRUE(at::equal(merged.model->arena().value(&parameter), expected)) << parameter.name;
+  }
+  const auto record = nlohmann::json::parse(read_file(fs::path(study_.out) / "merge.json"));
+  EXPECT_EQ(record["weight"], 0.75);
+}
+
+TEST_F(Merge, PointsEndAtTheModels) {
+  study_.points = 3;
+  study_.best = true;
+  for (const char* method : {"linear", "slerp"}) {
+    study_.settings.method = method;
+    study_.out = path(method);
+    const MergeResult result = merge_models(study_);
+    ASSERT_EQ(result.points.size(), 3U);
+    for (const size_t end : {0U, 1U}) {
+      const double loss =
+          evaluate_model(study_.models[end], study_.overrides, study_.evaluation).result.loss;
+      EXPECT_NEAR(result.points[2 * end].loss, loss, 1e-6 * loss) << method;
+    }
+    const double written =
+        evaluate_model(study_.out, study_.overrides, study_.evaluation).result.loss;
+    for (const MergePoint& point : result.points) EXPECT_LE(written, point.loss * (1 + 1e-6));
+    EXPECT_FALSE(fs::exists(fs::path(study_.out) / "candidate"));
+  }
+}
+
+TEST_F(Merge, LambdaZeroIsTheBase) {
+  study_.settings.method = "ties";
+  study_.base = path("base");
+  study_.points = 2;
+  const MergeResult result = merge_models(study_);
+  const double base = evaluate_model(study_.base, study_.overrides, study_.evaluation).result.loss;
+  EXPECT_NEAR(result.points[0].loss, base, 1e-6 * base);
+  EXPECT_EQ(result.written, 1);
+  EXPECT_NE(result.points[1].loss, result.points[0].loss);
+}
+
+TEST_F(Merge, AGreedySoupIsNeverWorseThanItsBestModel) {
+  study_.settings.method = "greedy_soup";
+  study_.models.push_back(path("base"));
+  const MergeResult result = merge_models(study_);
+  ASSERT_EQ(result.losses.size(), 3U);
+  const double best = *std::min_element(result.losses.begin(), result.losses.end());
+  EXPECT_EQ(result.losses[result.chosen[0]], best);
+  const double written =
+      evaluate_model(study_.out, study_.overrides, study_.evaluation).result.loss;
+  EXPECT_LE(written, best * (1 + 1e-6));
+  EXPECT_NEAR(written, result.points[0].loss, 1e-6 * written);
+}
+
+TEST_F(Merge, RefusesWhatDoesNotGoTogether) {
+  study_.settings.method = "slurp";
+  EXPECT_TRUE(has(refusal(), "did you mean slerp"));
+  study_.settings.method = "ties";
+  EXPECT_TRUE(has(refusal(), "--base MODEL"));
+  study_.settings.method = "slerp";
+  study_.base = path("base");
+  EXPECT_TRUE(has(refusal(), "--base goes with task vectors"));
+  study_.base.clear();
+  study_.models.push_back(path("base"));
+  EXPECT_TRUE(has(refusal(), "two models, not 3"));
+  study_.settings.method = "linear";
+  study_.settings.weights = {1, 2};
+  EXPECT_TRUE(has(refusal(), "2 numbers for 3 models"));
+  study_.settings.weights = {1, -2, 1};
+  EXPECT_TRUE(has(refusal(), "add up to 0"));
+  study_.settings.weights.clear();
+  study_.points = 3;
+  EXPECT_TRUE(has(refusal(), "needs a path"));
+  study_.points = 0;
+  study_.best = true;
+  EXPECT_TRUE(has(refusal(), "--points"));
+}
+
+TEST_F(Merge, RefusesOtherArchitectures) {
+  ModelConfig wide = small_llama();
+  wide.intermediate_size *= 2;
+  save_small_model(scratch_ / "wide", wide, 4);
+  study_.models[1] = path("wide");
+  EXPECT_TRUE(has(refusal(), "intermediate_size"));
+}
+
+}  // namespace merge_test
+}  // namespace refract
