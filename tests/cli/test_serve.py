@@ -70,7 +70,7 @@ def test_several_prompts_and_continuations(server):
     settings = {"max_tokens": 8, "temperature": 1.2, "seed": 5}
     answer = server.complete(prompt=["One", "Two"], n=3, **settings)
     texts = [choice["text"] for choice in answer["choices"]]
-    assert [choice["index"] for choice in answer["choices"]] == list(range(6)) and len(set(texts)) == 6
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6)) and len(set(texts[:3])) == len(set(texts[3:])) == 3
     assert answer["usage"]["prompt_tokens"] == 6
     alone = server.complete(prompt="Two", n=3, **settings)
     assert [choice["text"] for choice in alone["choices"]] == texts[3:], "a prompt's continuations depend on no other prompt"
@@ -189,7 +189,7 @@ def test_a_model_in_a_medium(program, tmp_path):
 
 
 @pytest.mark.parametrize("body, words", [
-    (b"{", "JSON"), (b"[" * 100000, "nested"), (b'"a"', "object"), (b"{}", "prompt is missing"), (b'{"prompt": "a", "max_token": 1}', "max_tokens"),
+    (b"{", "JSON"), (b"[" * 100000, "nests"), (b'"a"', "object"), (b"{}", "prompt is missing"), (b'{"prompt": "a", "max_token": 1}', "max_tokens"),
     (b'{"prompt": "a", "max_tokens": 5000}', "max_tokens"), (b'{"prompt": "a", "n": 1000}', "n must"), (b'{"prompt": [257]}', "token id"),
     (b'{"prompt": "a", "max_tokens": 4097}', "4096"), (json.dumps({"prompt": "a" * 4097, "max_tokens": 1}).encode(), "4097 tokens")])
 def test_requests_that_cannot_be_right(server, body, words):
@@ -288,10 +288,10 @@ def test_a_client_that_goes_away_frees_its_slot(server):
 
 def test_a_client_that_does_not_read_is_dropped(program, folder):
     with serving(program, folder, "run", "--timeout", 1) as server, server.socket() as connection:
-        body = json.dumps({"prompt": "a", "max_tokens": 4000, "temperature": 0, "n": 8, "logprobs": 20, "stream": True}).encode()
+        body = json.dumps({"prompt": "a", "max_tokens": 4000, "temperature": 0, "n": 2, "logprobs": 20, "stream": True}).encode()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        server.wait_for("refract_active_sequences", 8)
+        server.wait_for("refract_active_sequences", 2)
         server.wait_for("refract_abandoned_total", 1, seconds=60)
         server.wait_for("refract_active_sequences", 0, seconds=5)
 
