@@ -129,7 +129,7 @@ bool Completion::take(News& news, const Tell& tell) {
   Choice::Piece piece;
   if (news.token) {
     if (!std::exchange(told_first_, true)) host_.metrics.first_token(seconds());
-    // An end of the text that was scored in one pass is told without a text.
+    // Harnesses count on a log-probability for each token, that which ends a text too.
     const bool silent = news.end == End::kStop;
     piece = silent ? part.choice->add_silent(*news.token) : part.choice->add(*news.token);
   }

@@ -40,7 +40,7 @@ def folder(program, tmp_path_factory):
     def refract(*arguments):
         subprocess.run([str(program), *arguments], cwd=folder, check=True, capture_output=True, env=dict(os.environ, XDG_CACHE_HOME=str(folder / "cache")))
 
-    refract("tokenizer", "train", "stories:100KB", "--vocab", "400", "--out", "tokenizer")
+    refract("tokenizer", "train", "stories:100KB", "--vocab-size", "400", "--out", "tokenizer")
     (folder / "recipe.toml").write_text('[run]\ndir = "run"\n[data]\npath = "stories:100KB"\ntokenizer = "tokenizer"\ncontext = 64\n[model]\nhidden_size = 64\n'
                                         'num_hidden_layers = 2\nnum_attention_heads = 4\n[optimizer]\nlr = 3e-3\n[train]\nsteps = 60\nbatch = 8\ndevice = "cpu"\n'
                                         '[eval]\nevery = 60\nsamples = 0\n[checkpoint]\nevery = 60\n')
@@ -99,7 +99,8 @@ def test_log_likelihoods_are_those_of_transformers(folder):
     tasks = ["choices", "pages", "written"]
     with evaluate.served(folder / "hf") as server:
         ours = scored("local-completions", evaluate.harness_arguments(server), folder, tasks)
-    theirs = scored(HFLM(pretrained=str(folder / "hf"), device="cpu", dtype="float32", batch_size=1, max_length=64), None, folder, tasks)
+    # Over HTTP the harness cuts long texts into windows that are a token shorter.
+    theirs = scored(HFLM(pretrained=str(folder / "hf"), device="cpu", dtype="float32", batch_size=1, max_length=63), None, folder, tasks)
     check_equal(ours, theirs, tasks)
 
 

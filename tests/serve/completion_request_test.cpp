@@ -109,7 +109,7 @@ TEST(CompletionRequest, RefusesWhatItCannotDo) {
       {R"({"prompt": [1, -1]})", "no token id"},
       {R"({"prompt": [1.5]})", "no token id"},
       {R"({"prompt": [18446744073709551615]})", "no token id"},
-      {R"({"prompt": "é"})", "vocabulary has 200"},
+      {R"({"prompt": "😀"})", "vocabulary has 200"},
       {R"({"prompt": ["a","a","a","a","a","a","a"]})", "the most are 6"},
       {R"({"prompt": ["a","a","a"], "n": 3, "max_tokens": 1})", "9 sequences"},
       {R"({"prompt": "a", "n": 0})", "from 1 to 6"},

@@ -24,9 +24,6 @@ void put_end(const Work& work, End end, const std::string& message = "") {
   work.inbox->put(std::move(news));
 }
 
-// A prompt's scores and one token behind it need no cache.
-bool is_one_pass(const Work& work) { return work.scores_prompt && work.sampling.max_tokens <= 1; }
-
 // Runs `action`; where it throws, the work fails and the server goes on.
 template <class Action>
 bool guarded_work(const Work& work, const Action& action) {
@@ -46,10 +43,17 @@ bool guarded_work(const Work& work, const Action& action) {
 
 }  // namespace
 
-Engine::Engine(Decoder& model, const EngineOptions& options) : use_(model), options_(options) {
+Engine::Engine(Decoder& model, const EngineOptions& options)
+    : use_(model), causal_(use_.is_causal()), options_(options) {
   const at::NoGradGuard no_grad;
   for (int64_t i = 0; i < options.slots; ++i)
     slots_.push_back(std::make_unique<Slot>(use_, options.context));
+}
+
+// A prompt's scores and one token behind it need no cache, where the token that stands last changes
+// nothing before it.
+bool Engine::is_one_pass(const Work& work) const {
+  return work.scores_prompt && work.sampling.max_tokens <= (causal_ ? 1 : 0);
 }
 
 int64_t Engine::waiting_works() const {
@@ -174,7 +178,7 @@ void Engine::advance(Slot& slot) {
   const bool done = guarded_work(work, [&] {
     Slot::Step step = slot.step();
     ended = step.end.has_value();
-    new_tokens_ += step.token ? 1 : 0;
+    ++new_tokens_;
     News news;
     news.index = work.index;
     news.token = std::move(step.token);
@@ -211,14 +215,9 @@ void Engine::score(const Work& work) {
     News news;
     news.index = work.index;
     news.prompt_scores = std::move(scores.tokens);
-    news.end = End::kLength;
-    const std::vector<TokenId>& stop = work.sampling.stop;
-    const bool stops =
-        scores.next && std::find(stop.begin(), stop.end(), scores.next->token) != stop.end();
-    // An end of the text has a log-probability like any other token, and who asked for scores and
-    // one token counts on getting it.
+    const bool stops = scores.next && is_stop(work, scores.next->token);
+    news.end = stops ? End::kStop : End::kLength;
     news.token = std::move(scores.next);
-    if (stops) news.end = End::kStop;
     new_tokens_ += news.token ? 1 : 0;
     work.inbox->put(std::move(news));
   });

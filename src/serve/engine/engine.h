@@ -63,10 +63,12 @@ class Engine {
   void cut_off();
   Slot* free_slot();
   std::optional<Work> next(std::deque<Work>& waiting);
+  bool is_one_pass(const Work& work) const;
   int64_t waiting_works() const;
   void drop_cancelled();
 
   ModelUse use_;
+  bool causal_;
   EngineOptions options_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::atomic<int64_t> active_ = 0, prompt_tokens_ = 0, new_tokens_ = 0;

@@ -61,6 +61,15 @@ at::Tensor ModelUse::hidden(const std::vector<TokenId>& tokens, KvCache* cache) 
   return model_.hidden(context, to_tensor(tokens).to(model_.device()));
 }
 
+bool ModelUse::is_causal() {
+  return model_.transformed().empty() && model_.buffers().all().empty();
+}
+
+bool is_stop(const Work& work, TokenId token) {
+  const std::vector<TokenId>& stop = work.sampling.stop;
+  return std::find(stop.begin(), stop.end(), token) != stop.end();
+}
+
 RandomStream sampling_stream(const Work& work) {
   return {work.sampling.seed,
           work.number == 0 ? "generate" : fmt::format("generate:{}", work.number)};
@@ -80,18 +89,21 @@ TokenScore draw_token(const at::Tensor& logits_1V, const Work& work, RandomStrea
 
 PromptScores score_prompt(ModelUse& use, const Work& work) {
   const auto count = static_cast<int64_t>(work.prompt.size());
-  const at::Tensor states = use.hidden(work.prompt, nullptr).select(0, 0);  // [T, C]
-  const int64_t chunk =
-      std::max<int64_t>(1, kMostLogits / std::max<int64_t>(1, use.model().config().vocab_size));
+  const bool next = work.sampling.max_tokens > 0;
   PromptScores out;
   out.tokens.push_back({work.prompt.front(), std::nullopt, {}});
+  const std::vector<TokenId> read(work.prompt.begin(), work.prompt.end() - (next ? 0 : 1));
+  if (read.empty()) return out;
+  const at::Tensor states = use.hidden(read, nullptr).select(0, 0);  // [T, C]
+  const int64_t chunk =
+      std::max<int64_t>(1, kMostLogits / std::max<int64_t>(1, use.model().config().vocab_size));
   for (int64_t begin = 0; begin + 1 < count; begin += chunk) {
     const int64_t size = std::min(chunk, count - 1 - begin);
     const at::Tensor logits = use.model().logits(states.narrow(0, begin, size));
     for (TokenScore& score : scores_of(logits, work.prompt.data() + begin + 1, work.logprobs))
       out.tokens.push_back(std::move(score));
   }
-  if (work.sampling.max_tokens > 0) {
+  if (next) {
     RandomStream random = sampling_stream(work);
     out.next = draw_token(use.model().logits(states.narrow(0, count - 1, 1)), work, random);
   }

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -42,13 +41,14 @@ Slot::Step Slot::step() {
   if (by_lengths_) cache_.attended = held_ + 1;
   const at::Tensor states = use_.hidden({last_}, &cache_).select(1, 0);  // [1, C]
   ++held_;
-  TokenScore score = draw_token(use_.model().logits(states), *work_, *random_);
-  const std::vector<TokenId>& stop = work_->sampling.stop;
-  if (std::find(stop.begin(), stop.end(), score.token) != stop.end()) return {{}, End::kStop};
-  last_ = score.token;
+  Step step{draw_token(use_.model().logits(states), *work_, *random_), {}};
+  last_ = step.token.token;
   ++made_;
-  Step step{std::move(score), {}};
-  if (made_ == work_->sampling.max_tokens) step.end = End::kLength;
+  if (is_stop(*work_, last_)) {
+    step.end = End::kStop;
+  } else if (made_ == work_->sampling.max_tokens) {
+    step.end = End::kLength;
+  }
   return step;
 }
 

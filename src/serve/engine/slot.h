@@ -19,10 +19,10 @@ class Slot {
   const Work& work() const { return *work_; }
   // Reads all but the last token of a prompt; prompt and new tokens but one must fit the capacity.
   void start(Work work);
-  // Makes the next token. `end` is set with the last one; an end that is a token of its own comes
-  // without a token.
+  // Makes the next token. `end` is set with the last one: with kStop it is the token that ends a
+  // text.
   struct Step {
-    std::optional<TokenScore> token;
+    TokenScore token;
     std::optional<End> end;
   };
   Step step();

@@ -20,7 +20,7 @@ struct TokenScore {
 };
 
 enum class End {
-  kStop,       // a token that ends a text
+  kStop,       // a token that ends a text, which comes with it
   kLength,     // as many tokens as were asked for
   kCancelled,  // nobody wants it any more
   kCutOff,     // the server stops

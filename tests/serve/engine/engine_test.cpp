@@ -165,7 +165,7 @@ TEST(Engine, ScoresByTheDefinition) {
   }
 }
 
-TEST(Engine, AStopTokenEndsATextAndIsNotPartOfIt) {
+TEST(Engine, AStopTokenEndsAText) {
   const auto model = make_decoder(testing::small_llama());
   Work asked = work({3, 1, 4}, 9);
   const Result whole = computed(*model, {asked}, 1).front();
@@ -176,7 +176,8 @@ TEST(Engine, AStopTokenEndsATextAndIsNotPartOfIt) {
   asked.sampling.stop = {stop};
   const Result cut = computed(*model, {asked}, 1).front();
   EXPECT_EQ(cut.end, End::kStop);
-  EXPECT_EQ(cut.made.size(), first);
+  ASSERT_EQ(cut.made.size(), first + 1);
+  EXPECT_EQ(cut.made.back().token, stop);
 }
 
 TEST(Engine, TakesAllOfARequestOrNothing) {
