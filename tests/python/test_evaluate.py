@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -28,7 +29,6 @@ DOCUMENTS = {"choices": [{"question": f"One day, a {a} met a", "choices": [f" {b
                          for i, (a, b) in enumerate((a, b) for a in NAMES for b in NAMES)],
              "pages": [{"page": "One day, a tiny cricket laughed. " * n + "It was n\u00e9ver seen again.\n"} for n in (1, 3, 9)],
              "written": [{"question": f"One day, a {name}", "answer": " laughed"} for name in NAMES]}
-OPTICAL = '[[transform]]\nmatch = ".*_proj"\nkind = "optical"\nq_levels = 64\n'
 
 
 @pytest.fixture(scope="module")
@@ -105,18 +105,35 @@ def test_log_likelihoods_are_those_of_transformers(folder):
 
 
 def test_a_model_in_a_medium(folder):
-    """Against `transformers` with the same rules; a level more or less of one element is what other shapes of a product can change."""
+    """Optics against `transformers` with the same rules; without noise, whose numbers go by a run's seed and names."""
     refract = pytest.importorskip("refract")
     transformers = pytest.importorskip("transformers")
     from lm_eval.models.huggingface import HFLM
-    (folder / "rules.toml").write_text(OPTICAL)
+    rules = 'transform=[{match = ".*_proj", kind = "optical", q_levels = 64, noise = false}]'
+    (folder / "rules.toml").write_text(rules)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "hf", dtype="float32").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "hf")
+    dense = scored(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=64), None, folder, ["choices"])
     refract.apply_rules(model, str(folder / "rules.toml"))
-    rules = 'transform=[{match=".*_proj", kind="optical", q_levels=64}]'
     with evaluate.served(folder / "hf", [rules]) as server:
         ours = scored("local-completions", evaluate.harness_arguments(server), folder, ["choices"])
-    theirs = scored(HFLM(pretrained=model, tokenizer=transformers.AutoTokenizer.from_pretrained(folder / "hf"), batch_size=1, max_length=64), None,
-                    folder, ["choices"])
+    theirs = scored(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=64), None, folder, ["choices"])
+    a, b, c = (numpy.array([x for x in numbers(results[1]["choices"]) if isinstance(x, float)]) for results in (ours, theirs, dense))
+    assert numpy.abs(b - c).mean() > 0.01, "the medium changes the model"
+    # A number that rounding puts on the other side of a level's edge moves a score by about a hundredth; most scores have none.
+    assert (numpy.abs(a - b) < 1e-4).mean() > 0.8, numpy.abs(a - b)
+    assert numpy.abs(a - b).max() < 0.1 and numpy.abs(a - b).mean() < 0.1 * numpy.abs(b - c).mean()
+    assert ours[0]["choices"]["acc,none"] == theirs[0]["choices"]["acc,none"]
+
+
+def test_a_model_with_factors(program, folder):
+    """A run of low-rank layers against its export, whose matrices are the products of the factors."""
+    from lm_eval.models.huggingface import HFLM
+    for arguments in (["train", "recipe.toml", "run.dir=low", 'transform=[{match=".*mlp.*", kind="low_rank", rank=8}]'], ["export", "low", "--out", "merged"]):
+        subprocess.run([str(program), *arguments], cwd=folder, check=True, capture_output=True)
+    with evaluate.served(folder / "low") as server:
+        ours = scored("local-completions", evaluate.harness_arguments(server), folder, ["choices"])
+    theirs = scored(HFLM(pretrained=str(folder / "merged"), device="cpu", dtype="float32", batch_size=1, max_length=64), None, folder, ["choices"])
     check_equal(ours, theirs, ["choices"])
 
 
