@@ -42,7 +42,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def strings():
-    return random_strings(3000, seed=20261130) + ["", " ", "  the", "the the", " the\n\nthe ", "<s>the cold</s> the", "x<sep> the<sep>the", "the word",
+    return random_strings(1500, seed=20261130) + ["", " ", "  the", "the the", " the\n\nthe ", "<s>the cold</s> the", "x<sep> the<sep>the", "the word",
                                                   "a" * 300, "\u2581the \u2581", "<0x0A>"]
 
 
