@@ -58,7 +58,7 @@ ExportedModel export_model(const std::string& specification, const fs::path& out
                            const ExportOptions& options) {
   NewFolder folder(out, options.adapter ? "the adapters" : "the model");
   const LoadedModel loaded = load_model(specification, {"train.device=cpu"});
-  const HfFamily family = hf_family(loaded.config.model);
+  const HfFamily family = carried_family(loaded.config.model, loaded.carried);
   if (family.name.empty()) {
     fail("'{}' can't be exported: transformers has no model that computes it. {}",
          loaded.folder.string(), family.reason);
