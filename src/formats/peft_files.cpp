@@ -18,7 +18,7 @@ namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::ordered_json;  // patterns count in the order of the file
+using Json = nlohmann::ordered_json;  // patterns count in the order of the file
 
 // peft's own default of r and lora_alpha.
 constexpr double kDefault = 8;
@@ -80,7 +80,7 @@ bool is_among(const Names& names, std::string_view key) {
   return std::find(names.begin(), names.end(), key) != names.end();
 }
 
-[[noreturn]] void refuse(const fs::path& path, const std::string& key, const json& value,
+[[noreturn]] void refuse(const fs::path& path, const std::string& key, const Json& value,
                          const std::string& reason) {
   std::string advice;
   if (is_among(kMergeable, key)) {
@@ -93,14 +93,14 @@ bool is_among(const Names& names, std::string_view key) {
 }
 
 // Whether a value is what peft writes for a feature that is not used.
-bool is_off(const json& value) {
-  return value.is_null() || value == json(false) || (value.is_structured() && value.empty());
+bool is_off(const Json& value) {
+  return value.is_null() || value == Json(false) || (value.is_structured() && value.empty());
 }
 
 // These draw the first values of A and B and leave the model's weights alone. The others move a
 // part of the weights into the adapter, which then fits no other model.
-void check_initialization(const json& config, const fs::path& path) {
-  const json init = config.value("init_lora_weights", json(true));
+void check_initialization(const Json& config, const fs::path& path) {
+  const Json init = config.value("init_lora_weights", Json(true));
   if (init.is_boolean() || init.is_null()) return;
   std::string name = init.is_string() ? init.get<std::string>() : "";
   std::transform(name.begin(), name.end(), name.begin(),
@@ -120,9 +120,9 @@ void check_initialization(const json& config, const fs::path& path) {
 }
 
 // By what is allowed: a key that is not known may be a feature that changes what is computed.
-void check_supported(const json& config, const fs::path& path) {
+void check_supported(const Json& config, const fs::path& path) {
   const auto only = [&](const char* key, const std::string& value) {
-    if (config.contains(key) && !config[key].is_null() && config[key] != json(value))
+    if (config.contains(key) && !config[key].is_null() && config[key] != Json(value))
       refuse(path, key, config[key], fmt::format("refract's adapters need \"{}\"", value));
   };
   only("peft_type", "LORA");
@@ -135,7 +135,7 @@ void check_supported(const json& config, const fs::path& path) {
 }
 
 // A positive number of the file.
-double number_of(const json& value, const std::string& key, const fs::path& path) {
+double number_of(const Json& value, const std::string& key, const fs::path& path) {
   if (!value.is_number() || value.get<double>() <= 0)
     fail("'{}': {} = {} must be a positive number", path.string(), shown(key), shown(value.dump()));
   return value.get<double>();
@@ -181,14 +181,14 @@ std::string peft_key(const std::string& module, const std::string& factor) {
 std::string peft_config(const std::vector<PeftAdapter>& adapters, const std::string& base_model,
                         const std::string& family, int64_t layers) {
   const PeftAdapter& first = adapters.front();
-  json ranks = json::object(), alphas = json::object();
+  Json ranks = Json::object(), alphas = Json::object();
   double dropout = 0;  // it matters in training only
   for (const PeftAdapter& adapter : adapters) {
     if (adapter.r != first.r) ranks[adapter.module] = adapter.r;
     if (adapter.alpha != first.alpha) alphas[adapter.module] = adapter.alpha;
     dropout = std::max(dropout, adapter.dropout);
   }
-  const json config = {{"peft_type", "LORA"},
+  const Json config = {{"peft_type", "LORA"},
                        {"task_type", "CAUSAL_LM"},
                        {"base_model_name_or_path", base_model},
                        {"r", first.r},
@@ -213,14 +213,14 @@ PeftConfig PeftConfig::read(const fs::path& folder) {
     fail_usage("init.adapter = \"{}\": there is no {} in it", folder.string(), kAdapterConfig);
   const std::string text = read_file(path, "the adapter's settings");
   parse_json(text, fmt::format("'{}'", path.string()));  // says what is wrong, and bounds its depth
-  const json config = json::parse(text);
+  const Json config = Json::parse(text);
   if (!config.is_object()) fail("'{}' is not a JSON object", path.string());
   check_supported(config, path);
   const auto setting = [&](const char* common, const char* patterns) {
     Setting read;
-    const json value = config.value(common, json());
+    const Json value = config.value(common, Json());
     read.common = value.is_null() ? kDefault : number_of(value, common, path);
-    const json exceptions = config.value(patterns, json());
+    const Json exceptions = config.value(patterns, Json());
     if (!exceptions.is_null() && !exceptions.is_object())
       fail("'{}': {} is not a table of patterns", path.string(), patterns);
     for (const auto& [pattern, exception] : exceptions.items()) {

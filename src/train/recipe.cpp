@@ -9,6 +9,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/paths.h"
 #include "core/toml.h"
 #include "text/utf8.h"
 #include "train/run_config.h"
