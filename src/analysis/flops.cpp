@@ -1,5 +1,6 @@
 #include "analysis/flops.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/error.h"
@@ -65,6 +66,12 @@ double head_multiplications(const DecoderShape& s) {
 
 }  // namespace
 
+double mean_keys(int64_t context, int64_t window) {
+  const auto all = static_cast<double>(context), seen = static_cast<double>(window);
+  if (window <= 0 || window >= context) return (all + 1) / 2;
+  return (seen * (seen + 1) / 2 + (all - seen) * seen) / all;
+}
+
 double ffn_multiplications_of(const LayerPlan& plan) {
   return static_cast<double>(dense_multiplications(plan.up) + dense_multiplications(plan.down));
 }
@@ -89,13 +96,17 @@ Flops Flops::operator*(double factor) const {
 Flops forward_flops_per_token(const DecoderShape& shape, AttentionCount attention) {
   check(shape);
   const auto layers = static_cast<double>(shape.num_layers);
-  const auto context = static_cast<double>(shape.context);
-  const double keys = attention == AttentionCount::kFull ? context : (context + 1) / 2;
+  const auto windowed = static_cast<double>(shape.windowed_layers);
+  const auto keys = [&](int64_t window) {
+    if (attention == AttentionCount::kCausal) return mean_keys(shape.context, window);
+    return static_cast<double>(window > 0 ? std::min(window, shape.context) : shape.context);
+  };
   const AttentionSpec core = dense_layer(shape).attention;
   const auto width = static_cast<double>(core.num_heads * core.head_dim);
   Flops multiplications;
   multiplications.attention_projections = attention_multiplications(shape);
-  multiplications.attention_products = layers * 2 * keys * width;
+  multiplications.attention_products =
+      ((layers - windowed) * keys(0) + windowed * keys(shape.window)) * 2 * width;
   multiplications.ffn = ffn_multiplications(shape);
   multiplications.head = head_multiplications(shape);
   return multiplications * kFlopsPerMultiplication;
@@ -148,6 +159,9 @@ DecoderShape shape_of(const ModelConfig& config, int64_t context) {
   shape.intermediate_size = config.intermediate_size;
   shape.vocab_size = config.vocab_size;
   shape.context = context > 0 ? context : config.max_position_embeddings;
+  shape.window = config.sliding_window;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i)
+    if (config.window_of(i) > 0) ++shape.windowed_layers;
   shape.gated = config.gated();
   shape.tied = config.tie_word_embeddings;
   return shape;

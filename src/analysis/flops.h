@@ -3,9 +3,10 @@
 // Convention. A multiply and an add are two operations. Only matrix products count: projections,
 // attention products, feed-forward, output head; not norms, softmax, activations, embeddings'
 // look-up or the optimizer. The attention products (Q K^T and A V) are counted in full, all T keys
-// for each query, although a causal kernel may skip half of them; the backward pass costs twice the
-// forward pass (once where a matrix is not trained: the gradient of its input alone; not at
-// all below the lowest layer that is trained), and recomputation is not counted. This is the
+// for each query (no more than a sliding window), although a causal kernel may skip half of them;
+// the backward pass costs twice the forward pass (once where a matrix is not trained: the gradient
+// of its input alone; not at all below the lowest layer that is trained), and recomputation is not
+// counted. This is the
 // accounting of Wei et al. (NeurIPS 2024, arXiv 2406.16450), whose published totals it reproduces,
 // and of the usual model FLOPs utilization (PaLM, arXiv 2204.02311, appendix B).
 #pragma once
@@ -26,6 +27,8 @@ struct DecoderShape {
   int64_t intermediate_size = 0;  // F
   int64_t vocab_size = 0;         // V
   int64_t context = 0;            // T, tokens per sequence
+  int64_t window = 0;             // keys that a query of a windowed layer sees
+  int64_t windowed_layers = 0;    // of the L layers, those with that window
   bool gated = false;             // three feed-forward matrices instead of two
   bool tied = true;               // the head's matrix is the token embedding's
   // Multiplications per token in the feed-forward of each layer, for layers that are not dense
@@ -47,6 +50,9 @@ struct DecoderShape {
   double ffn_forward_only_multiplications = 0, attention_forward_only_multiplications = 0;
   bool nothing_trained = false;
 };
+
+// Keys that a query sees on average in a causal attention over `context` tokens; window 0: none.
+double mean_keys(int64_t context, int64_t window);
 
 // What a layer's dense feed-forward multiplies per token, and its q, k, v and o.
 double ffn_multiplications_of(const LayerPlan& plan);

@@ -7,6 +7,7 @@ std::unique_ptr<Command> make_train_command();
 std::unique_ptr<Command> make_launch_command();
 std::unique_ptr<Command> make_eval_command();
 std::unique_ptr<Command> make_generate_command();
+std::unique_ptr<Command> make_serve_command();
 std::unique_ptr<Command> make_inspect_command();
 std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_kinds_command();
@@ -35,6 +36,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_launch_command());
   commands.push_back(make_eval_command());
   commands.push_back(make_generate_command());
+  commands.push_back(make_serve_command());
   commands.push_back(make_inspect_command());
   commands.push_back(make_export_command());
   commands.push_back(make_kinds_command());

@@ -36,7 +36,7 @@ Generation::Generation(Decoder& model, int64_t batch, int64_t capacity,
       sampling_(sampling),
       cuda_(cuda_graph && model.device().is_cuda() ? cuda_runtime() : nullptr),
       batch_(batch),
-      longest_(std::min(capacity, model.config().max_position_embeddings)),
+      longest_(std::min(capacity, model.plan().longest_cached)),
       by_lengths_(model.follows_lengths()) {
   if (!by_lengths_) {
     if (batch > 1) throw std::logic_error("this model decodes one sequence at a time");

@@ -9,6 +9,7 @@
 #include "core/gguf/gguf_header.h"
 #include "core/log.h"
 #include "core/untrusted.h"
+#include "formats/families/families.h"
 
 namespace refract {
 namespace {
@@ -158,6 +159,16 @@ void carry_config(json& tree, const Carried& carried, const std::string& format)
         std::find(std::begin(kIds), std::end(kIds), key) == std::end(kIds))
       tree[key] = value;
   }
+}
+
+HfFamily carried_family(const ModelConfig& config, const Carried& carried) {
+  if (!carried.config.empty()) {
+    const json source = parse_config(carried.config, "config.json");
+    const json type = source.value("model_type", json());
+    const Family* family = type.is_string() ? find_family(type.get<std::string>()) : nullptr;
+    if (family && family->against(config).empty()) return {family->type, ""};
+  }
+  return hf_family(config);
 }
 
 void write_side_files(const Carried& carried, const fs::path& folder) {

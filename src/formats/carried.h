@@ -32,6 +32,10 @@ Carried read_carried(const std::filesystem::path& folder);
 // folder had them, and the keys that the tree lacks where the folder's was of the same format.
 void carry_config(nlohmann::json& tree, const Carried& carried, const std::string& format);
 
+// The family that holds a model of this configuration: that of the folder it came from where it
+// still can, since several may (a Mistral without a window is a Llama too), else hf_family()'s.
+HfFamily carried_family(const ModelConfig& config, const Carried& carried);
+
 // Writes the side files.
 void write_side_files(const Carried& carried, const std::filesystem::path& folder);
 

@@ -24,10 +24,10 @@ std::string dtype_name(at::ScalarType dtype) {
              c10::toString(dtype));
 }
 
-std::string choose_format(const Decoder& decoder, const std::string& wanted, bool merge) {
-  if (wanted != "auto") return wanted;
-  const HfFamily family = hf_family(decoder.config());
-  const bool fits = !family.name.empty() && why_not(decoder, family.name, merge).empty();
+std::string choose_format(const Decoder& decoder, const SaveOptions& options) {
+  if (options.format != "auto") return options.format;
+  const HfFamily family = carried_family(decoder.config(), options.carried);
+  const bool fits = !family.name.empty() && why_not(decoder, family.name, options.merge).empty();
   return fits ? family.name : "refract";
 }
 
@@ -55,7 +55,7 @@ void write_generation_config(const SaveOptions& options, const fs::path& folder)
 
 void save_model(Decoder& decoder, const fs::path& folder, const SaveOptions& options) {
   const std::string dtype = dtype_name(options.dtype);
-  const std::string format = choose_format(decoder, options.format, options.merge);
+  const std::string format = choose_format(decoder, options);
   if (options.merge) check_mergeable(decoder);
   std::vector<TensorSource> tensors = checkpoint_tensors(
       decoder, format, options.dtype,

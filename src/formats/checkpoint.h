@@ -1,5 +1,5 @@
-// A model folder: a decoder's weights in Hugging Face's GPT-2, Llama or GPT-NeoX layout or under
-// our own names ("refract"), with its configuration. load_weights.h reads the weights into a
+// A model folder: a decoder's weights in the layout of a Hugging Face family or under our own names
+// ("refract"), with its configuration. load_weights.h reads the weights into a
 // decoder.
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -25,8 +25,9 @@ inline constexpr const char* kBufferFile = "buffers.safetensors";
 struct SaveOptions {
   at::ScalarType dtype = at::kFloat;  // of the file; bf16 halves it
   uint64_t max_shard_bytes = kDefaultShardBytes;
-  // "auto": the Hugging Face family where there is one and every parameter has its place in it,
-  // otherwise "refract". "gpt2", "llama" or "gpt_neox": that, or an Error with the reason.
+  // "auto": the Hugging Face family (carried_family()) where there is one and every parameter has
+  // its place in it, otherwise "refract". A family's model_type ("gpt2"): that, or an Error with
+  // the reason.
   std::string format = "auto";
   TokenIds ids = {};     // written to config.json and generation_config.json
   Carried carried = {};  // of the folder that the model came from; its ids come before `ids`

@@ -21,7 +21,7 @@ struct StoredTensor {
   bool by_heads = false;  // the parts lie beside each other in every head: join_heads()
 };
 
-// The tensors of a checkpoint in `format`, in its order: "gpt2", "llama" and "gpt_neox" need a
+// The tensors of a checkpoint in `format`, in its order: a family's model_type ("gpt2") needs a
 // decoder for which why_not returns nothing; "refract" holds every parameter under its own name.
 std::vector<StoredTensor> checkpoint_layout(const Decoder& decoder, const std::string& format,
                                             bool merge = false);
@@ -46,8 +46,8 @@ struct StoredName {
   bool by_heads = false;  // the part of every head: part_of_heads()
 };
 
-// The reverse of checkpoint_layout(): our parameters in the stored tensor of a "gpt2", "llama",
-// "gpt_neox" or "refract" file. None: the tensor means nothing to us and is ignored. A name that is
+// The reverse of checkpoint_layout(): our parameters in the stored tensor of a family's or a
+// "refract" file. None: the tensor means nothing to us and is ignored. A name that is
 // not known comes back unchanged.
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored);
 

@@ -1,11 +1,13 @@
 #include "model/config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -82,8 +84,42 @@ ModelConfig llama(const Size& size) {
 // the arena checks.
 constexpr int64_t kLargestSize = std::numeric_limits<int32_t>::max();
 
+constexpr const char *kSliding = "sliding_attention", *kFull = "full_attention";
+
 void require(bool good, const std::string& complaint) {
   if (!good) fail_usage("{}", complaint);
+}
+
+// One spelling for one model: no list where all layers are alike, no window where none has it.
+void resolve_windows(ModelConfig& c) {
+  if (c.layer_types.empty()) return;
+  const auto listed = static_cast<int64_t>(c.layer_types.size());
+  require(listed == c.num_hidden_layers,
+          fmt::format("model.layer_types names {} layers, and model.num_hidden_layers = {}", listed,
+                      c.num_hidden_layers));
+  int64_t sliding = 0;
+  for (const std::string& type : c.layer_types) {
+    require(type == kSliding || type == kFull,
+            fmt::format("model.layer_types holds \"{}\"; a layer has \"{}\" or \"{}\"", shown(type),
+                        kSliding, kFull));
+    if (type == kSliding) ++sliding;
+  }
+  require(sliding == 0 || c.sliding_window > 0,
+          fmt::format("model.layer_types says \"{}\", and model.sliding_window = 0; set it to the "
+                      "number of tokens that a query sees",
+                      kSliding));
+  if (sliding == 0) c.sliding_window = 0;
+  if (sliding == 0 || sliding == listed) c.layer_types.clear();
+}
+
+void check_rotary_scaling(const ModelConfig& c) {
+  require(c.rope_scaling != "llama3" || c.rope_high_freq_factor > c.rope_low_freq_factor,
+          "model.rope_high_freq_factor must be larger than model.rope_low_freq_factor");
+  require(
+      c.rope_scaling != "yarn" || c.rope_theta > 1,
+      fmt::format("model.rope_theta = {} must be larger than 1 for yarn scaling", c.rope_theta));
+  require(c.rope_scaling != "dynamic" || c.position != "rope" || c.rotary_width() > 2,
+          "dynamic rotary scaling takes 4 rotated channels or more");
 }
 
 }  // namespace
@@ -157,6 +193,10 @@ void describe(Fields& fields, ModelConfig& c) {
              "dropout on attention probabilities", probability);
   fields.add({"model.scale_attn_by_inverse_layer_idx", kFunction},
              c.scale_attn_by_inverse_layer_idx, "divide layer i's attention scores by i + 1");
+  fields.add({"model.sliding_window", kFunction}, c.sliding_window,
+             "tokens that a query sees, itself the last of them; 0: all before it", or_zero);
+  fields.add({"model.layer_types", kFunction}, c.layer_types,
+             "sliding_attention or full_attention for each layer; []: all have the sliding window");
   fields.add({"model.qk_norm", kFunction}, c.qk_norm,
              "RMSNorm of each head of q and k, before rotary positions");
   fields.add(
@@ -171,16 +211,24 @@ void describe(Fields& fields, ModelConfig& c) {
              "part of each head that rotary positions turn",
              {.min = 0, .max = 1, .open_min = true});
   fields.add({"model.rope_scaling", kFunction}, c.rope_scaling, "scaling of rotary positions",
-             {"none", "linear", "llama3"});
-  fields.add({"model.rope_factor", kFunction}, c.rope_factor, "scaling factor (linear, llama3)",
-             {.min = 1});
+             {"none", "linear", "dynamic", "yarn", "llama3"});
+  fields.add({"model.rope_factor", kFunction}, c.rope_factor, "factor of the scaling", {.min = 1});
   fields.add({"model.rope_low_freq_factor", kFunction}, c.rope_low_freq_factor, "llama3 scaling",
              positive);
   fields.add({"model.rope_high_freq_factor", kFunction}, c.rope_high_freq_factor, "llama3 scaling",
              positive);
   fields.add({"model.rope_original_max_position_embeddings", kFunction},
              c.rope_original_max_position_embeddings,
-             "llama3 scaling: the context it was pretrained with", count);
+             "llama3 and yarn scaling: the context it was pretrained with", count);
+  fields.add({"model.rope_beta_fast", kFunction}, c.rope_beta_fast,
+             "yarn scaling: what turns more often in that context stays as it is", positive);
+  fields.add({"model.rope_beta_slow", kFunction}, c.rope_beta_slow,
+             "yarn scaling: what turns less often in that context is stretched by the whole factor",
+             positive);
+  fields.add({"model.rope_truncate", kFunction}, c.rope_truncate,
+             "yarn scaling: begin and end at whole channels");
+  fields.add({"model.rope_attention_factor", kFunction}, c.rope_attention_factor,
+             "yarn scaling: factor of cosines and sines; 0: 0.1 ln(rope_factor) + 1", or_zero);
   fields.add({"init.scheme", kOutcome}, c.init_scheme,
              "how random starting weights are drawn: normal, or as torchtitan draws a Llama's",
              {"normal", "torchtitan"});
@@ -245,11 +293,35 @@ void resolve(ModelConfig& c, int64_t tokenizer_vocab_size, int64_t context) {
                       c.partial_rotary_factor, c.head_dim, c.rotary_width()));
   require(!c.rotary_interleaved || c.rotary_width() == c.head_dim,
           "model.rotary_interleaved turns whole heads; leave model.partial_rotary_factor at 1");
-  require(context <= c.max_position_embeddings,
-          fmt::format("data.context = {} is longer than model.max_position_embeddings = {}",
-                      context, c.max_position_embeddings));
-  require(c.rope_scaling != "llama3" || c.rope_high_freq_factor > c.rope_low_freq_factor,
-          "model.rope_high_freq_factor must be larger than model.rope_low_freq_factor");
+  check_rotary_scaling(c);
+  resolve_windows(c);
+  require(context <= c.longest(),
+          c.longest() == c.max_position_embeddings
+              ? fmt::format("data.context = {} is longer than model.max_position_embeddings = {}",
+                            context, c.max_position_embeddings)
+              : fmt::format("data.context = {} is longer than the {} tokens to which {} scaling "
+                            "stretches the model's positions",
+                            context, c.longest(), c.rope_scaling));
+}
+
+int64_t ModelConfig::window_of(int64_t layer) const {
+  const bool full = !layer_types.empty() && layer_types.at(static_cast<size_t>(layer)) != kSliding;
+  return full || sliding_window >= longest() ? 0 : sliding_window;
+}
+
+int64_t ModelConfig::longest() const {
+  if (position != "rope") return max_position_embeddings;
+  double stretched = 0;
+  if (rope_scaling == "yarn")
+    stretched = rope_factor * static_cast<double>(rope_original_max_position_embeddings);
+  if (rope_scaling == "dynamic")
+    stretched = rope_factor * static_cast<double>(max_position_embeddings);
+  stretched = std::min(std::floor(stretched), static_cast<double>(kLargestSize));
+  return std::max(max_position_embeddings, static_cast<int64_t>(stretched));
+}
+
+int64_t ModelConfig::longest_cached() const {
+  return rope_scaling == "dynamic" ? max_position_embeddings : longest();
 }
 
 }  // namespace refract

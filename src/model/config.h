@@ -1,5 +1,5 @@
-// The settings of a decoder. GPT-2 and Llama are settings of one model; names are Hugging Face
-// Llama's.
+// The settings of a decoder. GPT-2, Llama and the other families of model folders are settings of
+// one model; names are Hugging Face Llama's.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -31,6 +31,10 @@ struct ModelConfig {
   double embedding_dropout = -1;  // -1: as dropout
   double attention_dropout = 0;   // attention probabilities
   bool scale_attn_by_inverse_layer_idx = false;
+  // A query sees itself and the sliding_window - 1 tokens before it; 0: all before it.
+  int64_t sliding_window = 0;
+  // Of every layer "sliding_attention" or "full_attention"; empty: all have the window.
+  std::vector<std::string> layer_types;
   bool qk_norm = false;  // RMSNorm of each head of q and k before rotary positions, as Qwen3 has it
   // Rotary positions turn channels 2 i and 2 i + 1 of a head together (GPT-J), not i and i + D / 2.
   bool rotary_interleaved = false;
@@ -38,11 +42,14 @@ struct ModelConfig {
   bool parallel_residual = false;
   double rope_theta = 10000;
   double partial_rotary_factor = 1;   // part of each head that rotary positions turn
-  std::string rope_scaling = "none";  // none | linear | llama3
+  std::string rope_scaling = "none";  // none | linear | dynamic | yarn | llama3
   double rope_factor = 1;
   double rope_low_freq_factor = 1;
   double rope_high_freq_factor = 4;
-  int64_t rope_original_max_position_embeddings = 8192;
+  int64_t rope_original_max_position_embeddings = 8192;  // of llama3 and yarn
+  double rope_beta_fast = 32, rope_beta_slow = 1;        // of yarn: turns in the original context
+  bool rope_truncate = true;                 // of yarn: between whole numbers of channels
+  double rope_attention_factor = 0;          // of yarn: of cos and sin; 0: 0.1 ln(rope_factor) + 1
   std::string init_scheme = "normal";        // normal | torchtitan; the setting is init.scheme
   double initializer_range = 0.02;           // std of linear layers and token embeddings
   double position_initializer_range = 0.01;  // std of learned positions
@@ -55,6 +62,14 @@ struct ModelConfig {
   }
   int64_t attention_width() const { return num_attention_heads * head_dim; }
   int64_t key_value_width() const { return num_key_value_heads * head_dim; }
+  // The window of a layer; 0: none, or one that no sequence outgrows.
+  int64_t window_of(int64_t layer) const;
+  // The longest sequence: max_position_embeddings, or to where rotary scaling stretches it (yarn,
+  // dynamic).
+  int64_t longest() const;
+  // The same of a sequence in a KV cache. With dynamic scaling the angles follow from the whole
+  // length, and a key that is kept was turned for a shorter one: max_position_embeddings.
+  int64_t longest_cached() const;
   // Channels of a head that rotary positions turn: pairs (i, i + D / 2) with i below half of it.
   int64_t rotary_width() const {
     return static_cast<int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);

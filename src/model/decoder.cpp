@@ -117,6 +117,7 @@ class DecoderLayer {
   at::Tensor attention(const ForwardContext& context, const at::Tensor& x,
                        const Positions& positions);
   at::Tensor mlp(const ForwardContext& context, const at::Tensor& x);
+  void check_window(const ForwardContext& context, int64_t tokens) const;
   at::Tensor with_normalized_heads(const at::Tensor& qkv) const;
   at::Tensor with_parted_channels(const at::Tensor& qkv) const;
 
@@ -178,8 +179,24 @@ at::Tensor DecoderLayer::with_parted_channels(const at::Tensor& qkv) const {
   return at::cat({parted, qkv.narrow(-1, heads * D, rest)}, -1);
 }
 
+// Fails where a query would see more than its window, because the attention has none.
+void DecoderLayer::check_window(const ForwardContext& context, int64_t tokens) const {
+  const int64_t window = plan_.attention.window;
+  if (window == 0 || core_->follows_window()) return;
+  int64_t keys = tokens;
+  if (const KvCache* cache = context.cache)
+    keys = cache->lengths.defined() ? cache->attended : cache->length + tokens;
+  if (keys <= window) return;
+  fail_usage(
+      "'{}' would attend to {} tokens, but model.sliding_window = {}: this kind of attention has "
+      "no window, so texts (data.context) can have {} tokens at most; or leave the attention out "
+      "of the rules",
+      plan_.attention.name, keys, window, window);
+}
+
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
+  check_window(context, x.size(1));
   at::Tensor qkv = with_parted_channels(with_normalized_heads(qkv_->forward(context, x)));
   if (plan_.rotated_heads > 0) {
     const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
@@ -264,6 +281,7 @@ void Decoder::take_leaves(at::Device device, at::ScalarType compute_dtype) {
   if (embed_positions_) position_leaf_ = arena_.leaf(embed_positions_);
   for (auto& layer : layers_) layer->take_leaves(arena_);
   refract::take_leaves(arena_, final_norm_);
+  stretched_.clear();
   if (plan_.rotary) {
     auto [cos, sin] = rope_tables(config_);
     const at::ScalarType dtype = compute_dtype == at::kDouble ? at::kDouble : at::kFloat;
@@ -304,7 +322,16 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
   return normed;
 }
 
-Positions Decoder::positions(const ForwardContext& context, int64_t tokens) const {
+const std::pair<at::Tensor, at::Tensor>& Decoder::stretched(int64_t length) {
+  auto& tables = stretched_[length];
+  if (!tables.first.defined()) {
+    const auto [cos, sin] = rope_tables_for(config_, length);
+    tables = {cos.to(cos_.options()), sin.to(sin_.options())};
+  }
+  return tables;
+}
+
+Positions Decoder::positions(const ForwardContext& context, int64_t tokens) {
   Positions place{cos_, sin_, position_leaf_, 0, false};
   if (context.cache && context.cache->lengths.defined()) {
     const at::Tensor& lengths = context.cache->lengths;
@@ -316,10 +343,22 @@ Positions Decoder::positions(const ForwardContext& context, int64_t tokens) cons
     return place;
   }
   place.offset = context.cache ? context.cache->length : 0;
-  if (place.offset + tokens > plan_.longest) {
-    fail("{} tokens do not fit the model's max_position_embeddings = {}", place.offset + tokens,
-         plan_.longest);
+  const int64_t end = place.offset + tokens;
+  if (end > plan_.longest) {
+    fail(
+        "{} tokens do not fit the model's max_position_embeddings = {}{}", end,
+        config_.max_position_embeddings,
+        plan_.longest > config_.max_position_embeddings
+            ? fmt::format(", which {} scaling stretches to {}", config_.rope_scaling, plan_.longest)
+            : "");
   }
+  if (context.cache && end > plan_.longest_cached) {
+    fail(
+        "{} tokens do not fit a cache of {}: with dynamic rotary scaling every angle follows from "
+        "the whole length, and the keys that are kept were turned for a shorter one",
+        end, plan_.longest_cached);
+  }
+  if (plan_.rotary && end > plan_.longest_cached) std::tie(place.cos, place.sin) = stretched(end);
   return place;
 }
 

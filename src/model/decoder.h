@@ -2,9 +2,11 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/config.h"
@@ -86,7 +88,8 @@ class Decoder {
 
  private:
   void take_leaves(at::Device device, at::ScalarType compute_dtype);
-  Positions positions(const ForwardContext& context, int64_t tokens) const;
+  Positions positions(const ForwardContext& context, int64_t tokens);
+  const std::pair<at::Tensor, at::Tensor>& stretched(int64_t length);
 
   ModelConfig config_;
   ModelPlan plan_;
@@ -97,7 +100,10 @@ class Decoder {
   Parameter *embed_tokens_ = nullptr, *embed_positions_ = nullptr, *lm_head_ = nullptr;
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   Norm final_norm_;
-  at::Tensor cos_, sin_;  // [plan_.longest, D / 2] float
+  at::Tensor cos_, sin_;  // [plan_.longest_cached, D / 2] float
+  // The same for whole sequences of a length beyond that, by length. A captured graph may read
+  // them, so they stay.
+  std::map<int64_t, std::pair<at::Tensor, at::Tensor>> stretched_;
   at::Tensor embed_leaf_, position_leaf_, head_leaf_;
 };
 

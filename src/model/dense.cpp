@@ -1,11 +1,14 @@
 #include "model/dense.h"
 
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "core/random.h"
+#include "model/attention_mask.h"
 #include "ops/dense/activation/dropout.h"
 #include "ops/dense/attention/attention.h"
 #include "ops/dense/attention/decode_attention.h"
@@ -21,12 +24,6 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
   return x.unsqueeze(2)
       .expand({-1, -1, groups, -1, -1})
       .reshape({x.size(0), num_heads, x.size(2), x.size(3)});
-}
-
-// true where query i (the last T of S positions) may see key j.
-at::Tensor causal_mask(int64_t queries, int64_t keys, at::Device device) {
-  return at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device))
-      .tril(keys - queries);
 }
 
 }  // namespace
@@ -90,20 +87,24 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
   at::Tensor k, v;
   if (context.cache) {
     std::tie(k, v) = append_to_cache(*context.cache, spec_.layer, k_BTKD, v_BTKD);
-    if (context.cache->lengths.defined()) {
-      return decode_attention(q_BTHD.select(1, 0), k, v, context.cache->lengths, spec_.scale)
-          .view({q.size(0), 1, spec_.num_heads * spec_.head_dim});
-    }
+    if (context.cache->lengths.defined()) return decode(q_BTHD, k, v, context.cache->lengths);
   } else {
     k = k_BTKD.transpose(1, 2);
     v = v_BTKD.transpose(1, 2);
   }
-  const int64_t queries = q.size(2), keys = k.size(2);
-  const bool causal = queries == keys && queries > 1;
+  const int64_t queries = q.size(2);
+  const bool windowed = outgrows_window(k.size(2));
+  if (windowed) {  // without the keys that even the first query no longer sees
+    const int64_t seen = std::min(k.size(2), queries + spec_.window - 1);
+    k = k.narrow(2, k.size(2) - seen, seen);
+    v = v.narrow(2, v.size(2) - seen, seen);
+  }
+  const int64_t keys = k.size(2);
+  const bool causal = !windowed && queries == keys && queries > 1;
   at::Tensor out;
   if (context.training && spec_.dropout > 0) {
     // Dropout on the probabilities draws from the run's own random streams, so they have to exist.
-    const at::Tensor kept = causal_mask(queries, keys, q.device());
+    const at::Tensor kept = seen_keys(queries, keys, spec_.window, q.device());
     const at::Tensor scores =
         at::matmul(q, repeat_heads(k, spec_.num_heads).transpose(2, 3)).mul(spec_.scale);
     const at::Tensor probabilities = at::softmax(
@@ -115,17 +116,30 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
     out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
   } else {
     std::optional<at::Tensor> mask;
-    if (!causal && queries > 1) mask = causal_mask(queries, keys, q.device());
+    if (!causal && queries > 1) mask = seen_keys(queries, keys, spec_.window, q.device());
     const bool grouped = spec_.num_heads != spec_.num_kv_heads;
     out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.scale, grouped);
   }
   return out.transpose(1, 2).reshape({q.size(0), queries, spec_.num_heads * spec_.head_dim});
 }
 
+// The kernel reads all places; a window is a mask over them.
+at::Tensor SdpaAttention::decode(const at::Tensor& q_BTHD, const at::Tensor& k, const at::Tensor& v,
+                                 const at::Tensor& lengths) const {
+  const at::Tensor out =
+      outgrows_window(k.size(2))
+          ? at::scaled_dot_product_attention(
+                q_BTHD.transpose(1, 2), k, v, seen_keys_at(lengths, k.size(2), spec_.window), 0.0,
+                /*is_causal=*/false, spec_.scale, spec_.num_heads != spec_.num_kv_heads)
+          : decode_attention(q_BTHD.select(1, 0), k, v, lengths, spec_.scale);
+  return out.reshape({q_BTHD.size(0), 1, spec_.num_heads * spec_.head_dim});
+}
+
 at::Tensor SdpaAttention::forward_joint(const ForwardContext& context, const AttentionSpec& spec,
                                         const at::Tensor& qkv) {
   const bool dropped = context.training && spec_.dropout > 0;
-  if (qkv.is_cpu() && qkv.size(1) <= kShortSequence && !context.cache && !dropped) {
+  if (qkv.is_cpu() && qkv.size(1) <= kShortSequence && !context.cache && !dropped &&
+      !outgrows_window(qkv.size(1))) {
     return causal_attention(qkv, spec_.num_heads, spec_.num_kv_heads, spec_.scale);
   }
   return AttentionCore::forward_joint(context, spec, qkv);

@@ -49,10 +49,16 @@ class SdpaAttention : public AttentionCore {
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override;
   bool follows_lengths() const override { return true; }
+  bool follows_window() const override { return true; }
   at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,
                            const at::Tensor& qkv) override;
 
  private:
+  // One token per sequence over the places of the cache, see KvCache::lengths.
+  at::Tensor decode(const at::Tensor& q_BTHD, const at::Tensor& k, const at::Tensor& v,
+                    const at::Tensor& lengths) const;
+  bool outgrows_window(int64_t keys) const { return spec_.window > 0 && keys > spec_.window; }
+
   AttentionSpec spec_;
 };
 

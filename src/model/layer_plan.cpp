@@ -61,7 +61,11 @@ void plan_attention(const ModelConfig& c, int64_t index, LayerPlan& plan) {
                     c.num_key_value_heads,
                     c.head_dim,
                     score_scale(c, index),
-                    c.attention_dropout};
+                    c.attention_dropout,
+                    c.window_of(index)};
+  if (plan.attention.window > 0) plan.extras.emplace_back("sliding_window");
+  if (c.position == "rope" && c.rope_scaling == "dynamic")
+    plan.extras.emplace_back("dynamic rope_scaling");
   plan.output.members = {
       {name + ".o_proj", queries, C, c.attention_output_bias, residual_std(c, index), index}};
 }
@@ -113,7 +117,8 @@ ModelPlan model_plan(const ModelConfig& config) {
   ModelPlan plan;
   plan.tokens = token_table(config, "model.embed_tokens.weight", config.tie_word_embeddings);
   plan.rotary = config.position == "rope";
-  plan.longest = config.max_position_embeddings;
+  plan.longest = config.longest();
+  plan.longest_cached = config.longest_cached();
   plan.dropout = config.dropout_of_embeddings();
   if (config.position == "learned") {
     plan.positions = TablePlan{"model.embed_positions.weight", plan.longest, C,

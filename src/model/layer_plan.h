@@ -63,6 +63,7 @@ struct ModelPlan {
   std::optional<TablePlan> positions;  // learned ones
   bool rotary = false;                 // positions turn q and k (model/rope.h)
   int64_t longest = 0;                 // positions that there are
+  int64_t longest_cached = 0;          // of a sequence in a KV cache
   double dropout = 0;                  // of the embeddings
   std::vector<LayerPlan> layers;
   NormPlan final_norm;

@@ -83,6 +83,7 @@ struct AttentionSpec {
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
   double scale = 1;  // of the scores
   double dropout = 0;
+  int64_t window = 0;  // keys that a query sees, its own the last of them; 0: all before it
 };
 
 // One linear layer of some kind: the product without its bias.
@@ -147,6 +148,9 @@ class AttentionCore {
   // Whether forward() follows KvCache::lengths. Otherwise sequences are decoded one at a time, and
   // without a graph.
   virtual bool follows_lengths() const { return false; }
+  // Whether forward() follows AttentionSpec::window. Otherwise a call with more keys than the
+  // window is refused.
+  virtual bool follows_window() const { return false; }
   // The same from the joint output of the projections, qkv [B, T, (H + 2 K) * D], for a core that
   // reads it as it lies. The default takes it apart.
   virtual at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,

@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "report/energy/energy_record.h"
+#include "report/run/evaluation_record.h"
 #include "report/run/run_axes.h"
 #include "report/run/run_head.h"
 #include "report/run_details.h"
@@ -259,6 +260,7 @@ Page run_page(const std::vector<RunRecord>& runs) {
     page.heading("What differs");
     add_setting_differences(page, runs);
   }
+  add_evaluations(page, runs);
   page.heading("Curves");
   add_curves(page, runs);
   add_transforms(page, runs);

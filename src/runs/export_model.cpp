@@ -27,7 +27,7 @@ void say_what_is_lost(const LoadedModel& loaded, const char* where) {
 }
 
 std::string family_of(const LoadedModel& loaded) {
-  const HfFamily family = hf_family(loaded.config.model);
+  const HfFamily family = carried_family(loaded.config.model, loaded.carried);
   if (family.name.empty()) {
     fail("'{}' can't be exported: transformers has no model that computes it. {}",
          loaded.folder.string(), family.reason);

@@ -92,10 +92,6 @@ void check_bpe_settings(const json& model, const std::string& where) {
       fail("{}: model.{} is not supported", where, key);
     }
   }
-  if (model.value("byte_fallback", false)) {
-    fail("{}: model.byte_fallback is not supported; for such a tokenizer open its tokenizer.model",
-         where);
-  }
 }
 
 }  // namespace
@@ -129,9 +125,14 @@ void check_decoder(const json& decoder, const std::string& where) {
     fail("{}: the decoder {} is not supported (ByteLevel is)", where, shown(type));
 }
 
+bool falls_back_to_bytes(const json& model) {
+  return model.is_object() && model.value("byte_fallback", json()) == json(true);
+}
+
 BpeParts read_bpe(const json& model, const std::string& where) {
   check_bpe_settings(model, where);
   BpeParts parts;
+  parts.options.characters = falls_back_to_bytes(model);
   const json& vocab = model.at("vocab");
   // Ids may have gaps, but memory is taken up to the largest: not on the word of one entry.
   const auto largest = static_cast<int64_t>(4 * vocab.size() + 100'000);
@@ -142,7 +143,9 @@ BpeParts read_bpe(const json& model, const std::string& where) {
            shown(token), value, vocab.size(), largest);
     }
     parts.vocabulary.emplace(token, static_cast<TokenId>(value));
-    if (auto bytes = characters_to_bytes(token)) {
+    if (parts.options.characters) {
+      parts.byte_vocabulary.emplace(token, static_cast<TokenId>(value));
+    } else if (auto bytes = characters_to_bytes(token)) {
       parts.byte_vocabulary.emplace(std::move(*bytes), static_cast<TokenId>(value));
     }
   }

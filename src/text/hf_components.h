@@ -26,10 +26,13 @@ void check_decoder(const nlohmann::json& decoder, const std::string& where);
 
 struct BpeParts {
   std::unordered_map<std::string, TokenId> vocabulary;       // as the file spells the tokens
-  std::unordered_map<std::string, TokenId> byte_vocabulary;  // the same in bytes
+  std::unordered_map<std::string, TokenId> byte_vocabulary;  // the same in bytes, or characters
   std::vector<BpeModel::Merge> merges;
   BpeModel::Options options;
 };
+
+// Whether the model is BPE over characters, which falls back to bytes, and not over bytes.
+bool falls_back_to_bytes(const nlohmann::json& model);
 
 BpeParts read_bpe(const nlohmann::json& model, const std::string& where);
 

@@ -4,10 +4,12 @@
 
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/untrusted.h"
+#include "text/bpe/marked_spaces.h"
 #include "text/gpt2_files.h"
 #include "text/hf_components.h"
 #include "text/hf_settings.h"
@@ -40,17 +42,20 @@ class HfTokenizer final : public Tokenizer {
     const auto part = [&](const char* key) { return file.contains(key) ? file.at(key) : json(); };
     std::optional<bool> prefix;
     if (sets_prefix_space(class_) || made) prefix = settings.add_prefix_space.value_or(false);
-    nfc_ = read_normalizer(part("normalizer"), where);
-    pre_tokenizer_ = read_pre_tokenizer(part("pre_tokenizer"), where, prefix);
-    check_decoder(part("decoder"), where);
+    if (falls_back_to_bytes(part("model"))) {
+      marks_.emplace(file, where);
+    } else {
+      nfc_ = read_normalizer(part("normalizer"), where);
+      pre_tokenizer_ = read_pre_tokenizer(part("pre_tokenizer"), where, prefix);
+      check_decoder(part("decoder"), where);
+    }
     BpeParts bpe = read_bpe(part("model"), where);
     std::vector<AddedToken> added = all_added(bpe, part("added_tokens"), settings, where);
     if (made) keep_settings(std::move(file), added, *prefix);
     fill_token_bytes(bpe, added);
     for (AddedToken& token : added) {
       std::string storage;
-      const bool normalize = token.normalized && nfc_;
-      std::string pattern(normalize ? normalize_nfc(token.content, storage) : token.content);
+      std::string pattern(token.normalized ? normalized(token.content, storage) : token.content);
       auto& finder = token.normalized ? normalized_tokens_ : plain_tokens_;
       finder.add(std::move(pattern), std::move(token));
     }
@@ -61,7 +66,7 @@ class HfTokenizer final : public Tokenizer {
     const Lease scratch(*this);
     std::vector<TokenId> ids;
     ids.reserve(text.size() / 4 + 4);
-    std::string repaired, normalized;
+    std::string repaired, storage;
     text = as_valid_utf8(text, repaired);
     std::vector<AddedTokenFinder::Part> outer, inner;
     plain_tokens_.split(text, parse_special, outer);
@@ -72,11 +77,14 @@ class HfTokenizer final : public Tokenizer {
         continue;
       }
       inner.clear();
-      const std::string_view piece = nfc_ ? normalize_nfc(part.text, normalized) : part.text;
+      const std::string_view piece = normalized(part.text, storage);
+      const bool first = part.text.data() == text.data();
       normalized_tokens_.split(piece, parse_special, inner);
       for (const auto& sub : inner) {
         if (sub.token) {
           ids.push_back(sub.token->id);
+        } else if (marks_) {
+          marks_->split(sub.text, first && sub.text.data() == piece.data(), WordSink(word_sink));
         } else {
           pre_tokenizer_.split(sub.text, scratch->pre_tokenizer, WordSink(word_sink));
         }
@@ -94,6 +102,7 @@ class HfTokenizer final : public Tokenizer {
         append_utf8(out, 0xFFFD);
       }
     }
+    if (marks_ && marks_->strips_first_space() && out.starts_with(' ')) out.erase(0, 1);
     return out;
   }
 
@@ -114,7 +123,7 @@ class HfTokenizer final : public Tokenizer {
   }
 
   std::string description() const override {
-    return fmt::format("byte-level BPE ({})", vocab_size());
+    return fmt::format("{} BPE ({})", marks_ ? "character" : "byte-level", vocab_size());
   }
 
  private:
@@ -152,6 +161,14 @@ class HfTokenizer final : public Tokenizer {
     std::unique_ptr<Scratch> scratch_;
   };
 
+  // What is encoded of a stretch between added tokens, which may stand in `storage`.
+  std::string_view normalized(std::string_view stretch, std::string& storage) const {
+    if (nfc_) return normalize_nfc(stretch, storage);
+    if (!marks_) return stretch;
+    storage = marks_->normalize(stretch);
+    return storage;
+  }
+
   void set_token(TokenId id, std::string bytes) {
     const auto index = static_cast<size_t>(id);
     if (index >= token_bytes_.size()) {
@@ -163,9 +180,17 @@ class HfTokenizer final : public Tokenizer {
   }
 
   void fill_token_bytes(const BpeParts& bpe, const std::vector<AddedToken>& added) {
-    for (const auto& [token, id] : bpe.vocabulary) set_token(id, token);
-    for (const auto& [bytes, id] : bpe.byte_vocabulary) set_token(id, bytes);
-    for (const AddedToken& token : added) set_token(token.id, token.content);
+    for (const auto& [token, id] : bpe.vocabulary)
+      set_token(id, marks_ ? marks_->bytes_of(token) : token);
+    if (!marks_) {
+      for (const auto& [bytes, id] : bpe.byte_vocabulary) set_token(id, bytes);
+    }
+    for (const AddedToken& token : added) {
+      // One that is found in the normalized text stands for the space that it is found with.
+      const bool marked = marks_ && token.normalized;
+      set_token(token.id,
+                marked ? marks_->bytes_of(marks_->normalize(token.content)) : token.content);
+    }
   }
 
   // The tokens of the file and of the files beside it, with their ids.
@@ -199,6 +224,7 @@ class HfTokenizer final : public Tokenizer {
   TokenizerFiles files_;
   std::string class_;  // of transformers
   bool nfc_ = false;
+  std::optional<MarkedSpaces> marks_;  // of a BPE over characters
   PreTokenizer pre_tokenizer_;
   std::unique_ptr<BpeModel> model_;
   AddedTokenFinder plain_tokens_, normalized_tokens_;
@@ -217,7 +243,7 @@ bool is_sentencepiece_translation(std::string_view tokenizer_json) {
   if (!parsed.is_object() || !parsed.contains("model") || !parsed["model"].is_object())
     return false;
   const json& model = parsed["model"];
-  return model.value("type", json()) == "Unigram" || model.value("byte_fallback", json()) == true;
+  return model.value("type", json()) == "Unigram" || falls_back_to_bytes(model);
 }
 
 std::unique_ptr<Tokenizer> make_hf_tokenizer(std::map<std::string, std::string> files,

@@ -1,4 +1,4 @@
-// Byte-level BPE from a Hugging Face tokenizer.json.
+// BPE from a Hugging Face tokenizer.json: over bytes, or over characters that fall back to bytes.
 #pragma once
 #include <filesystem>
 #include <map>

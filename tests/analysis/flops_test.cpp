@@ -49,6 +49,20 @@ TEST(Flops, CausalCountOrNoHeadWouldMissThePapersTotals) {
   EXPECT_GT(std::abs((full.total() - full.head) * 2.2e9 - 1.69e18), 0.1e18);
 }
 
+// T 5, window 2: the queries see 1, 2, 2, 2 and 2 keys.
+TEST(Flops, AWindowedLayerSeesItsWindow) {
+  EXPECT_DOUBLE_EQ(mean_keys(5, 2), 9.0 / 5);
+  EXPECT_DOUBLE_EQ(mean_keys(5, 0), 3);
+  EXPECT_DOUBLE_EQ(mean_keys(5, 5), 3);
+  DecoderShape shape = gpt(8, 2, 2, 50, 5);
+  const double full = forward_flops_per_token(shape).attention_products;
+  shape.window = 2;
+  shape.windowed_layers = 1;
+  EXPECT_DOUBLE_EQ(forward_flops_per_token(shape).attention_products, full / 2 * (1 + 2.0 / 5));
+  EXPECT_DOUBLE_EQ(forward_flops_per_token(shape, AttentionCount::kCausal).attention_products,
+                   full / 2 / 5 * (3 + 9.0 / 5));
+}
+
 TEST(Flops, PartsOfTinyDecoderByHand) {
   // C 8, H 2, K 1, D 6 (attention width 12 != C), F 20, V 50, T 5, two layers, gated.
   const DecoderShape shape{.hidden_size = 8,

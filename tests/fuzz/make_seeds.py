@@ -86,12 +86,22 @@ TOKENIZER = {
         {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}"}, "behavior": "Isolated"},
         {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False}]},
     "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": VOCAB, "merges": ["a b", ["ab", "c"]]}}
+CHARACTERS = {
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
+                                                       {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
+    "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"type": "BPE", "byte_fallback": True, "unk_token": "a", "vocab": VOCAB | {"<0xC3>": 12, "\u2581": 13}, "merges": ["a b"]}}
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 300, "n_positions": 64, "n_inner": None,
         "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
 LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300, "rms_norm_eps": 1e-6, "max_position_embeddings": 128,
          "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
                              "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}
+QWEN = {**LLAMA, "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": 32, "mscale": 1.0, "mscale_all_dim": 0.5}}
+MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 16, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}
 OURS = {"model_type": "refract", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100,
         "max_position_embeddings": 32, "norm": "rmsnorm", "position": "rope", "qk_norm": True}
 RECIPE = """base = "base.toml"
@@ -148,7 +158,7 @@ SEEDS = {
     "recipe": [text(RECIPE) + b"\0" + b"[train]\nsteps = 10\n", "[data]\npath = 'a.txt'\n"],
     "legacy_yaml": [YAML, "use_regex: false\nlayer_name_to_config:\n  model.layers.0.self_attn: {levels: 4}\n  default: ~\n"],
     "legacy_toml": [LEGACY],
-    "tokenizer_json": [TOKENIZER, text(TOKENIZER) + b"\0" + text({"eos_token": {"content": "<|endoftext|>"}})],
+    "tokenizer_json": [TOKENIZER, CHARACTERS, text(TOKENIZER) + b"\0" + text({"eos_token": {"content": "<|endoftext|>"}})],
     "vocab_merges": [text(VOCAB) + b"\0#version: 0.2\na b\nab c\n"],
     "chars_json": [{"type": "chars", "characters": "abc\u00e9\U0001F600\n"}],
     "sentencepiece": [sentencepiece()],
@@ -159,8 +169,11 @@ SEEDS = {
     "train_state": [safetensors({"exp_avg": ("F32", [2], 8), "exp_avg_sq": ("F32", [2], 8)},
                                 {"step": "12", "sequences": "48", "seed": "1", "order_seed": "2", "noise_seed": "3", "layout": "x"})],
     "weights_index": [INDEX, {"weight_map": {"a": "x", "b": "y"}}],
-    "config_json": [GPT2, LLAMA, OURS],
+    "config_json": [GPT2, LLAMA, QWEN, MISTRAL, OURS],
     "adapter_config": [PEFT],
+    "completion": [{"model": "m", "prompt": [[1, 2], [3]], "max_tokens": 1, "echo": True, "logprobs": 1, "seed": 1234, "temperature": 0},
+                   {"prompt": ["One day", "\u00e9"], "n": 2, "stop": ["\n", "."], "top_p": 0.5, "top_k": 4, "stream": True,
+                    "stream_options": {"include_usage": True}, "logit_bias": {}, "suffix": None, "best_of": 2}],
     "metrics": ["{\"step\": 1, \"loss\": 2.5}\n{\"step\": 12, \"loss\": 2.5}\n{\"step\": 3, \"lo"],
 }
 

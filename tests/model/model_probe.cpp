@@ -1,17 +1,27 @@
 // A test-only program that pytest drives: what the library computes and writes, for comparison with
 // Hugging Face.
-//   model_probe run FOLDER TOKENS OUT [dtype]     logits, loss and every gradient under the
-//   checkpoint's names model_probe save FOLDER OUT [dtype [max shard bytes [format]]] load_weights,
-//   then save_model model_probe copy FILE OUT                     reads a safetensors file and
-//   writes it again model_probe resolve SPEC                      resolve_model_path model_probe
-//   config FOLDER                     config.json as read, in our own format
+//   model_probe run FOLDER TOKENS OUT [dtype]
+//       logits, loss and every gradient under the checkpoint's names
+//   model_probe decode FOLDER TOKENS OUT COUNT
+//       the likeliest COUNT tokens behind each row of TOKENS
+//   model_probe save FOLDER OUT [dtype [max shard bytes [format]]]
+//       load_weights, then save_model
+//   model_probe copy FILE OUT
+//       reads a safetensors file and writes it again
+//   model_probe resolve SPEC
+//       resolve_model_path
+//   model_probe config FOLDER
+//       config.json as read, in our own format
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "decode/generate.h"
 #include "formats/checkpoint.h"
 #include "formats/checkpoint_layout.h"
 #include "formats/hf_config.h"
@@ -63,6 +73,27 @@ void run(const std::string& folder, const std::string& tokens_file, const std::s
   write_safetensors(out, std::move(results));
 }
 
+void decode(const std::string& folder, const std::string& tokens_file, const std::string& out,
+            int64_t count) {
+  Decoder decoder(read_model_config(folder), DenseFactory());
+  decoder.allocate(at::kCPU, at::kFloat);
+  load_weights(decoder, folder);
+  const at::Tensor tokens = SafetensorsFile(tokens_file).tensor("input_ids").clone();
+  std::vector<std::vector<TokenId>> prompts;
+  for (int64_t row = 0; row < tokens.size(0); ++row) {
+    const int64_t* first = tokens.const_data_ptr<int64_t>() + row * tokens.size(1);
+    prompts.emplace_back(first, first + tokens.size(1));
+  }
+  SamplingOptions greedy;
+  greedy.max_tokens = count;
+  greedy.temperature = 0;
+  const auto made = generate_batch(decoder, prompts, greedy);
+  at::Tensor result = at::empty({tokens.size(0), count}, at::kLong);
+  int64_t* place = result.mutable_data_ptr<int64_t>();
+  for (const std::vector<TokenId>& row : made) place = std::copy(row.begin(), row.end(), place);
+  write_safetensors(out, {source_of("tokens", result)});
+}
+
 void save(const std::string& folder, const std::string& out, const SaveOptions& options) {
   Decoder decoder(read_model_config(folder), DenseFactory());
   decoder.allocate(at::kCPU, at::kFloat);
@@ -85,6 +116,8 @@ void dispatch(const std::vector<std::string>& args) {
   const std::string command = optional(0, "");
   if (command == "run" && args.size() >= 4) {
     run(args[1], args[2], args[3], optional(4, "float32"));
+  } else if (command == "decode" && args.size() == 5) {
+    decode(args[1], args[2], args[3], std::stoll(args[4]));
   } else if (command == "save" && args.size() >= 3) {
     save(args[1], args[2],
          {dtype_of(optional(3, "float32")), std::stoull(optional(4, "5000000000")),
@@ -96,7 +129,8 @@ void dispatch(const std::vector<std::string>& args) {
   } else if (command == "config" && args.size() == 2) {
     fmt::print("{}\n", config_to_json(read_model_config(args[1]), "refract", "float32").dump());
   } else {
-    fail_usage("model_probe run|save|copy|resolve|config ...; see the head of model_probe.cpp");
+    fail_usage(
+        "model_probe run|decode|save|copy|resolve|config ...; see the head of model_probe.cpp");
   }
 }
 

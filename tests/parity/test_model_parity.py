@@ -1,4 +1,4 @@
-"""Random-weight GPT-2, Llama and GPT-NeoX models of `transformers` against our decoder, both ways.
+"""Random-weight models of `transformers`, of every family that we know, against our decoder, both ways.
 
 Tolerance in fp32: relative 1e-5 in the norm of each whole tensor, |a - b| / |b|.
 """
@@ -12,7 +12,8 @@ transformers = pytest.importorskip("transformers")
 from probe import probe  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import (AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel,  # noqa: E402
-                          GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM)
+                          GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
+                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 TOLERANCE = 1e-5
 BATCH, LENGTH, VOCABULARY = 3, 29, 97
@@ -28,6 +29,8 @@ GPT2 = {
 }
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 24}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 LLAMA = {
     "plain": {},
     "gqa": {"num_key_value_heads": 2},
@@ -39,6 +42,31 @@ LLAMA = {
     "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}},
     "theta_eps": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-3},
     "padded_vocabulary": {"vocab_size": 1031},
+    "yarn": {"rope_parameters": YARN, "num_key_value_heads": 2},
+    "yarn_by_hand": {"rope_parameters": {**YARN, "attention_factor": 0.8, "beta_fast": 4.0, "beta_slow": 0.5, "truncate": False}},
+    "yarn_mscale": {"rope_parameters": {**YARN, "mscale": 1.5, "mscale_all_dim": 0.5}},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "dynamic_beyond": {"rope_parameters": DYNAMIC, "max_position_embeddings": 16, "num_key_value_heads": 2},
+}
+WINDOW = {"use_sliding_window": True, "sliding_window": 7}
+MISTRAL = {
+    "plain": {"sliding_window": None},
+    "window": {"sliding_window": 7},
+    "wide_window_tied": {"sliding_window": 40, "tie_word_embeddings": True},
+    "head_dim_yarn": {"head_dim": 24, "sliding_window": 1, "rope_parameters": YARN},
+}
+QWEN2 = {
+    "plain": {},
+    "tied_mqa": {"tie_word_embeddings": True, "num_key_value_heads": 1},
+    "upper_layers_slide": {**WINDOW, "max_window_layers": 1},
+    "layer_types": {**WINDOW, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "dynamic_beyond": {"rope_parameters": DYNAMIC, "max_position_embeddings": 16},
+}
+QWEN3 = {
+    "plain": {},
+    "tied_head_dim": {"tie_word_embeddings": True, "head_dim": 24, "rms_norm_eps": 1e-3},
+    "bias": {"attention_bias": True, "num_key_value_heads": 4},
+    "all_slide_yarn": {**WINDOW, "max_window_layers": 0, "rope_parameters": YARN},
 }
 # Heads are 16 wide, so a factor of 0.25 turns two pairs of channels.
 NEOX = {
@@ -51,11 +79,23 @@ NEOX = {
     "gelu_pytorch_tanh": {"hidden_act": "gelu_pytorch_tanh"},
     "linear": {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
     "llama3": {"rope_parameters": {**LLAMA3, "partial_rotary_factor": 0.75}},
+    "yarn": {"rope_parameters": {**YARN, "partial_rotary_factor": 0.5}},
+    "dynamic_beyond": {"rope_parameters": {**DYNAMIC, "partial_rotary_factor": 0.5}, "max_position_embeddings": 16},
     "padded_vocabulary": {"vocab_size": 1031},
 }
-ALL = [pytest.param("gpt2", name, id=f"gpt2-{name}") for name in GPT2] + \
-      [pytest.param("llama", name, id=f"llama-{name}") for name in LLAMA] + \
-      [pytest.param("gpt_neox", name, id=f"gpt_neox-{name}") for name in NEOX]
+VARIANTS = {"gpt2": GPT2, "llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3, "gpt_neox": NEOX}
+ALL = [pytest.param(family, name, id=f"{family}-{name}") for family, variants in VARIANTS.items() for name in variants]
+
+
+def some(*chosen):
+    """GPT-2, Llama and GPT-NeoX without stretched positions, and what is chosen of the others: every setting once."""
+    return [p for p in ALL if p.values in chosen or
+            (p.values[0] in ("gpt2", "llama", "gpt_neox") and not any(word in p.values[1] for word in ("yarn", "dynamic")))]
+
+
+# Of the families of Llama's shape: configuration and model.
+LIKE_LLAMA = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM),
+              "qwen2": (Qwen2Config, Qwen2ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
 
 
 def for_this_version(settings):
@@ -83,8 +123,13 @@ def make_model(family, name):
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**{**settings, **for_this_version(NEOX[name])}))
     else:
         settings = dict(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=112, num_hidden_layers=3,
-                        num_attention_heads=4, max_position_embeddings=64)
-        model = LlamaForCausalLM(LlamaConfig(**{**settings, **for_this_version(LLAMA[name])}))
+                        num_attention_heads=4, max_position_embeddings=64, bos_token_id=0, eos_token_id=1)
+        if family != "llama":
+            settings["num_key_value_heads"] = 2
+        if family == "qwen3":
+            settings["head_dim"] = 16
+        config, kind = LIKE_LLAMA[family]
+        model = kind(config(**{**settings, **for_this_version(VARIANTS[family][name])}))
     with torch.no_grad():  # biases and norms away from 0 and 1, and weights large enough to matter
         for name, parameter in model.named_parameters():
             matrix = parameter.dim() > 1
@@ -129,7 +174,8 @@ def assert_same_numbers(ours, theirs, tolerance=TOLERANCE):
 
 
 SHARDED = [pytest.param(family, name, True, id=f"{family}-{name}-sharded")
-           for family, name in (("gpt2", "gelu_new"), ("llama", "gqa"), ("gpt_neox", "parallel_partial"))]
+           for family, name in (("gpt2", "gelu_new"), ("llama", "gqa"), ("mistral", "window"), ("qwen2", "plain"),
+                                ("qwen3", "plain"), ("gpt_neox", "parallel_partial"))]
 
 
 @pytest.mark.parametrize("family,name,sharded",
@@ -143,12 +189,14 @@ def test_logits_loss_and_gradients_equal_transformers(family, name, sharded, tmp
     assert_same_numbers(load_file(tmp_path / "out.safetensors"), reference(model, tokens))
 
 
-@pytest.mark.parametrize("family,name", ALL)
+@pytest.mark.parametrize("family,name", some(
+    ("llama", "yarn_by_hand"), ("llama", "dynamic_beyond"), ("mistral", "plain"), ("mistral", "wide_window_tied"),
+    ("qwen2", "upper_layers_slide"), ("qwen3", "bias"), ("gpt_neox", "yarn")))
 def test_transformers_opens_what_we_save_with_equal_logits(family, name, tmp_path):
     model = make_model(family, name)
     model.save_pretrained(tmp_path / "hf")
-    probe("save", tmp_path / "hf", tmp_path / "ours")
-    probe("save", tmp_path / "hf", tmp_path / "shards", "float32", 60000)
+    probe("save", tmp_path / "hf", tmp_path / "ours", "float32", 5000000000, family)
+    probe("save", tmp_path / "hf", tmp_path / "shards", "float32", 60000, family)
     assert (tmp_path / "shards" / "model.safetensors.index.json").exists()
     tokens = make_tokens(model)
     expected = model(tokens).logits
@@ -166,7 +214,8 @@ def test_transformers_opens_what_we_save_with_equal_logits(family, name, tmp_pat
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family,name", [("gpt2", "untied"), ("gpt2", "gelu_new"), ("llama", "biases"),
-                                         ("llama", "mqa_tied"), ("gpt_neox", "parallel_partial"),
+                                         ("llama", "mqa_tied"), ("mistral", "window"), ("qwen2", "layer_types"),
+                                         ("qwen2", "tied_mqa"), ("qwen3", "bias"), ("gpt_neox", "parallel_partial"),
                                          ("gpt_neox", "sequential_tied")])
 def test_load_and_save_is_bit_exact(family, name, dtype, tmp_path):
     model = make_model(family, name).to(getattr(torch, dtype))
@@ -202,7 +251,7 @@ def test_bf16_weights_and_compute_are_close(family, name, tmp_path):
     assert worst[0] < 1e-1, worst
 
 
-@pytest.mark.parametrize("family,name", ALL)
+@pytest.mark.parametrize("family,name", some(("llama", "yarn_by_hand"), ("qwen2", "layer_types"), ("qwen3", "all_slide_yarn")))
 def test_config_survives_the_way_through_our_own_format(family, name, tmp_path):
     model = make_model(family, name)
     model.save_pretrained(tmp_path / "hf")

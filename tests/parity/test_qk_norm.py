@@ -1,7 +1,4 @@
-"""Norms of q and k per head (model.qk_norm) against Qwen3 of `transformers`, whose parameters have our names.
-
-Tolerance in fp32: that of test_model_parity, relative 1e-5 in the norm of each whole tensor.
-"""
+"""Norms of q and k per head (model.qk_norm) in our own format; test_model_parity.py compares Qwen3, which has them, with `transformers`."""
 
 import json
 
@@ -10,25 +7,16 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from probe import probe, probe_error  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from test_model_parity import assert_same_numbers, for_this_version, make_tokens, reference  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from test_model_parity import for_this_version  # noqa: E402
 from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
-SETTINGS = {
-    "plain": {},
-    "grouped": {"num_key_value_heads": 2},
-    "head_dim": {"head_dim": 24, "num_key_value_heads": 1},
-    "tied_eps": {"tie_word_embeddings": True, "rms_norm_eps": 1e-3},
-    "bias": {"attention_bias": True, "num_key_value_heads": 2},
-}
-
-
-def make_model(name):
-    torch.manual_seed(len(name))
+def make_model():
+    torch.manual_seed(7)
     settings = dict(vocab_size=97, hidden_size=64, intermediate_size=112, num_hidden_layers=3, num_attention_heads=4,
-                    num_key_value_heads=4, head_dim=16, max_position_embeddings=64, attention_bias=False,
+                    num_key_value_heads=2, head_dim=16, max_position_embeddings=64, attention_bias=False,
                     tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
-    model = Qwen3ForCausalLM(Qwen3Config(**for_this_version({**settings, **SETTINGS[name]})))
+    model = Qwen3ForCausalLM(Qwen3Config(**for_this_version(settings)))
     with torch.no_grad():  # norms away from 1, and weights large enough to matter
         for parameter in model.parameters():
             parameter.mul_(3) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -49,19 +37,8 @@ def save_under_our_names(model, folder):
               metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_logits_loss_and_gradients_equal_qwen3(name, tmp_path):
-    model = make_model(name)
-    save_under_our_names(model, tmp_path / "m")
-    tokens = make_tokens(model, tmp_path / "tokens.safetensors")
-    probe("run", tmp_path / "m", tmp_path / "tokens.safetensors", tmp_path / "out.safetensors")
-    ours = load_file(tmp_path / "out.safetensors")
-    assert "grad.model.layers.2.self_attn.q_norm.weight" in ours
-    assert_same_numbers(ours, reference(model, tokens))
-
-
 def test_a_hugging_face_layout_is_refused_by_name(tmp_path):
-    save_under_our_names(make_model("grouped"), tmp_path / "m")
+    save_under_our_names(make_model(), tmp_path / "m")
     for family in ("llama", "gpt2"):
         message = probe_error("save", tmp_path / "m", tmp_path / family, "float32", 5000000000, family)
         assert "qk_norm" in message and family in message, message
@@ -69,8 +46,8 @@ def test_a_hugging_face_layout_is_refused_by_name(tmp_path):
 
 
 def test_it_is_saved_and_loaded_in_our_own_format(tmp_path):
-    save_under_our_names(make_model("grouped"), tmp_path / "m")
-    probe("save", tmp_path / "m", tmp_path / "again")
+    save_under_our_names(make_model(), tmp_path / "m")
+    probe("save", tmp_path / "m", tmp_path / "again", "float32", 5000000000, "refract")
     config = json.loads((tmp_path / "again/config.json").read_text())
     assert config["model_type"] == "refract" and config["qk_norm"] is True
     assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "m/model.safetensors").read_bytes()

@@ -21,6 +21,9 @@ GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+NEMO = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 # Words, word boundaries and empty matches: what a dialect could read differently.
 ODD = r"\w+(?=\s)|\b|(?=[A-Z])|[\s\w]{2}|\W\S?|[[:punct:]]+"
 
@@ -153,6 +156,7 @@ PRE_TOKENIZERS = {
     "gpt2-prefix": lambda: byte_level(True, prefix=True),
     "llama3": lambda: sequence(split(LLAMA3), byte_level(False)),
     "qwen2": lambda: sequence(split(QWEN2), byte_level(False)),
+    "mistral-nemo": lambda: sequence(split(NEMO), byte_level(False)),
     "cosmo2": lambda: sequence(pre_tokenizers.Digits(individual_digits=True), byte_level(True)),
     "digits-together": lambda: sequence(pre_tokenizers.Digits(individual_digits=False), byte_level(True, True)),
     "odd": lambda: sequence(split(ODD), byte_level(False)),

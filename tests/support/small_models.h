@@ -69,6 +69,16 @@ inline std::vector<std::pair<std::string, ModelConfig>> every_setting() {
   add("llama3 rope", small_llama(), [](ModelConfig& c) {
     c.rope_scaling = "llama3", c.rope_factor = 4, c.rope_original_max_position_embeddings = 16;
   });
+  add("yarn rope", small_llama(), [](ModelConfig& c) {
+    c.rope_scaling = "yarn", c.rope_factor = 2, c.rope_original_max_position_embeddings = 6;
+  });
+  add("dynamic rope", small_llama(),
+      [](ModelConfig& c) { c.rope_scaling = "dynamic", c.rope_factor = 2; });
+  add("sliding window", small_llama(), [](ModelConfig& c) { c.sliding_window = 3; });
+  add("one sliding layer, as Qwen2", small_llama(), [](ModelConfig& c) {
+    c.attention_bias = true, c.sliding_window = 3;
+    c.layer_types = {"full_attention", "sliding_attention"};
+  });
   add("interleaved rope", small_llama(), [](ModelConfig& c) { c.rotary_interleaved = true; });
   add("qk norm", small_llama(), [](ModelConfig& c) { c.qk_norm = true; });
   add("qk norm, learned positions", small_gpt2(), [](ModelConfig& c) { c.qk_norm = true; });

@@ -138,6 +138,51 @@ TEST(HfTokenizer, EndOfTextComesFromTheConfig) {
   EXPECT_EQ(with({{"eos_token", "<new>"}})->end_of_text(), 13);  // as transformers adds it
 }
 
+// As a SentencePiece model of Mistral or Llama 2 is translated: é has no token, and only its bytes
+// do.
+json character_file() {
+  return json::parse(R"({
+    "normalizer": {"type": "Sequence", "normalizers": [
+      {"type": "Prepend", "prepend": "▁"},
+      {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+    "pre_tokenizer": null,
+    "decoder": {"type": "Sequence", "decoders": [
+      {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+      {"type": "ByteFallback"}, {"type": "Fuse"},
+      {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "added_tokens": [{"id": 0, "content": "<unk>", "special": true}],
+    "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "fuse_unk": true,
+      "vocab": {"<unk>": 0, "<0xC3>": 1, "<0xA9>": 2, "▁": 3, "a": 4, "b": 5, "▁a": 6, "ab": 7},
+      "merges": ["▁ a", "a b"]}})");
+}
+
+TEST(HfTokenizer, CharactersFallBackToTheirBytes) {
+  const auto tokenizer = open(character_file());
+  EXPECT_EQ(tokenizer->encode("ab a"), (Ids{6, 5, 6}));
+  EXPECT_EQ(tokenizer->encode("bab"), (Ids{3, 5, 7}));
+  EXPECT_EQ(tokenizer->encode("a\u00e9b"), (Ids{6, 1, 2, 5}));
+  EXPECT_EQ(tokenizer->encode("a\u20acxb"), (Ids{6, 0, 5}));  // no bytes for these two
+  EXPECT_EQ(tokenizer->encode(""), Ids{});
+  EXPECT_EQ(tokenizer->decode(Ids{6, 1, 2, 5}), "a\u00e9b");
+  EXPECT_EQ(tokenizer->decode(Ids{3, 3, 6}), "  a");  // one space is the tokenizer's own
+  EXPECT_EQ(tokenizer->description(), "character BPE (8)");
+}
+
+TEST(HfTokenizer, ACharacterTokenizerRefusesWhatItDoesNotKnowByName) {
+  const auto expect = [](const char* pointer, const json& value, const std::string& name) {
+    json file = character_file();
+    file[json::json_pointer(pointer)] = value;
+    EXPECT_TRUE(testing::has(error_of(file), name)) << pointer;
+  };
+  expect("/normalizer", {{"type", "NFKC"}}, "NFKC");
+  expect("/normalizer/normalizers/0/prepend", "_", "Prepend");
+  expect("/normalizer/normalizers/1/content", "_", "Replace");
+  expect("/pre_tokenizer", {{"type", "Whitespace"}}, "Whitespace");
+  expect("/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "_"}}, "Metaspace");
+  expect("/decoder", {{"type", "Metaspace"}}, "Metaspace");
+  expect("/decoder/decoders/3/start", 2, "Strip");
+}
+
 TEST(HfTokenizer, RefusesWhatItDoesNotKnowByName) {
   const auto expect = [](const char* pointer, const json& value, const std::string& name) {
     json file = small_file();
@@ -151,7 +196,7 @@ TEST(HfTokenizer, RefusesWhatItDoesNotKnowByName) {
   expect("/pre_tokenizer", nullptr, "ByteLevel");
   expect("/decoder", {{"type", "WordPiece"}}, "WordPiece");
   expect("/model/type", "Unigram", "Unigram");
-  expect("/model/byte_fallback", true, "byte_fallback");
+  expect("/model/byte_fallback", true, "ByteLevel");
   expect("/model/dropout", 0.1, "dropout");
   expect("/model/end_of_word_suffix", "</w>", "end_of_word_suffix");
   expect("/model/merges/0", "a b c", "a b c");

@@ -3,6 +3,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "analysis/flops.h"
 #include "model/layer_plan.h"
 #include "transforms/kind.h"
 
@@ -24,7 +25,7 @@ std::string medium_name(const json& table) {
 class Counter {
  public:
   Counter(const Decoder& decoder, const Rules& rules, int64_t context, const EnergyConstants& c)
-      : rules_(rules), keys_((context + 1) / 2), constants_(c) {
+      : rules_(rules), context_(context), constants_(c) {
     for (const TransformedLayer& entry : decoder.transformed())
       multiplications_[entry.spec.name] = entry.layer->multiplications();
   }
@@ -41,10 +42,11 @@ class Counter {
 
   void add(const AttentionSpec& spec) {
     ModuleEnergy module = of(spec.name, spec.layer);
+    const auto keys = static_cast<int64_t>(mean_keys(context_, spec.window));
     for (const bool scores : {true, false}) {
       ProductShape product;
-      product.inputs = scores ? spec.head_dim : keys_;
-      product.outputs = scores ? keys_ : spec.head_dim;
+      product.inputs = scores ? spec.head_dim : keys;
+      product.outputs = scores ? keys : spec.head_dim;
       product.times = static_cast<double>(spec.num_heads);
       product.multiplications = product.dense();
       product.head_dim = spec.head_dim;
@@ -88,7 +90,7 @@ class Counter {
   }
 
   const Rules& rules_;
-  int64_t keys_;
+  int64_t context_;
   const EnergyConstants& constants_;
   std::map<std::string, int64_t> multiplications_;
 };

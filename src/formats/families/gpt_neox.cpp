@@ -95,11 +95,13 @@ json to_gpt_neox(const ModelConfig& c) {
 }
 
 std::vector<std::string> against_gpt_neox(const ModelConfig& c) {
-  std::vector<std::string> reasons =
-      unknown_extras(model_plan(c), std::set<std::string>{"parallel_residual"});
+  std::vector<std::string> reasons = unknown_extras(
+      model_plan(c),
+      std::set<std::string>{"parallel_residual", "dynamic rope_scaling", "sliding_window"});
   const auto want = [&](bool good, std::string reason) {
     if (!good) reasons.push_back(std::move(reason));
   };
+  want(c.sliding_window == 0, "sliding_window");
   want(!c.rms(), "norm = rmsnorm");
   want(c.position == "rope", "position = " + c.position);
   want(!c.gated(), "hidden_act = swiglu");

@@ -1,5 +1,6 @@
 #include "formats/families/hf_keys.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -10,6 +11,7 @@ namespace refract {
 using nlohmann::json;
 
 bool HfKeys::has(const char* key) const { return tree_.contains(key) && !tree_[key].is_null(); }
+bool HfKeys::stands(const char* key) const { return tree_.contains(key); }
 const json& HfKeys::at(const char* key) const { return tree_[key]; }
 
 int64_t HfKeys::count(const char* key, int64_t otherwise) const {
@@ -42,10 +44,75 @@ std::string HfKeys::text(const char* key, const std::string& otherwise) const {
   return tree_[key].get<std::string>();
 }
 
+std::vector<std::string> HfKeys::texts(const char* key) const {
+  std::vector<std::string> all;
+  if (!has(key)) return all;
+  if (!tree_[key].is_array()) complain(key, "a list of texts");
+  for (const json& entry : tree_[key]) {
+    if (!entry.is_string()) complain(key, "a list of texts");
+    all.push_back(entry.get<std::string>());
+  }
+  return all;
+}
+
 void HfKeys::complain(const char* key, const std::string& wanted) const {
   fail("'{}': {} = {} is not supported; refract's decoder needs {}", where_, key, shown(tree_[key]),
        wanted);
 }
+
+namespace {
+
+// transformers takes that of config.json itself first, then the table's, then the longest text's.
+int64_t original_context(const HfKeys& keys, const HfKeys& rope, const ModelConfig& c) {
+  constexpr const char* kKey = "original_max_position_embeddings";
+  return keys.has(kKey) ? keys.count(kKey) : rope.count(kKey, c.max_position_embeddings);
+}
+
+double yarn_magnitude(double factor, double scale) {
+  return factor <= 1 ? 1 : 0.1 * scale * std::log(factor) + 1;
+}
+
+void read_yarn(const HfKeys& rope, ModelConfig& c) {
+  const auto beta = [&](const char* key, double otherwise) {
+    const double value = rope.number(key, otherwise);
+    if (value < 0) rope.complain(key, "a positive number");
+    return value == 0 ? otherwise : value;
+  };
+  c.rope_beta_fast = beta("beta_fast", 32);
+  c.rope_beta_slow = beta("beta_slow", 1);
+  c.rope_truncate = rope.flag("truncate", true);
+  if (rope.has("attention_factor")) {
+    c.rope_attention_factor = rope.number("attention_factor", 0);
+    if (c.rope_attention_factor <= 0) rope.complain("attention_factor", "a positive number");
+    return;
+  }
+  const double scale = rope.number("mscale", 0), of_all = rope.number("mscale_all_dim", 0);
+  if (scale != 0 && of_all != 0) {
+    c.rope_attention_factor =
+        yarn_magnitude(c.rope_factor, scale) / yarn_magnitude(c.rope_factor, of_all);
+    if (c.rope_attention_factor <= 0) rope.complain("mscale", "a positive number");
+  }
+}
+
+void read_scaling(const HfKeys& keys, const HfKeys& rope, const std::string& type, ModelConfig& c) {
+  c.rope_scaling = type;
+  const bool original = type == "llama3" || type == "yarn";
+  if (original) c.rope_original_max_position_embeddings = original_context(keys, rope, c);
+  if (type == "yarn" && rope.stands("factor") && !rope.has("factor")) {  // null: by the contexts
+    c.rope_factor = static_cast<double>(c.max_position_embeddings) /
+                    static_cast<double>(c.rope_original_max_position_embeddings);
+  } else {
+    if (!rope.has("factor")) fail("'{}' has no factor", rope.where());
+    c.rope_factor = rope.number("factor", 1);
+  }
+  if (!(c.rope_factor >= 1)) rope.complain("factor", "1 or more");
+  if (type == "yarn") read_yarn(rope, c);
+  if (type != "llama3") return;
+  c.rope_low_freq_factor = rope.number("low_freq_factor", 1);
+  c.rope_high_freq_factor = rope.number("high_freq_factor", 4);
+}
+
+}  // namespace
 
 void read_rope(const HfKeys& keys, ModelConfig& c, bool partial) {
   const char* key = keys.has("rope_scaling") && !keys.at("rope_scaling").empty()
@@ -55,6 +122,9 @@ void read_rope(const HfKeys& keys, ModelConfig& c, bool partial) {
   if (!keys.has(key)) return;
   if (!keys.at(key).is_object()) keys.complain(key, "a table");
   const HfKeys rope(keys.at(key), fmt::format("{}: {}", keys.where(), key));
+  for (const char* layers : {"full_attention", "sliding_attention"}) {
+    if (rope.has(layers)) rope.complain(layers, "one table for the layers of every type");
+  }
   c.rope_theta = rope.number("rope_theta", c.rope_theta);
   const double factor = rope.number("partial_rotary_factor", c.partial_rotary_factor);
   if (factor != 1 && !partial) rope.complain("partial_rotary_factor", "1");
@@ -62,27 +132,27 @@ void read_rope(const HfKeys& keys, ModelConfig& c, bool partial) {
   const char* type_key = rope.has("rope_type") ? "rope_type" : "type";
   const std::string type = rope.text(type_key, "default");
   if (type == "default") return;
-  if (type != "linear" && type != "llama3") rope.complain(type_key, "default, linear or llama3");
-  c.rope_scaling = type;
-  if (!rope.has("factor")) fail("'{}' has no factor", rope.where());
-  c.rope_factor = rope.number("factor", 1);
-  if (c.rope_factor < 1) rope.complain("factor", "1 or more");
-  if (type == "linear") return;
-  c.rope_low_freq_factor = rope.number("low_freq_factor", 1);
-  c.rope_high_freq_factor = rope.number("high_freq_factor", 4);
-  c.rope_original_max_position_embeddings =
-      rope.count("original_max_position_embeddings", c.max_position_embeddings);
+  if (type != "linear" && type != "dynamic" && type != "yarn" && type != "llama3")
+    rope.complain(type_key, "default, linear, dynamic, yarn or llama3");
+  read_scaling(keys, rope, type, c);
 }
 
 json rope_scaling_json(const ModelConfig& c) {
   json scaling;
-  if (c.rope_scaling != "none")
-    scaling = {{"rope_type", c.rope_scaling}, {"factor", c.rope_factor}};
+  if (c.rope_scaling == "none") return scaling;
+  scaling = {{"rope_type", c.rope_scaling}, {"factor", c.rope_factor}};
+  if (c.rope_scaling == "llama3" || c.rope_scaling == "yarn")
+    scaling["original_max_position_embeddings"] = c.rope_original_max_position_embeddings;
   if (c.rope_scaling == "llama3") {
     scaling["low_freq_factor"] = c.rope_low_freq_factor;
     scaling["high_freq_factor"] = c.rope_high_freq_factor;
-    scaling["original_max_position_embeddings"] = c.rope_original_max_position_embeddings;
   }
+  if (c.rope_scaling != "yarn") return scaling;
+  const ModelConfig usual;  // whose values a table leaves out
+  if (c.rope_beta_fast != usual.rope_beta_fast) scaling["beta_fast"] = c.rope_beta_fast;
+  if (c.rope_beta_slow != usual.rope_beta_slow) scaling["beta_slow"] = c.rope_beta_slow;
+  if (!c.rope_truncate) scaling["truncate"] = false;
+  if (c.rope_attention_factor > 0) scaling["attention_factor"] = c.rope_attention_factor;
   return scaling;
 }
 

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 RunConfig resolved_folder_config(const fs::path& folder, const std::vector<std::string>& overrides,
                                  const std::string& where) {
   RunConfig config = folder_config(folder, overrides, where);
-  config.data.context = std::min(config.data.context, config.model.max_position_embeddings);
+  config.data.context = std::min(config.data.context, config.model.longest());
   resolve(config.model, 0, config.data.context);
   return config;
 }

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "analysis/flops.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "core/toml.h"
@@ -66,9 +67,9 @@ std::vector<Module> modules_of(const Decoder& model, const Rules& rules, int64_t
       }
       if (group != &layer.qkv) continue;
       const AttentionSpec& attention = layer.attention;
-      // Both products, over half the window on average.
-      add(attention.name, index,
-          static_cast<double>(attention.num_heads * attention.head_dim * length));
+      add(attention.name, index,  // both products
+          2 * mean_keys(length - 1, attention.window) *
+              static_cast<double>(attention.num_heads * attention.head_dim));
     }
   }
   return all;

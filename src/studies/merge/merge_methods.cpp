@@ -1,17 +1,16 @@
 #include "studies/merge/merge_methods.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/acos.h>
+#include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/sign.h>
-#include <ATen/ops/sin.h>
-#include <ATen/ops/topk.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/random.h"
@@ -28,27 +27,24 @@ at::Tensor linear(const std::vector<at::Tensor>& models, const std::vector<doubl
 
 at::Tensor slerp(const at::Tensor& a, const at::Tensor& b, double t) {
   constexpr double kParallel = 0.9995;
-  if (a.dim() == 0 || a.numel() == 0) return a * (1 - t) + b * t;
-  const at::Tensor x = a.reshape({a.size(0), -1}), y = b.reshape({b.size(0), -1});
-  const auto direction = [](const at::Tensor& rows) {
-    const at::Tensor norm = at::linalg_vector_norm(rows, 2, at::IntArrayRef{1}, true);
-    return rows / at::where(norm > 1e-8, norm, 1.0);
+  const auto direction = [](const at::Tensor& tensor) {
+    const at::Tensor norm = at::linalg_vector_norm(tensor);
+    return tensor / at::where(norm > 1e-8, norm, 1.0);
   };
-  const at::Tensor cosine = (direction(x) * direction(y)).sum(1, /*keepdim=*/true).clamp(-1, 1);
-  const at::Tensor line = cosine.abs() > kParallel;
-  const at::Tensor angle = at::acos(at::where(line, 0.0, cosine)), whole = at::sin(angle);
-  const at::Tensor of_a = at::where(line, 1 - t, at::sin(angle * (1 - t)) / whole),
-                   of_b = at::where(line, t, at::sin(angle * t) / whole);
-  return (of_a * x + of_b * y).reshape(a.sizes());
+  const double cosine = std::clamp((direction(a) * direction(b)).sum().item<double>(), -1.0, 1.0);
+  if (std::abs(cosine) > kParallel) return a * (1 - t) + b * t;
+  const double angle = std::acos(cosine), whole = std::sin(angle);
+  return a * (std::sin((1 - t) * angle) / whole) + b * (std::sin(t * angle) / whole);
 }
 
-// Of the largest magnitudes density n, at least one.
+// Of the largest magnitudes density n, at least one; of equal ones the first.
 at::Tensor keep_largest(const at::Tensor& delta, double density) {
   const int64_t n = delta.numel();
   if (density >= 1 || n == 0) return delta;
   const int64_t kept = std::max<int64_t>(1, static_cast<int64_t>(density * static_cast<double>(n)));
   const at::Tensor flat = delta.reshape({-1});
-  const at::Tensor where = std::get<1>(at::topk(flat.abs(), kept, 0, true, /*sorted=*/false));
+  const at::Tensor where =
+      at::argsort(flat.abs(), /*stable=*/true, 0, /*descending=*/true).narrow(0, 0, kept);
   at::Tensor sparse = at::zeros_like(flat);
   sparse.index_copy_(0, where, flat.index_select(0, where));
   return sparse.reshape(delta.sizes());

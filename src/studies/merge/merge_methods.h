@@ -26,8 +26,7 @@ const std::vector<std::string>& merge_methods();
 
 // `models` and `base` are equal in shape, of any floating type; computed and returned in fp32.
 //   linear: the mean by weights ("model soups", Wortsman et al., 2022).
-//   slerp: along the arc between two, each row (the first dimension) for itself; rows that are
-//     parallel, and vectors, on the line.
+//   slerp: along the arc between two, each tensor as one vector; parallel ones on the line.
 //   task_arithmetic: base + lambda sum of w_i d_i with d_i = model_i - base (Ilharco et al., 2023).
 //   ties: of each d_i the largest in magnitude, of these the ones whose sign agrees with that of
 //   the

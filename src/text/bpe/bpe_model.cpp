@@ -1,5 +1,7 @@
 #include "text/bpe/bpe_model.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -91,7 +93,14 @@ BpeModel::BpeModel(std::unordered_map<std::string, TokenId> vocabulary,
   table_.assign(std::bit_ceil(2 * merges.size() + 2), {kEmptyPair, kNoRank, -1});
   mask_ = table_.size() - 1;
   for (size_t i = 0; i < merges.size(); ++i) add_merge(merges[i], static_cast<uint32_t>(i));
-  if (options_.ignore_merges) vocabulary_ = std::move(vocabulary);
+  fallback_ids_.fill(-1);
+  if (options_.characters) {
+    for (size_t byte = 0; byte < fallback_ids_.size(); ++byte) {
+      const auto found = vocabulary.find(fmt::format("<0x{:02X}>", byte));
+      if (found != vocabulary.end()) fallback_ids_[byte] = found->second;
+    }
+  }
+  if (options_.ignore_merges || options_.characters) vocabulary_ = std::move(vocabulary);
 }
 
 void BpeModel::add_merge(const Merge& merge, uint32_t rank) {
@@ -141,7 +150,11 @@ void BpeModel::encode_uncached(std::string_view bytes, Scratch& scratch,
       return;
     }
   }
-  base_symbols(bytes, scratch.symbols);
+  if (options_.characters) {
+    character_symbols(bytes, scratch.symbols);
+  } else {
+    base_symbols(bytes, scratch.symbols);
+  }
   if (scratch.symbols.size() <= kShortWord) {
     merge_short(scratch);
   } else {
@@ -161,6 +174,34 @@ void BpeModel::base_symbols(std::string_view bytes, std::vector<TokenId>& symbol
       symbols.push_back(*options_.unknown);
     }
     after_unknown = id < 0;
+  }
+}
+
+TokenId BpeModel::id_of(std::string_view character) const {
+  if (character.size() == 1) return byte_ids_[static_cast<unsigned char>(character[0])];
+  const auto found = vocabulary_.find(std::string(character));
+  return found == vocabulary_.end() ? -1 : found->second;
+}
+
+void BpeModel::character_symbols(std::string_view text, std::vector<TokenId>& symbols) const {
+  symbols.clear();
+  bool after_unknown = false;
+  const auto fallback = [this](char c) { return fallback_ids_[static_cast<unsigned char>(c)]; };
+  for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    end = begin + 1;
+    while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
+    const std::string_view character = text.substr(begin, end - begin);
+    const TokenId id = id_of(character);
+    const bool bytes =
+        id < 0 && std::ranges::all_of(character, [&](char c) { return fallback(c) >= 0; });
+    if (id >= 0) {
+      symbols.push_back(id);
+    } else if (bytes) {
+      for (const char c : character) symbols.push_back(fallback(c));
+    } else if (options_.unknown && !(options_.fuse_unknown && after_unknown)) {
+      symbols.push_back(*options_.unknown);
+    }
+    after_unknown = id < 0 && !bytes;
   }
 }
 

@@ -1,4 +1,4 @@
-// Byte-pair encoding of one word of bytes.
+// Byte-pair encoding of one word, of bytes or of characters.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -20,6 +20,9 @@ class BpeModel {
     bool ignore_merges = false;      // a word that is itself a token is not built from merges
     std::optional<TokenId> unknown;  // for a byte without a token; none: the byte is dropped
     bool fuse_unknown = false;       // neighbouring unknown bytes become one
+    // Merges begin with characters. One without a token becomes its bytes, "<0x00>" to "<0xFF>",
+    // where they have tokens.
+    bool characters = false;
   };
 
   // A pair of ids, in the order of their priority, and the id that replaces it.
@@ -27,7 +30,8 @@ class BpeModel {
     TokenId left, right, result;
   };
 
-  // `vocabulary` maps a token's bytes (not their printable characters) to its id.
+  // `vocabulary` maps a token's bytes (not their printable characters) to its id. Words of
+  // characters are well-formed UTF-8.
   BpeModel(std::unordered_map<std::string, TokenId> vocabulary, const std::vector<Merge>& merges,
            Options options);
 
@@ -54,11 +58,14 @@ class BpeModel {
   void add_merge(const Merge& merge, uint32_t rank);
   void encode_uncached(std::string_view bytes, Scratch& scratch, std::vector<TokenId>& out) const;
   void base_symbols(std::string_view bytes, std::vector<TokenId>& symbols) const;
+  void character_symbols(std::string_view text, std::vector<TokenId>& symbols) const;
+  TokenId id_of(std::string_view character) const;
   void merge_short(Scratch& scratch) const;
   void merge_long(Scratch& scratch) const;
 
-  std::unordered_map<std::string, TokenId> vocabulary_;  // filled only for ignore_merges
-  std::array<TokenId, 256> byte_ids_;                    // -1: no token
+  std::unordered_map<std::string, TokenId> vocabulary_;  // for ignore_merges and characters
+  std::array<TokenId, 256> byte_ids_;                    // of one byte; -1: no token
+  std::array<TokenId, 256> fallback_ids_;                // of "<0x00>" to "<0xFF>"
   std::vector<Entry> table_;                             // open addressing, a power of two
   uint64_t mask_ = 0;
   Options options_;

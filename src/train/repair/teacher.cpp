@@ -46,9 +46,9 @@ void check_config(const ModelConfig& teacher, const Decoder& student, const fs::
         "of the next token, so both need one vocabulary",
         folder.string(), teacher.vocab_size, student.config().vocab_size);
   }
-  if (teacher.max_position_embeddings < context) {
+  if (teacher.longest() < context) {
     fail_usage("the teacher '{}' has {} positions, fewer than data.context = {}", folder.string(),
-               teacher.max_position_embeddings, context);
+               teacher.longest(), context);
   }
 }
 

@@ -185,6 +185,7 @@ class TurnedAttention : public AttentionCore {
     return turn_.invert(y.view({y.size(0), y.size(1), spec_.num_heads, spec_.head_dim})).flatten(2);
   }
   bool follows_lengths() const override { return medium_->follows_lengths(); }
+  bool follows_window() const override { return medium_->follows_window(); }
 
  private:
   AttentionSpec spec_;

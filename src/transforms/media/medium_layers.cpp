@@ -59,8 +59,11 @@ class MediumAttention : public AttentionCore {
         {batch, spec_.num_kv_heads, shared * queries, spec_.head_dim});
     const at::Tensor scores = scores_->multiply(context, q, k).to(at::kFloat);
     const at::Tensor place = at::arange(queries, q.options().dtype(at::kLong)).repeat({shared});
-    const at::Tensor hidden =
-        at::arange(keys, place.options()) > place.unsqueeze(1) + (keys - queries);
+    const at::Tensor own = place.unsqueeze(1) + (keys - queries);  // each query's own key
+    const at::Tensor key = at::arange(keys, place.options());
+    at::Tensor hidden = key > own;
+    if (spec_.window > 0 && keys > spec_.window)
+      hidden = hidden.logical_or(key <= own - spec_.window);
     const at::Tensor probabilities = at::softmax(
         scores.mul(spec_.scale).masked_fill(hidden, -std::numeric_limits<float>::infinity()), -1);
     const at::Tensor out = values_->multiply(context, probabilities.to(v.scalar_type()),
@@ -69,6 +72,7 @@ class MediumAttention : public AttentionCore {
         .transpose(1, 2)
         .reshape({batch, queries, spec_.num_heads * spec_.head_dim});
   }
+  bool follows_window() const override { return true; }
 
  private:
   AttentionSpec spec_;

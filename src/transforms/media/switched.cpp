@@ -122,6 +122,9 @@ class SwitchedAttention : public AttentionCore {
                        : dense_.forward_joint(context, spec, qkv);
   }
 
+  // The dense attention does.
+  bool follows_window() const override { return medium_->follows_window(); }
+
  private:
   bool in_medium() const { return switches_.on(spec_.name) || medium_observer(); }
   at::Tensor nothing(const at::Tensor& like) const {

@@ -4,7 +4,6 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
@@ -15,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "model/attention_mask.h"
 #include "ops/optical/attention/attention.h"
 #include "transforms/media/observer.h"
 #include "transforms/optical/granular_product.h"
@@ -37,9 +37,10 @@ at::Tensor heads_first(const at::Tensor& x, int64_t heads) {
   return y.size(1) == heads ? y : y.repeat_interleave(heads / y.size(1), 1);
 }
 
-at::Tensor future(int64_t queries, int64_t keys, at::Device device) {
-  return at::ones({queries, keys}, at::TensorOptions().dtype(at::kBool).device(device))
-      .triu(keys - queries + 1);
+// [T, S], true where query i, the last T of the S positions, doesn't see key j.
+at::Tensor hidden_keys(const AttentionSpec& spec, int64_t queries, int64_t keys,
+                       at::Device device) {
+  return seen_keys(queries, keys, spec.window, device).logical_not_();
 }
 
 at::Tensor probabilities_of(const at::Tensor& scores, double scale, const at::Tensor& hidden) {
@@ -86,6 +87,8 @@ class GranularAttention : public AttentionCore {
     return at::cat(outputs);
   }
 
+  bool follows_window() const override { return true; }
+
  private:
   // Whether sequences may be computed in turn, whose scores then stay in a core's cache: where none
   // of them enters a range that counts for another. A GPU wants all at once, and so does autograd.
@@ -102,7 +105,7 @@ class GranularAttention : public AttentionCore {
 
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                     const OpticalAttentionSettings& settings) const {
-    const at::Tensor hidden = future(q.size(1), k.size(1), q.device());
+    const at::Tensor hidden = hidden_keys(spec_, q.size(1), k.size(1), q.device());
     const at::Tensor scores = product_of_keys(q, k, hidden, settings);
     const at::Tensor p = probabilities_of(scores, spec_.scale, hidden);
     return tokens_first(product_of_values(q, k, v, p, settings)).to(q.scalar_type());
@@ -196,7 +199,7 @@ at::Tensor dense_attention(const AttentionSpec& spec, const at::Tensor& q, const
   const at::Tensor scores =
       at::matmul(heads_first(q, spec.num_heads), heads_first(k, spec.num_heads).transpose(2, 3));
   const at::Tensor p =
-      probabilities_of(scores, spec.scale, future(q.size(1), k.size(1), q.device()));
+      probabilities_of(scores, spec.scale, hidden_keys(spec, q.size(1), k.size(1), q.device()));
   return tokens_first(at::matmul(p, heads_first(v, spec.num_heads))).to(q.scalar_type());
 }
 
@@ -213,7 +216,7 @@ at::Tensor observed_attention(const OpticalParameters& parameters, const Attenti
   const double floor = parameters.q_lut_min;
   const at::Tensor q = show("q", kQuery, tokens, heads_first(q_BTHD, spec.num_heads), 0);
   const at::Tensor k = show("k", kKey, channels, heads_first(k_BSKD, spec.num_heads), floor);
-  const at::Tensor hidden = future(q.size(2), k.size(2), q.device());
+  const at::Tensor hidden = hidden_keys(spec, q.size(2), k.size(2), q.device());
   const at::Tensor all = at::matmul(q, k.transpose(2, 3));
   // What a query doesn't see takes the place of its own key's score.
   const at::Tensor own = all.diagonal(k.size(2) - q.size(2), 2, 3).unsqueeze(-1);

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.h"
 #include "model/dense.h"
@@ -284,8 +285,9 @@ std::unique_ptr<AttentionCore> attention_of(const json& table, const AttentionSp
 }
 
 TEST(MediumLayers, AttentionWithoutFormatsIsDenseAttentionGradientsToo) {
-  for (const int64_t keys : {4, 2, 1}) {
-    const AttentionSpec spec = heads(4, keys);
+  for (const auto& [keys, window] : {std::pair{4, 0}, {2, 0}, {1, 0}, {2, 4}}) {
+    AttentionSpec spec = heads(4, keys);
+    spec.window = window;
     Qkv a(spec, 9);
     Qkv b = a;
     for (Qkv* each : {&a, &b}) {
@@ -305,9 +307,11 @@ TEST(MediumLayers, AttentionWithoutFormatsIsDenseAttentionGradientsToo) {
 }
 
 TEST(MediumLayers, DecodingWithACacheIsTheWholeSequence) {
-  const AttentionSpec spec = heads(4, 2);
+  AttentionSpec spec = heads(4, 2);
+  spec.window = 3;
   const Qkv in(spec, 6);
   const auto core = attention_of({{"kind", "minifloat"}}, spec);
+  EXPECT_TRUE(core->follows_window());
   const at::Tensor whole = core->forward(at_step(-1), in.q, in.k, in.v);
   KvCache cache;
   cache.keys = {at::zeros({2, 2, 8, 16})};

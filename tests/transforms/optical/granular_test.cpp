@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "model/dense.h"
 #include "ops/optical/linear/linear.h"
 #include "transforms/one_layer.h"
 #include "transforms/optical/granular_attention.h"
@@ -122,12 +123,14 @@ TEST(GranularProductTest, RefusesWhatOnlyWholeTensorsHave) {
   EXPECT_THROW(OneLayer(optical({{"q_x_per", "channel"}})), Error);
 }
 
-AttentionSpec spec() { return {"model.layers.0.self_attn", 0, 4, 2, 8, 0.35, 0.0}; }
+AttentionSpec spec(int64_t window = 0) {
+  return {"model.layers.0.self_attn", 0, 4, 2, 8, 0.35, 0.0, window};
+}
 
 struct Attention {
-  explicit Attention(const json& parameters) {
+  explicit Attention(const json& parameters, int64_t window = 0) {
     core = make_kind(optical(parameters), "the test")
-               ->attention({arena, buffers, transformed}, spec());
+               ->attention({arena, buffers, transformed}, spec(window));
   }
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      bool training = false, KvCache* cache = nullptr) {
@@ -155,6 +158,16 @@ struct GranularAttentionTest : ::testing::Test {
 TEST_F(GranularAttentionTest, IsDenseAttentionUpToItsLevels) {
   EXPECT_LT(error(with(fine_rule(), {{"q_levels", 65536}, {"q_lut_min", 0}})), 1e-4);
   EXPECT_GT(error(with(fine_rule(), {{"q_levels", 8}})), 1e-2) << "levels count";
+}
+
+TEST_F(GranularAttentionTest, ASlidingWindowIsDenseAttentionsAndTheWholeRangesHaveNone) {
+  Attention one(with(fine_rule(), {{"q_levels", 65536}, {"q_lut_min", 0}}), 4);
+  EXPECT_TRUE(one.core->follows_window());
+  const at::Tensor expected = SdpaAttention(spec(4)).forward({}, q, k, v);
+  EXPECT_LT((one.forward(q, k, v) - expected).norm().item<double>(),
+            1e-4 * expected.norm().item<double>());
+  EXPECT_GT((dense() - expected).norm().item<double>(), 0.1 * expected.norm().item<double>());
+  EXPECT_FALSE(Attention(json::object(), 4).core->follows_window());
 }
 
 TEST_F(GranularAttentionTest, RowsRepairALargeChannelAndALargeToken) {
@@ -195,7 +208,7 @@ TEST_F(GranularAttentionTest, ATokenSeesNothingOfLaterOnes) {
 }
 
 TEST_F(GranularAttentionTest, DecodingWithACacheIsTheWholeSequence) {
-  Attention one(fine_rule());
+  Attention one(fine_rule(), 4);
   one.forward(q, k, v, true);
   const at::Tensor whole = one.forward(q, k, v);
   KvCache cache;

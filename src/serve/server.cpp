@@ -1,0 +1,121 @@
+#include "serve/server.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "core/untrusted.h"
+#include "formats/carried.h"
+#include "formats/start_token.h"
+#include "serve/api.h"
+#include "serve/engine/engine.h"
+#include "serve/http/connection.h"
+#include "serve/http/http_server.h"
+#include "serve/metrics.h"
+#include "train/signals.h"
+
+namespace refract {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::chrono::milliseconds kLastWords{2000};  // for answers to reach their clients
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+void check(const ServeOptions& options, const LoadedModel& loaded) {
+  const auto within = [](const char* name, auto value, auto low, auto high) {
+    if (!(value >= low && value <= high))
+      fail_usage("{} {} must be from {} to {}", name, value, low, high);
+  };
+  within("--port", options.port, 0, 65535);
+  within("--slots", options.slots, 1, 1024);
+  within("--queue", options.queue, 1, 1000000);
+  within("--timeout", options.timeout, 0.1, 3600.0);
+  within("--grace", options.grace, 0.0, 3600.0);
+  within("--context", options.context, 0, loaded.config.model.max_position_embeddings);
+  if (!loaded.tokenizer) {
+    fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
+               loaded.folder.string());
+  }
+  if (options.token.empty() && !is_loopback(options.host)) {
+    fail_usage(
+        "--host {} is reached from other machines: set REFRACT_SERVE_TOKEN (or --token) to what "
+        "clients must send, or leave out --host",
+        options.host);
+  }
+  if (options.token.find_first_of(" \t\r\n") != std::string::npos)
+    fail_usage("the token must not hold spaces or line ends");
+}
+
+// What a member of the tokenizer's settings says; null where there is none.
+json tokenizer_setting(const std::filesystem::path& folder, const char* name) {
+  const std::filesystem::path file = folder / "tokenizer_config.json";
+  if (!std::filesystem::exists(file)) return nullptr;
+  const std::optional<json> tree = try_parse_json(read_file(file));
+  return tree && tree->is_object() && tree->contains(name) ? tree->at(name) : json();
+}
+
+ServedModel served(const LoadedModel& loaded, const ServeOptions& options, int64_t context) {
+  ServedModel model;
+  model.name = options.name;
+  model.start = start_token(loaded.carried, *loaded.tokenizer);
+  const json adds = tokenizer_setting(loaded.folder, "add_bos_token");
+  model.adds_start = adds.is_boolean() && adds.get<bool>();
+  model.stop = stop_tokens(loaded.carried, *loaded.tokenizer);
+  const json chat = tokenizer_setting(loaded.folder, "chat_template");
+  if (chat.is_string()) model.chat_template = chat.get<std::string>();
+  model.limits.context = context;
+  model.limits.vocabulary = loaded.config.model.vocab_size;
+  model.limits.sequences = std::min(model.limits.sequences, options.queue);
+  return model;
+}
+
+}  // namespace
+
+void serve(const LoadedModel& loaded, const ServeOptions& options,
+           const std::function<void(const std::string& url)>& ready) {
+  check(options, loaded);
+  const StopSignals signals;
+  const int64_t longest = loaded.config.model.max_position_embeddings;
+  const int64_t context = options.context > 0 ? options.context : longest;
+  Engine engine(*loaded.model, {options.slots, context, options.queue});
+  Metrics metrics;
+  const Api api(engine, metrics, *loaded.tokenizer, served(loaded, options, context));
+  HttpOptions http;
+  http.host = options.host;
+  http.port = static_cast<int>(options.port);
+  http.token = options.token;
+  http.timeout = milliseconds(options.timeout);
+  HttpServer server(
+      http, [&](const HttpCall& call) { return api.answer(call); },
+      [&](int status) { metrics.answered(status); });
+  ready(server.url());
+  std::exception_ptr trouble;
+  std::thread acceptor([&] {
+    try {
+      server.run([] { return StopSignals::received() != 0; });
+      log_info("stopping: requests under way have {} s", options.grace);
+      engine.stop(milliseconds(options.grace));
+    } catch (...) {
+      trouble = std::current_exception();
+      engine.stop(milliseconds(0));
+    }
+  });
+  engine.run();
+  acceptor.join();
+  server.finish(kLastWords);
+  if (trouble) std::rethrow_exception(trouble);
+}
+
+}  // namespace refract
