@@ -18,8 +18,9 @@ class EvalCommand : public Command {
     return "refract eval runs/demo --data stories:1MB --batches 20";
   }
   void declare(CommandLine& line) override {
-    line.positional("model", model_,
-                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional(
+        "model", model_,
+        "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
     line.option("--data", request_.corpus,
                 "corpus: a file, folder, glob, shards, or stories:SIZE; may be given several "

@@ -4,6 +4,7 @@
 
 #include "cli/command_line.h"
 #include "core/error.h"
+#include "core/gguf/gguf_types.h"
 #include "core/log.h"
 #include "data/source_paths.h"
 #include "runs/export_model.h"
@@ -11,20 +12,41 @@
 namespace refract {
 namespace {
 
+struct ExportType {
+  const char *name, *short_name;  // of --dtype
+  at::ScalarType dtype;           // of a Hugging Face folder
+  uint32_t gguf;
+};
+constexpr ExportType kTypes[] = {{"float32", "f32", at::kFloat, kGgufF32},
+                                 {"bfloat16", "bf16", at::kBFloat16, kGgufBF16},
+                                 {"float16", "f16", at::kHalf, kGgufF16},
+                                 {"q8_0", "q8_0", at::kFloat, kGgufQ8_0}};
+
+const ExportType& parse_dtype(const std::string& name, bool gguf) {
+  for (const ExportType& type : kTypes) {
+    if ((name == type.name || name == type.short_name) && (gguf || type.gguf != kGgufQ8_0))
+      return type;
+  }
+  fail_usage("--dtype {} is not one of float32, bfloat16, float16{}", name,
+             gguf ? ", q8_0" : " (q8_0 needs --format gguf)");
+}
+
 class ExportCommand : public Command {
  public:
   std::string name() const override { return "export"; }
   std::string summary() const override {
-    return "Write a model as a Hugging Face folder that transformers opens";
+    return "Write a model as a Hugging Face folder that transformers opens, or as a GGUF file";
   }
   std::string example() const override { return "refract export runs/demo --out runs/demo-hf"; }
   void declare(CommandLine& line) override {
     line.positional("model", model_,
-                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
-    line.option("--out", out_, "the folder to write", true);
-    line.option("--dtype", dtype_, "float32, bfloat16 or float16");
+                    "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the "
+                    "cache");
+    line.option("--out", out_, "the folder to write, or the GGUF file", true);
+    line.option("--format", format_, "huggingface, or gguf: one file, of models like Llama");
+    line.option("--dtype", dtype_, "float32, bfloat16, float16, or, of a GGUF file, q8_0");
     line.option("--max-shard-size", shard_size_,
-                "a model larger than this is written as several files");
+                "a model larger than this is written as several files (5GB; not of GGUF)");
     line.flag(
         "--adapter", options_.adapter,
         "write only the run's LoRA adapters, in the format of peft, instead of the merged model");
@@ -33,20 +55,43 @@ class ExportCommand : public Command {
   int run() override;
 
  private:
-  std::string model_, out_, dtype_ = "float32", shard_size_ = "5GB";
+  ExportedModel write_gguf_file() const;
+  ExportedModel write_folder();
+
+  std::string model_, out_, format_ = "huggingface", dtype_ = "float32", shard_size_;
   ExportOptions options_;
   bool json_ = false;
 };
 
+ExportedModel ExportCommand::write_gguf_file() const {
+  if (options_.adapter) fail_usage("--adapter writes peft's files, not --format gguf");
+  if (!shard_size_.empty())
+    fail_usage("--max-shard-size is not for --format gguf, which is one file");
+  return export_gguf(model_, out_, parse_dtype(dtype_, true).gguf);
+}
+
+ExportedModel ExportCommand::write_folder() {
+  options_.dtype = parse_dtype(dtype_, false).dtype;
+  if (!shard_size_.empty())
+    options_.max_shard_bytes = static_cast<uint64_t>(parse_size(shard_size_));
+  return export_model(model_, out_, options_);
+}
+
 int ExportCommand::run() {
-  options_.dtype = file_dtype(dtype_);
-  options_.max_shard_bytes = static_cast<uint64_t>(parse_size(shard_size_));
-  const ExportedModel exported = export_model(model_, out_, options_);
+  if (format_ != "huggingface" && format_ != "gguf")
+    fail_usage("--format {} is not one of huggingface, gguf", format_);
+  const bool gguf = format_ == "gguf";
+  const ExportedModel exported = gguf ? write_gguf_file() : write_folder();
   if (json_) {
-    fmt::print("{}\n", nlohmann::json{{"folder", out_}, {"family", exported.family}}.dump());
+    fmt::print(
+        "{}\n",
+        nlohmann::json{{gguf ? "file" : "folder", out_}, {"family", exported.family}}.dump());
   } else {
     log_info("{} as {}{} in {}", exported.from.string(),
-             options_.adapter ? "peft's adapters of " : "", exported.family, out_);
+             options_.adapter ? "peft's adapters of "
+             : gguf           ? "GGUF of "
+                              : "",
+             exported.family, out_);
   }
   return 0;
 }

@@ -22,8 +22,9 @@ class GenerateCommand : public Command {
     return "refract generate runs/demo --prompt \"Once\" --max-tokens 200";
   }
   void declare(CommandLine& line) override {
-    line.positional("model", model_,
-                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional(
+        "model", model_,
+        "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the cache");
     line.positional("overrides", overrides_, "key=value settings");
     line.option("--prompt", prompts_,
                 "text to continue; may be given several times, all are continued together");

@@ -28,7 +28,8 @@ class InterpolateCommand : public Command {
 };
 
 void InterpolateCommand::declare(CommandLine& line) {
-  line.positional("A", a_, "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+  line.positional(
+      "A", a_, "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the cache");
   line.positional("B", b_, "another model of the same architecture");
   line.positional("overrides", overrides_,
                   "key=value settings; with --plane the third model comes first");

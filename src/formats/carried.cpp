@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_header.h"
 #include "core/log.h"
 #include "core/untrusted.h"
 #include "formats/families/families.h"
@@ -114,6 +115,10 @@ std::vector<int64_t> Carried::eos() const {
 
 Carried read_carried(const fs::path& folder) {
   Carried carried;
+  if (is_gguf_file(folder)) {  // its ids are all that it can carry
+    carried.config = read_config_json(folder).dump();
+    return carried;
+  }
   carried.config = read_file(folder / "config.json", "the model's configuration");
   if (const fs::path path = folder / kGeneration; fs::exists(path))
     carried.generation = read_file(path, "the generation settings");

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "formats/families/gpt_neox.h"
+#include "formats/gguf/gguf_config.h"
 
 namespace refract {
 namespace {
@@ -85,8 +86,7 @@ void save_model(Decoder& decoder, const fs::path& folder, const SaveOptions& opt
 
 CheckpointReader::CheckpointReader(const fs::path& folder)
     : folder_(folder), config_(read_model_config(folder)), tensors_(folder) {
-  const std::string format =
-      model_type_of(read_config_json(folder), (folder / "config.json").string());
+  const std::string format = model_type_of(read_config_json(folder), config_place(folder));
   for (const TensorInfo* info : tensors_.tensors()) {
     for (const StoredName& name : our_names(format, info->name)) add(*info, name);
   }

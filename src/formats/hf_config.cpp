@@ -8,9 +8,11 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_header.h"
 #include "core/untrusted.h"
 #include "formats/families/families.h"
 #include "formats/families/hf_keys.h"
+#include "formats/gguf/gguf_config.h"
 
 namespace refract {
 namespace {
@@ -123,6 +125,7 @@ json generation_config_json(const TokenIds& ids) {
 }
 
 json read_config_json(const std::filesystem::path& folder) {
+  if (is_gguf_file(folder)) return read_gguf_config(folder);
   const std::filesystem::path path = folder / "config.json";
   if (!std::filesystem::exists(path)) {
     fail(
@@ -138,7 +141,7 @@ json read_config_json(const std::filesystem::path& folder) {
 }
 
 ModelConfig read_model_config(const std::filesystem::path& folder) {
-  return config_from_json(read_config_json(folder), (folder / "config.json").string());
+  return config_from_json(read_config_json(folder), config_place(folder));
 }
 
 }  // namespace refract

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "formats/checkpoint.h"
+#include "formats/gguf/gguf_config.h"
 #include "formats/safetensors.h"
 
 namespace refract {
@@ -193,7 +194,7 @@ void check_layer_count(const ModelConfig& config, const fs::path& folder) {
   const auto held = static_cast<int64_t>(CheckpointReader(folder).names().size());
   if (config.num_hidden_layers <= held) return;
   fail("'{}' says that the model has {} layers, but the folder holds {} tensors",
-       (folder / "config.json").string(), config.num_hidden_layers, held);
+       config_place(folder), config.num_hidden_layers, held);
 }
 
 void load_weights(Decoder& decoder, const fs::path& folder) { load(decoder, folder, false); }

@@ -1,12 +1,20 @@
 #include "formats/model_path.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cctype>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_header.h"
 #include "core/paths.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -54,6 +62,23 @@ std::string trimmed(std::string text) {
   return text;
 }
 
+// The GGUF file of a folder without other weights; none where there is none.
+std::optional<fs::path> gguf_of_folder(const fs::path& folder) {
+  std::error_code ignored;
+  if (has_weights(folder)) return std::nullopt;
+  std::vector<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
+    if (entry.path().extension() == ".gguf" && entry.is_regular_file(ignored))
+      names.push_back(entry.path().filename().string());
+  }
+  if (names.empty()) return std::nullopt;
+  std::sort(names.begin(), names.end());
+  if (names.size() > 1)
+    fail("'{}' holds several GGUF models; name one of them: {}", folder.string(),
+         shown(fmt::format("{}", fmt::join(names, ", "))));
+  return folder / names.front();
+}
+
 fs::path cached_model(const std::string& spec) {
   const size_t at = spec.find('@');
   const std::string id = spec.substr(0, at);
@@ -76,6 +101,7 @@ fs::path cached_model(const std::string& spec) {
     fail("'{}' is neither a folder nor a model in the Hugging Face cache ({}); to download it: {}",
          spec, hub_cache().string(), download);
   }
+  if (const auto file = gguf_of_folder(snapshot)) return *file;
   if (!has_weights(snapshot)) {
     fail(
         "the Hugging Face cache holds '{}' without config.json and model.safetensors ({}); to "
@@ -90,13 +116,18 @@ fs::path cached_model(const std::string& spec) {
 fs::path resolve_model_path(const std::string& spec) {
   fs::path path(expand_path(spec));
   if (!spec.empty() && fs::is_directory(path)) {
+    const bool run = fs::is_directory(path / "checkpoints");
+    if (!run) {
+      if (const auto file = gguf_of_folder(path)) return *file;
+    }
     if (fs::exists(path / "config.json")) return path;
-    if (fs::is_directory(path / "checkpoints")) return newest_checkpoint(path);
+    if (run) return newest_checkpoint(path);
     fail("'{}' is neither a model folder (it has no config.json) nor a run (it has no checkpoints)",
          spec);
   }
+  if (!spec.empty() && is_gguf_file(path)) return path;
   if (!spec.empty() && fs::exists(path))
-    fail("'{}' is a file; name the folder that holds config.json", spec);
+    fail("'{}' is a file and no GGUF model; name the folder that holds config.json", spec);
   return cached_model(spec);
 }
 

@@ -1,15 +1,13 @@
 #include "formats/safetensors_write.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/system/new_file.h"
 #include "core/untrusted.h"
 #include "formats/safetensors.h"
 
@@ -17,50 +15,6 @@ namespace refract {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A file that appears under its name only when it is whole.
-class AtomicFile {
- public:
-  explicit AtomicFile(const fs::path& path) : path_(path), fd_(open_partial(path, partial_)) {
-    if (fd_ < 0) give_up(errno);
-  }
-  ~AtomicFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!committed_ && !partial_.empty()) ::unlink(partial_.c_str());
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-
-  void write(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) give_up(n < 0 ? errno : ENOSPC);
-      bytes.remove_prefix(static_cast<size_t>(n));
-    }
-  }
-
-  void commit() {
-    if (::fsync(fd_) != 0) give_up(errno);
-    const int closed = ::close(std::exchange(fd_, -1));
-    if (closed != 0) give_up(errno);
-    if (::rename(partial_.c_str(), path_.c_str()) != 0) give_up(errno);
-    committed_ = true;
-    sync_path(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
-  }
-
- private:
-  [[noreturn]] void give_up(int error) const {
-    throw SystemError(
-        fmt::format("can't write '{}': {}{}", path_.string(), std::strerror(error),
-                    error == ENOSPC || error == EDQUOT ? "; free some space and save again" : ""),
-        error);
-  }
-
-  fs::path path_, partial_;
-  int fd_;
-  bool committed_ = false;
-};
 
 // The header with its length, padded with spaces so that the data begins at a multiple of 8 bytes.
 std::string header_of(const std::vector<TensorSource>& tensors, const Metadata& metadata) {
@@ -83,7 +37,7 @@ std::string header_of(const std::vector<TensorSource>& tensors, const Metadata& 
   return prefix + header;
 }
 
-void write_tensor(AtomicFile& file, const TensorSource& source) {
+void write_tensor(NewFile& file, const TensorSource& source) {
   at::Tensor tensor = source.make().detach();
   if (tensor.sizes() != at::IntArrayRef(source.shape)) {
     throw std::logic_error(
@@ -148,7 +102,7 @@ void write_safetensors(const fs::path& path, std::vector<TensorSource> tensors,
   std::ranges::sort(tensors, {}, [](const TensorSource& tensor) {
     return std::pair(safetensors_order(tensor.dtype), std::string_view(tensor.name));
   });
-  AtomicFile file(path);
+  NewFile file(path);
   file.write(header_of(tensors, metadata));
   for (const TensorSource& tensor : tensors) write_tensor(file, tensor);
   file.commit();

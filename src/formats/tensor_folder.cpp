@@ -11,7 +11,9 @@ namespace fs = std::filesystem;
 TensorFolder::TensorFolder(const fs::path& folder) : folder_(folder) {
   const fs::path whole = folder / "model.safetensors",
                  index = folder / "model.safetensors.index.json";
-  if (fs::exists(whole)) {
+  if (is_gguf_file(folder)) {
+    gguf_ = std::make_unique<GgufTensors>(folder);
+  } else if (fs::exists(whole)) {
     files_.push_back(std::make_unique<SafetensorsFile>(whole));
     for (const TensorInfo& info : files_[0]->tensors()) where_[info.name] = 0;
   } else if (fs::exists(index)) {
@@ -48,12 +50,14 @@ void TensorFolder::open_index(const fs::path& path) {
 }
 
 std::vector<const TensorInfo*> TensorFolder::tensors() const {
+  if (gguf_) return gguf_->tensors();
   std::vector<const TensorInfo*> all;
   for (const auto& [name, file] : where_) all.push_back(files_[file]->find(name));
   return all;
 }
 
 const TensorInfo* TensorFolder::find(std::string_view name) const {
+  if (gguf_) return gguf_->find(name);
   const auto found = where_.find(name);
   return found == where_.end() ? nullptr : files_[found->second]->find(name);
 }
@@ -64,10 +68,16 @@ const SafetensorsFile& TensorFolder::holder(std::string_view name) const {
   return *files_[found->second];
 }
 
-at::Tensor TensorFolder::tensor(std::string_view name) const { return holder(name).tensor(name); }
+at::Tensor TensorFolder::tensor(std::string_view name) const {
+  return gguf_ ? gguf_->tensor(name) : holder(name).tensor(name);
+}
 
-void TensorFolder::release(std::string_view name) const { holder(name).release(name); }
+void TensorFolder::release(std::string_view name) const {
+  return gguf_ ? gguf_->release(name) : holder(name).release(name);
+}
 
-const fs::path& TensorFolder::file_of(std::string_view name) const { return holder(name).path(); }
+const fs::path& TensorFolder::file_of(std::string_view name) const {
+  return gguf_ ? gguf_->path() : holder(name).path();
+}
 
 }  // namespace refract

@@ -1,9 +1,13 @@
 #include "runs/export_model.h"
 
+#include <nlohmann/json.hpp>
+
 #include "core/error.h"
+#include "core/files.h"
 #include "core/log.h"
 #include "core/system/new_folder.h"
 #include "formats/checkpoint.h"
+#include "formats/gguf/gguf_write.h"
 #include "formats/hf_config.h"
 #include "formats/model_path.h"
 #include "runs/loaded_model.h"
@@ -14,13 +18,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
+void say_what_is_lost(const LoadedModel& loaded, const char* where) {
+  if (loaded.rules.empty()) return;
+  log_info(
+      "transformed layers are written as the dense weights they multiply by; what else they "
+      "simulate (noise, levels) is not in {}",
+      where);
+}
+
+std::string family_of(const LoadedModel& loaded) {
+  const HfFamily family = carried_family(loaded.config.model, loaded.carried);
+  if (family.name.empty()) {
+    fail("'{}' can't be exported: transformers has no model that computes it. {}",
+         loaded.folder.string(), family.reason);
+  }
+  return family.name;
+}
+
 void write_model(const LoadedModel& loaded, const std::string& family, const fs::path& out,
                  const ExportOptions& options) {
-  if (!loaded.rules.empty()) {
-    log_info(
-        "transformed layers are written as the dense weights they multiply by; what else they "
-        "simulate (noise, levels) is not in a Hugging Face folder");
-  }
+  say_what_is_lost(loaded, "a Hugging Face folder");
   SaveOptions save;
   save.dtype = options.dtype;
   save.format = family;
@@ -45,6 +62,33 @@ void write_adapter(const LoadedModel& loaded, const fs::path& out, const ExportO
   save_adapter(*loaded.model, loaded.rules, out, {base, options.dtype});
 }
 
+// The config.json of the Hugging Face folder that the model would be exported to.
+std::string config_text(const LoadedModel& loaded, const std::string& family) {
+  const TokenIds ids = loaded.tokenizer ? ids_of(*loaded.tokenizer) : TokenIds();
+  nlohmann::json config = config_to_json(loaded.config.model, family, "float32", ids);
+  carry_config(config, loaded.carried, family);
+  return config.dump();
+}
+
+// What a tokenizer saves, name to bytes. It is written beside `out` and removed again.
+TokenizerFiles tokenizer_files(const Tokenizer& tokenizer, const fs::path& out) {
+  const NewFolder scratch(out.string() + ".tokenizer", "the tokenizer");
+  tokenizer.save(scratch.path());
+  TokenizerFiles files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(scratch.path())) {
+    if (entry.is_regular_file())
+      files[entry.path().filename().string()] = read_file(entry.path(), "the tokenizer");
+  }
+  return files;
+}
+
+// Of a model's path: its last part.
+std::string name_of(const std::string& specification) {
+  const fs::path path = fs::path(specification).lexically_normal();
+  const fs::path last = path.has_filename() ? path.filename() : path.parent_path().filename();
+  return last.empty() ? "model" : last.string();
+}
+
 }  // namespace
 
 at::ScalarType file_dtype(const std::string& name) {
@@ -58,18 +102,32 @@ ExportedModel export_model(const std::string& specification, const fs::path& out
                            const ExportOptions& options) {
   NewFolder folder(out, options.adapter ? "the adapters" : "the model");
   const LoadedModel loaded = load_model(specification, {"train.device=cpu"});
-  const HfFamily family = carried_family(loaded.config.model, loaded.carried);
-  if (family.name.empty()) {
-    fail("'{}' can't be exported: transformers has no model that computes it. {}",
-         loaded.folder.string(), family.reason);
-  }
+  const std::string family = family_of(loaded);
   if (options.adapter) {
     write_adapter(loaded, folder.path(), options);
   } else {
-    write_model(loaded, family.name, folder.path(), options);
+    write_model(loaded, family, folder.path(), options);
   }
   folder.commit();
-  return {loaded.folder, family.name};
+  return {loaded.folder, family};
+}
+
+ExportedModel export_gguf(const std::string& specification, const fs::path& out, uint32_t type) {
+  if (fs::is_directory(out))
+    fail_usage("'{}' is a folder; name the file to write, such as model.gguf", out.string());
+  if (fs::exists(out)) fail_usage("'{}' is there already; name another file", out.string());
+  const LoadedModel loaded = load_model(specification, {"train.device=cpu"});
+  GgufSaveOptions save;
+  save.type = type;
+  save.family = family_of(loaded);
+  save.name = name_of(specification);
+  save.config = config_text(loaded, save.family);
+  say_what_is_lost(loaded, "a GGUF file");
+  if (out.has_parent_path()) fs::create_directories(out.parent_path());
+  if (loaded.tokenizer) save.tokenizer = tokenizer_files(*loaded.tokenizer, out);
+  const std::string note = save_gguf(*loaded.model, out, save);
+  if (!note.empty()) log_warning("'{}': {}", out.string(), note);
+  return {loaded.folder, save.family};
 }
 
 }  // namespace refract

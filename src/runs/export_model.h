@@ -32,4 +32,9 @@ struct ExportedModel {
 ExportedModel export_model(const std::string& specification, const std::filesystem::path& out,
                            const ExportOptions& options);
 
+// As one GGUF file, with matrices of `type` (kGgufF32, ...), for programs such as llama.cpp. Fails
+// where `out` is there already, and for models that are not like Llama.
+ExportedModel export_gguf(const std::string& specification, const std::filesystem::path& out,
+                          uint32_t type);
+
 }  // namespace refract

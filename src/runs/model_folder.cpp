@@ -4,10 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/gguf/gguf_header.h"
 #include "core/toml.h"
 #include "core/untrusted.h"
 #include "formats/hf_config.h"
 #include "runs/device.h"
+#include "text/gguf/gguf_tokenizer.h"
 #include "train/run_paths.h"
 
 namespace refract {
@@ -40,6 +42,7 @@ bool is_special(const std::string& word) {
 }  // namespace
 
 std::shared_ptr<const Tokenizer> folder_tokenizer(const fs::path& folder) {
+  if (is_gguf_file(folder)) return find_gguf_tokenizer(folder);
   for (const char* name :
        {"tokenizer.json", "vocab.json", "tokenizer.model", "chars.json", "bytes.json"}) {
     if (fs::exists(folder / name)) return open_tokenizer(folder.string());
@@ -87,7 +90,8 @@ std::string folder_origin(const fs::path& folder) {
 
 fs::path premerge_file(const fs::path& folder) {
   const bool checkpoint = folder.parent_path().filename() == "checkpoints";
-  return (checkpoint ? folder.parent_path().parent_path() : folder) / "premerge.toml";
+  if (checkpoint) return folder.parent_path().parent_path() / "premerge.toml";
+  return (is_gguf_file(folder) ? folder.parent_path() : folder) / "premerge.toml";
 }
 
 PremergeSettings premerge_settings(const RunConfig& config, const fs::path& folder,

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/untrusted.h"
 #include "text/json_trouble.h"
+#include "text/pre_tokenizer.h"
 
 namespace refract {
 namespace {
@@ -24,10 +25,6 @@ ordered_json read_merges(std::string_view text) {
   }
   return merges;
 }
-
-// Qwen 2's expression; every digit stands apart.
-constexpr const char* kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 ordered_json byte_level(bool use_regex) {
   return {{"type", "ByteLevel"},

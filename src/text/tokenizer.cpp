@@ -9,6 +9,8 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_header.h"
+#include "text/gguf/gguf_tokenizer.h"
 #include "text/hf_settings.h"
 #include "text/hf_tokenizer.h"
 #include "text/sentencepiece/sentencepiece_tokenizer.h"
@@ -106,8 +108,11 @@ std::unique_ptr<Tokenizer> open_file(const fs::path& path) {
   if (name.ends_with("vocab.json")) return open_gpt2_files(path);
   if (path.extension() == ".json") return open_tokenizer_json(path);
   if (path.extension() == ".model") return open_sentencepiece(path);
-  fail_usage("{}: not a tokenizer file (tokenizer.json, vocab.json, tokenizer.model or chars.json)",
-             path.string());
+  if (is_gguf_file(path)) return open_gguf_tokenizer(path);
+  fail_usage(
+      "{}: not a tokenizer file (tokenizer.json, vocab.json, tokenizer.model, chars.json or a "
+      "GGUF model)",
+      path.string());
 }
 
 }  // namespace

@@ -193,9 +193,9 @@ void describe(Fields& fields, RunConfig& c) {
              "seed of dropout and noise; -1: run.seed", {.min = -1});
   describe(fields, c.data);
   describe(fields, c.model);
-  fields.add(
-      {"init.from", kOutcome}, c.init.from,
-      "starting weights: \"random\", a Hugging Face folder, a Hub id in the cache, or a run");
+  fields.add({"init.from", kOutcome}, c.init.from,
+             "starting weights: \"random\", a Hugging Face folder, a GGUF file, a Hub id in the "
+             "cache, or a run");
   fields.add({"init.adapter", kOutcome}, c.init.adapter,
              "a folder with LoRA adapters as peft writes them, for the rules of the kind lora");
   describe_optimizer(fields, c);

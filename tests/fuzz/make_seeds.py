@@ -42,6 +42,37 @@ def safetensors(tensors, metadata=None):
     return struct.pack("<Q", len(text)) + text + bytes(range(256)) * (at // 256) + bytes(at % 256)
 
 
+def gguf_text(value):
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def gguf_value(value):
+    if isinstance(value, bool):
+        return 7, struct.pack("<B", value)
+    if isinstance(value, int):
+        return 4, struct.pack("<I", value)
+    if isinstance(value, float):
+        return 6, struct.pack("<f", value)
+    if isinstance(value, str):
+        return 8, gguf_text(value)
+    kind = gguf_value(value[0])[0]
+    return 9, struct.pack("<IQ", kind, len(value)) + b"".join(gguf_value(item)[1] for item in value)
+
+
+def gguf(settings, tensors):
+    """`tensors`: name -> (sizes innermost first, type, bytes)."""
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(settings))
+    for key, value in settings.items():
+        kind, body = gguf_value(value)
+        out += gguf_text(key) + struct.pack("<I", kind) + body
+    at, data = 0, b""
+    for name, (sizes, kind, size) in tensors.items():
+        out += gguf_text(name) + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, kind, at)
+        data += bytes(size) + bytes(-size % 32)
+        at = len(data)
+    return out + bytes(-len(out) % 32) + data
+
+
 def shard(magic, version, width, tokens):
     body = b"".join(token.to_bytes(width, "little") for token in tokens)
     return struct.pack("<3i", magic, version, len(tokens)).ljust(1024, b"\0") + body
@@ -103,6 +134,16 @@ lora_alpha = 32
 PEFT = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none",
         "rank_pattern": {"layers.0.self_attn.q_proj": 4}, "alpha_pattern": {}}
 INDEX = {"metadata": {"total_size": 40}, "weight_map": {"a": "model-00001-of-00001.safetensors"}}
+GGUF = {"general.architecture": "llama", "llama.context_length": 64, "llama.embedding_length": 32, "llama.block_count": 1,
+        "llama.feed_forward_length": 32, "llama.attention.head_count": 2, "llama.attention.head_count_kv": 1,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.freq_base": 1e4, "llama.rope.dimension_count": 16,
+        "tokenizer.ggml.eos_token_id": 0}
+GGUF_BPE = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.tokens": ["<|end|>", "a", "b", "ab"],
+            "tokenizer.ggml.token_type": [3, 1, 1, 1], "tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.add_bos_token": True}
+GGUF_PIECES = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["<unk>", "\u2581", "a"],
+               "tokenizer.ggml.token_type": [2, 1, 1], "tokenizer.ggml.scores": [0.0, -1.0, -2.0]}
+GGUF_TENSORS = {"token_embd.weight": ([32, 4], 8, 136), "output_norm.weight": ([32], 0, 128), "blk.0.attn_q.weight": ([32, 2], 3, 40),
+                "rope_freqs.weight": ([8], 0, 32)}
 SHARD = safetensors({"a": ("F32", [2, 5], 40)})
 
 
@@ -124,6 +165,7 @@ SEEDS = {
     "jsonl": ["{\"text\": \"one\"}\n\n{\"text\": \"two \\u00e9\", \"id\": 2}\n"],
     "shard": [shard(20240520, 1, 2, range(9)), shard(20240801, 7, 4, range(9)), bytes(range(32))],
     "safetensors": [SHARD, safetensors({"b": ("BF16", [3], 6), "e": ("F32", [0], 0)}, {"step": "12", "layout": "x"})],
+    "gguf": [gguf(GGUF | GGUF_BPE, GGUF_TENSORS), gguf(GGUF | GGUF_PIECES, {"token_embd.weight": ([32, 4], 1, 256)})],
     "train_state": [safetensors({"exp_avg": ("F32", [2], 8), "exp_avg_sq": ("F32", [2], 8)},
                                 {"step": "12", "sequences": "48", "seed": "1", "order_seed": "2", "noise_seed": "3", "layout": "x"})],
     "weights_index": [INDEX, {"weight_map": {"a": "x", "b": "y"}}],

@@ -21,8 +21,9 @@ class CalibrateCommand : public Command {
     return "refract calibrate runs/demo --kind optical --out runs/demo-calibrated";
   }
   void declare(CommandLine& line) override {
-    line.positional("model", study_.model,
-                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional(
+        "model", study_.model,
+        "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the cache");
     line.positional("overrides", study_.overrides, "key=value settings");
     line.option("--out", study_.out, "the model folder to write", true);
     line.option("--kind", study_.medium.kind,

@@ -24,8 +24,9 @@ class CompareCommand : public Command {
   }
   void declare(CommandLine& line) override {
     CompareRequest& request = study_.request;
-    line.positional("model", request.model,
-                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional(
+        "model", request.model,
+        "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the cache");
     line.positional("overrides", request.overrides, "key=value settings of all rows");
     line.option("--media", study_.media, "a TOML file with [[row]] tables, see docs/real-models.md",
                 true);

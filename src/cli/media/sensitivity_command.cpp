@@ -22,8 +22,9 @@ class SensitivityCommand : public Command {
     return "refract sensitivity runs/demo --kind optical --by types,layers";
   }
   void declare(CommandLine& line) override {
-    line.positional("model", study_.model,
-                    "a run, a checkpoint, a Hugging Face folder, or a Hub id in the cache");
+    line.positional(
+        "model", study_.model,
+        "a run, a checkpoint, a Hugging Face folder, a GGUF file, or a Hub id in the cache");
     line.positional("overrides", study_.overrides, "key=value settings");
     line.option("--kind", study_.medium.kind,
                 "the medium of all linear layers and attentions: a kind, or {kind = ...}");

@@ -8,15 +8,13 @@
 #include "core/error.h"
 #include "text/bpe/byte_level.h"
 #include "text/hf_components.h"
+#include "text/pre_tokenizer.h"
 #include "text/utf8.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr std::string_view kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 ordered_json byte_level_json(bool use_regex) {
   return {{"type", "ByteLevel"},

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <optional>
 #include <vector>
 
 #include "core/error.h"
 #include "core/untrusted.h"
+#include "text/sentencepiece/proto_fields.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -18,69 +18,6 @@ constexpr uint64_t kPieces = 1, kNormalizer = 3, kDenormalizer = 5;  // of Model
 constexpr uint64_t kText = 1, kScore = 2, kType = 3;                 // of a piece
 constexpr uint64_t kCharsMap = 2;                                    // of a normalizer
 constexpr uint64_t kBytePiece = 6;                                   // a type
-
-struct Field {
-  uint64_t number = 0;
-  uint64_t value = 0;      // of a number, as bits
-  std::string_view bytes;  // of a text or a message
-  bool is_bytes = false;
-};
-
-// The fields of one message, one after another.
-class Fields {
- public:
-  Fields(std::string_view message, const std::string& where) : rest_(message), where_(where) {}
-
-  std::optional<Field> next() {
-    if (rest_.empty()) return std::nullopt;
-    const uint64_t tag = varint();
-    Field field;
-    field.number = tag >> 3;
-    switch (tag & 7) {
-      case 0:
-        field.value = varint();
-        break;
-      case 1:
-        std::memcpy(&field.value, take(8).data(), 8);
-        break;
-      case 2:
-        field.bytes = take(varint());
-        field.is_bytes = true;
-        break;
-      case 5:
-        std::memcpy(&field.value, take(4).data(), 4);
-        break;
-      default:
-        damaged();
-    }
-    return field;
-  }
-
- private:
-  [[noreturn]] void damaged() const {
-    fail("{}: not a SentencePiece model, or a damaged one", where_);
-  }
-
-  std::string_view take(uint64_t length) {
-    if (length > rest_.size()) damaged();
-    const std::string_view part = rest_.substr(0, length);
-    rest_.remove_prefix(length);
-    return part;
-  }
-
-  uint64_t varint() {
-    uint64_t value = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-      const auto byte = static_cast<unsigned char>(take(1)[0]);
-      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
-    }
-    damaged();
-  }
-
-  std::string_view rest_;
-  const std::string& where_;
-};
 
 // The normalizer's table: the size of a trie, the trie, then texts that end in a zero byte. Every
 // unit that some text may lead to must lie inside of the trie, and every value inside of the texts.
@@ -144,7 +81,7 @@ bool is_byte_name(std::string_view text) {
 }
 
 void check_piece(std::string_view message, const std::string& where) {
-  Fields fields(message, where);
+  ProtoFields fields(message, where);
   std::string_view text;
   uint64_t type = 1;
   float score = 0;
@@ -162,7 +99,7 @@ void check_piece(std::string_view message, const std::string& where) {
 }
 
 void check_normalizer(std::string_view message, const std::string& where) {
-  Fields fields(message, where);
+  ProtoFields fields(message, where);
   while (const auto field = fields.next()) {
     if (field->number == kCharsMap && field->is_bytes && !field->bytes.empty())
       CharsMap(field->bytes, where).check();
@@ -172,7 +109,7 @@ void check_normalizer(std::string_view message, const std::string& where) {
 }  // namespace
 
 void check_sentencepiece(std::string_view model, const std::string& where) {
-  Fields fields(model, where);
+  ProtoFields fields(model, where);
   int64_t pieces = 0;
   while (const auto field = fields.next()) {
     if (field->number == kPieces) {
