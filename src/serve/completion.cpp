@@ -258,12 +258,13 @@ bool Completion::stream(const Gone& gone, const Write& write) {
       const bool done = !parts_[i].finish_reason.empty();
       if ((request_.echo || done) && !chunk(i, parts_[i].text, {})) return false;
     }
-    const bool there = follow(gone, [&](size_t index, Choice::Piece piece, int64_t new_tokens) {
-      parts_[index].new_tokens += new_tokens;
-      const bool empty = piece.text.empty() && piece.tokens.empty();
-      if (empty && parts_[index].finish_reason.empty()) return true;
-      return chunk(index, piece.text, piece.tokens);
-    });
+    const bool there =
+        follow(gone, [&](size_t index, const Choice::Piece& piece, int64_t new_tokens) {
+          parts_[index].new_tokens += new_tokens;
+          const bool empty = piece.text.empty() && piece.tokens.empty();
+          if (empty && parts_[index].finish_reason.empty()) return true;
+          return chunk(index, piece.text, piece.tokens);
+        });
     if (!there) return false;
     if (request_.stream_usage) {
       json last = frame();

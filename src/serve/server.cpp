@@ -43,7 +43,7 @@ void check(const ServeOptions& options, const LoadedModel& loaded) {
   within("--queue", options.queue, 1, 1000000);
   within("--timeout", options.timeout, 0.1, 3600.0);
   within("--grace", options.grace, 0.0, 3600.0);
-  within("--context", options.context, 0, loaded.config.model.max_position_embeddings);
+  within("--context", options.context, 0, loaded.config.model.longest_cached());
   if (!loaded.tokenizer) {
     fail_usage("'{}' has no tokenizer; give one with data.tokenizer=FOLDER",
                loaded.folder.string());
@@ -87,7 +87,7 @@ void serve(const LoadedModel& loaded, const ServeOptions& options,
            const std::function<void(const std::string& url)>& ready) {
   check(options, loaded);
   const StopSignals signals;
-  const int64_t longest = loaded.config.model.max_position_embeddings;
+  const int64_t longest = loaded.config.model.longest_cached();
   const int64_t context = options.context > 0 ? options.context : longest;
   Engine engine(*loaded.model, {options.slots, context, options.queue});
   Metrics metrics;

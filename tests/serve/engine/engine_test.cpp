@@ -75,7 +75,7 @@ std::vector<Result> gather(Inbox& inbox, size_t count) {
 }
 
 EngineOptions options(const Decoder& model, int64_t slots, int64_t queue = 100) {
-  return {slots, model.config().max_position_embeddings, queue};
+  return {slots, model.config().longest_cached(), queue};
 }
 
 // The results of works that are given in one request, in which `slots` may grow at a time.
