@@ -1,6 +1,6 @@
 """lm-evaluation-harness on `refract serve`: the log-likelihoods of `--model hf` on the same model, its accuracies, and evaluation.json.
 
-The harness and what it needs are 560 MB that nothing else uses: these tests skip where it is not installed (pip install 'lm-eval[api]==0.4.13').
+The harness and what it needs are 635 MB that nothing else uses: these tests skip where it is not installed (pip install 'lm-eval[api]==0.4.13').
 """
 import json
 import os
