@@ -12,23 +12,10 @@
 namespace refract {
 namespace {
 
-struct ExportType {
-  const char *name, *short_name;  // of --dtype
-  at::ScalarType dtype;           // of a Hugging Face folder
-  uint32_t gguf;
-};
-constexpr ExportType kTypes[] = {{"float32", "f32", at::kFloat, kGgufF32},
-                                 {"bfloat16", "bf16", at::kBFloat16, kGgufBF16},
-                                 {"float16", "f16", at::kHalf, kGgufF16},
-                                 {"q8_0", "q8_0", at::kFloat, kGgufQ8_0}};
-
-const ExportType& parse_dtype(const std::string& name, bool gguf) {
-  for (const ExportType& type : kTypes) {
-    if ((name == type.name || name == type.short_name) && (gguf || type.gguf != kGgufQ8_0))
-      return type;
-  }
-  fail_usage("--dtype {} is not one of float32, bfloat16, float16{}", name,
-             gguf ? ", q8_0" : " (q8_0 needs --format gguf)");
+uint32_t gguf_type(const std::string& name) {
+  if (name == "q8_0") return kGgufQ8_0;
+  const at::ScalarType dtype = file_dtype(name, "q8_0");
+  return dtype == at::kFloat ? kGgufF32 : dtype == at::kHalf ? kGgufF16 : kGgufBF16;
 }
 
 class ExportCommand : public Command {
@@ -67,11 +54,12 @@ ExportedModel ExportCommand::write_gguf_file() const {
   if (options_.adapter) fail_usage("--adapter writes peft's files, not --format gguf");
   if (!shard_size_.empty())
     fail_usage("--max-shard-size is not for --format gguf, which is one file");
-  return export_gguf(model_, out_, parse_dtype(dtype_, true).gguf);
+  return export_gguf(model_, out_, gguf_type(dtype_));
 }
 
 ExportedModel ExportCommand::write_folder() {
-  options_.dtype = parse_dtype(dtype_, false).dtype;
+  if (dtype_ == "q8_0") fail_usage("--dtype q8_0 needs --format gguf");
+  options_.dtype = file_dtype(dtype_);
   if (!shard_size_.empty())
     options_.max_shard_bytes = static_cast<uint64_t>(parse_size(shard_size_));
   return export_model(model_, out_, options_);

@@ -91,11 +91,12 @@ std::string name_of(const std::string& specification) {
 
 }  // namespace
 
-at::ScalarType file_dtype(const std::string& name) {
-  if (name == "float32") return at::kFloat;
-  if (name == "bfloat16") return at::kBFloat16;
-  if (name == "float16") return at::kHalf;
-  fail_usage("--dtype {} is not one of float32, bfloat16, float16", name);
+at::ScalarType file_dtype(const std::string& name, const std::string& further) {
+  if (name == "float32" || name == "f32") return at::kFloat;
+  if (name == "bfloat16" || name == "bf16") return at::kBFloat16;
+  if (name == "float16" || name == "f16") return at::kHalf;
+  fail_usage("--dtype {} is not one of float32, bfloat16, float16{}", name,
+             further.empty() ? "" : ", " + further);
 }
 
 ExportedModel export_model(const std::string& specification, const fs::path& out,

@@ -10,8 +10,9 @@
 
 namespace refract {
 
-// "float32", "bfloat16" or "float16", as --dtype takes them; other words fail (usage).
-at::ScalarType file_dtype(const std::string& name);
+// "float32", "bfloat16" or "float16" (f32, bf16, f16), as --dtype takes them; other words fail
+// (usage), and the message says what is taken, with `further` at its end.
+at::ScalarType file_dtype(const std::string& name, const std::string& further = "");
 
 struct ExportOptions {
   at::ScalarType dtype = at::kFloat;              // of the files

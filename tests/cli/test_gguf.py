@@ -241,3 +241,26 @@ def test_a_real_model_has_transformers_perplexity(refract_json, tmp_path):
         loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).logits[0], tokens[0, 1:])
     theirs = loss.exp().item()
     assert abs(ours["perplexity"] / theirs - 1) < 1e-4, (ours["perplexity"], theirs)
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "Mistral"])
+def test_other_families_like_llama(refract_json, refract, tmp_path, family):
+    torch.manual_seed(5)
+    # transformers reads no width of a head for Qwen3 but takes 128.
+    further = {"Qwen2": {}, "Qwen3": {"head_dim": 128}, "Mistral": {"head_dim": 32, "sliding_window": None}}[family]
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=64, initializer_range=0.3, tie_word_embeddings=False, **further)
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) / 8)
+    model.save_pretrained(tmp_path / "hf")
+    done = refract_json("export", "hf", "--format", "gguf", "--out", "g/m.gguf")
+    assert done["family"] == family.lower()
+    opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "g", gguf_file="m.gguf", dtype=torch.float32)
+    assert_same_bits(opened.state_dict(), model.state_dict())
+    assert torch.equal(logits(opened), logits(model))
+    refract("export", "g/m.gguf", "--out", "back")
+    assert_same_bits(load_file(tmp_path / "back/model.safetensors"), load_file(tmp_path / "hf/model.safetensors"))

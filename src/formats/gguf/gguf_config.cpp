@@ -232,7 +232,12 @@ std::vector<float> add_rope(GgufMetadataWriter& settings, const json& config,
     settings.add_number(key(kScalingFactor), rope.at("factor").get<float>());
     return {};
   }
-  if (type != "llama3") fail("GGUF files with {} scaling of positions are not written", type);
+  if (type != "llama3") {
+    fail(
+        "a GGUF file has no {} scaling of positions that refract writes; write the model as a "
+        "Hugging Face folder (without --format gguf)",
+        type);
+  }
   llama3.head_dim = config.at("head_dim").get<int64_t>();
   llama3.factor = rope.at("factor").get<double>();
   llama3.low = rope.at("low_freq_factor").get<double>();
