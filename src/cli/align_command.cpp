@@ -1,7 +1,7 @@
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "studies/alignment.h"
 
 namespace refract {

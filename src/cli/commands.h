@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 
 namespace refract {
 

@@ -3,10 +3,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cli/command_line.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "studies/connectivity/connectivity.h"
 #include "studies/connectivity/connectivity_config.h"
 

@@ -1,4 +1,4 @@
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 #include "data/source_paths.h"
 #include "data/stories/write_stories.h"
 

@@ -2,10 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/error.h"
 #include "core/gguf/gguf_types.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "data/source_paths.h"
 #include "runs/export_model.h"
 

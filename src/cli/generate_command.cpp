@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/error.h"
+#include "core/system/command_line.h"
 #include "decode/generate.h"
 #include "decode/text_stream.h"
 #include "formats/carried.h"

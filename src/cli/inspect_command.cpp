@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/error.h"
+#include "core/system/command_line.h"
 #include "core/toml.h"
 #include "runs/inspect/inspect.h"
 #include "runs/inspect/inspect_output.h"

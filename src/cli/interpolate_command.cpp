@@ -1,8 +1,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "studies/interpolate.h"
 
 namespace refract {

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 #include "runs/inspect/kind_list.h"
 
 namespace refract {

@@ -1,6 +1,6 @@
-#include "cli/command_line.h"
 #include "core/error.h"
 #include "core/system/child_process.h"
+#include "core/system/command_line.h"
 #include "distributed/launch.h"
 
 namespace refract {

@@ -2,9 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "report/report_file.h"
 
 namespace refract {

@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 #include "studies/scale.h"
 #include "studies/scale_output.h"
 

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "runs/loaded_model.h"
 #include "serve/server.h"
 

@@ -1,9 +1,9 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "studies/sweep/sweep.h"
 
 namespace refract {

@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/log.h"
+#include "core/system/command_line.h"
 #include "data/shard_folder.h"
 #include "data/tokenize.h"
 #include "data/train_tokenizer.h"

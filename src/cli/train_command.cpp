@@ -3,11 +3,11 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/paths.h"
+#include "core/system/command_line.h"
 #include "runs/train.h"
 #include "train/run_config.h"
 #include "transforms/plugin.h"

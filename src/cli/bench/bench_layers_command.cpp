@@ -1,7 +1,7 @@
 // refract bench kernel, refract bench mlp: linear layers of every kind against dense ones.
 #include "bench/layer_bench.h"
 #include "cli/bench/bench_options.h"
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 
 namespace refract {
 namespace {

@@ -2,7 +2,7 @@
 #include "bench/decoding_bench.h"
 #include "bench/training_bench.h"
 #include "cli/bench/bench_options.h"
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 
 namespace refract {
 namespace {

@@ -1,7 +1,7 @@
 // The arguments that every bench command takes.
 #pragma once
 #include "bench/settings.h"
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 
 namespace refract {
 

@@ -5,7 +5,7 @@
 
 #include "bench/premerge_bench.h"
 #include "cli/bench/bench_options.h"
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 
 namespace refract {
 namespace {

@@ -3,8 +3,8 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "cli/command_line.h"
 #include "core/error.h"
+#include "core/system/command_line.h"
 #include "report/table.h"
 #include "studies/media/sensitivity.h"
 #include "studies/media/sensitivity_output.h"

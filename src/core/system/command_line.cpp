@@ -1,16 +1,13 @@
-#include "cli/command_line.h"
+#include "core/system/command_line.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
 #include <string_view>
 
-#include "cli/built_from.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/system/outcome.h"
-#include "core/version.h"
-#include "transforms/plugin.h"
 
 namespace refract {
 namespace {
@@ -121,18 +118,18 @@ Parsed parse(CLI::App& root, const std::vector<std::string>& arguments,
 
 }  // namespace
 
-int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands) {
+int run_program(int argc, char** argv, const Program& program) {
   CLI::App root(
       "Train, fine-tune and study transformer language models whose compute is transformed.\nStart "
       "with: refract train recipes/demo.toml run.dir=runs/first",
       "refract");
-  root.set_version_flag("--version", fmt::format("refract {} ({})", kVersion, kBuiltFrom));
+  root.set_version_flag("--version", program.version);
   root.require_subcommand(1);
   root.footer("Each command has --help with an example that works in a checkout after make demo.");
   std::map<std::string, CLI::App*> groups;
   std::vector<std::pair<CLI::App*, Command*>> apps;
   std::vector<std::string> plugins;
-  for (const auto& command : commands) {
+  for (const auto& command : program.commands) {
     CLI::App* app = app_for(root, *command, groups);
     app->footer("Example:\n  " + with_program(command->example(), argv[0]));
     CommandLine line(*app);
@@ -146,10 +143,10 @@ int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command
   }
   std::vector<std::string> arguments;
   for (int i = 1; i < argc; ++i) arguments.push_back(marked(argv[i]));
-  const Parsed parsed = parse(root, arguments, commands, apps);
+  const Parsed parsed = parse(root, arguments, program.commands, apps);
   if (!parsed.command) return finish_output(parsed.code);
   return finish_output(guarded([&] {
-    for (const std::string& path : plugins) load_plugin(path);
+    for (const std::string& path : plugins) program.load_plugin(path);
     return parsed.command->run();
   }));
 }

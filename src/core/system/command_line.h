@@ -1,5 +1,6 @@
 // What a command is, and how the program finds the one that was typed.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +20,14 @@ struct Command {
   virtual int run() = 0;  // the exit code
 };
 
+struct Program {
+  std::string version;  // what --version prints
+  std::vector<std::unique_ptr<Command>> commands;
+  // Called with each --plugin before a command runs that takes them.
+  std::function<void(const std::string& path)> load_plugin;
+};
+
 // Parses and runs; prints one line for an error and returns the exit code.
-int run_program(int argc, char** argv, const std::vector<std::unique_ptr<Command>>& commands);
+int run_program(int argc, char** argv, const Program& program);
 
 }  // namespace refract
