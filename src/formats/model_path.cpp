@@ -94,7 +94,7 @@ fs::path cached_model(const std::string& spec) {
   const std::string commit = fs::is_regular_file(reference)
                                  ? trimmed(read_file(reference, "the cached revision"))
                                  : revision;
-  const fs::path snapshot = repository / "snapshots" / commit;
+  fs::path snapshot = repository / "snapshots" / commit;
   const std::string download =
       fmt::format("hf download {}{}", id, revision == "main" ? "" : " --revision " + revision);
   if (!fs::is_directory(snapshot)) {

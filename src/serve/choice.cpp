@@ -86,7 +86,7 @@ Choice::Piece Choice::release(bool last) {
 }
 
 std::string token_text(const Tokenizer& tokenizer, std::optional<TokenId> previous, TokenId token) {
-  const std::string text =
+  std::string text =
       previous ? continuation(tokenizer, {*previous}, {token}) : tokenizer.decode({&token, 1});
   if (is_valid_utf8(text)) return text;
   std::string bytes = "bytes:";

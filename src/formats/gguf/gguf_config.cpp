@@ -281,9 +281,9 @@ std::vector<float> add_gguf_config(GgufMetadataWriter& settings, const json& con
                      whole32(config.at("num_key_value_heads"), "num_key_value_heads"));
   settings.add_number(key(kEpsilon), config.at("rms_norm_eps").get<float>());
   settings.add_whole(key("vocab_size"), whole32(config.at("vocab_size"), "vocab_size"));
-  const json heads = config.at("num_attention_heads"),
-             width = config.value(
-                 "head_dim", json(config.at("hidden_size").get<int64_t>() / heads.get<int64_t>()));
+  const int64_t heads = config.at("num_attention_heads").get<int64_t>();
+  const json width =
+      config.value("head_dim", json(config.at("hidden_size").get<int64_t>() / heads));
   for (const char* name : {kKeyWidth, kValueWidth, kRotaryWidth})
     settings.add_whole(key(name), whole32(width, "head_dim"));
   add_ids(settings, config);

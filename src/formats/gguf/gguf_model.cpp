@@ -82,7 +82,7 @@ at::Tensor GgufTensors::tensor(std::string_view name) const {
   const auto found = entries_.find(name);
   if (found == entries_.end()) fail("'{}' holds no tensor '{}'", path_.string(), name);
   const auto& [info, stored] = found->second;
-  const at::Tensor values = read(*stored, info);
+  at::Tensor values = read(*stored, info);
   if (!interleaved_ || !is_query_or_key(info.name)) return values;
   const int64_t heads = info.name.find(".k_proj.") == std::string::npos ? heads_ : key_value_heads_;
   if (heads < 1 || values.dim() < 1 || values.size(0) % (2 * heads) != 0)
