@@ -26,6 +26,14 @@ class EvaluationError(Exception):
     """One line that says what is wrong, and what to do."""
 
 
+def program():
+    """The words that start the program."""
+    installed = pathlib.Path(__file__).resolve().parent / "_program" / "bin" / "refract"
+    if installed.exists() and not os.environ.get("REFRACT_PROGRAM"):  # of a wheel
+        return [sys.executable, "-m", "refract.program"]
+    return [program_path()]
+
+
 def program_path():
     given = os.environ.get("REFRACT_PROGRAM")
     checkout = pathlib.Path(__file__).resolve().parents[2]
@@ -42,15 +50,16 @@ def program_path():
 @contextlib.contextmanager
 def served(model, settings=(), slots=4):
     """The model behind HTTP, for as long as the block runs: {"url", "model", "folder"}."""
-    command = [program_path(), "serve", str(model), *settings, "--port", "0", "--json", "--slots", str(slots), "--grace", "0"]
+    command = [*program(), "serve", str(model), *settings, "--port", "0", "--json", "--slots", str(slots), "--grace", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "REFRACT_SERVE_TOKEN"}  # the harness sends none
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:
             line = process.stdout.readline()
             if not line:
                 process.wait()
                 errors.seek(0)
-                raise EvaluationError(f"the model can't be served: {errors.read().strip().splitlines()[-1:] or ['no reason given']}")
+                raise EvaluationError(f"the model can't be served: {(errors.read().strip().splitlines() or ['no reason given'])[-1]}")
             yield json.loads(line)
         finally:
             process.terminate()
@@ -175,8 +184,9 @@ def evaluate(model, tasks, settings=(), include_path=None, limit=None, num_fewsh
     for path, task in wanted.items():
         print(f"task {task} takes its data set {path} from the Hugging Face Hub: a download, where it is not in the cache", file=sys.stderr)
     with served(model, settings, concurrent) as server:
+        model_arguments = harness_arguments(server, concurrent)
         try:
-            results = lm_eval.simple_evaluate(model="local-completions", model_args=harness_arguments(server, concurrent), tasks=list(tasks),
+            results = lm_eval.simple_evaluate(model="local-completions", model_args=model_arguments, tasks=list(tasks),
                                               num_fewshot=num_fewshot, limit=limit, task_manager=manager, log_samples=False)
         except (OSError, ValueError) as error:  # what `datasets` says where it can't reach the Hub
             if not wanted:
@@ -210,7 +220,7 @@ def main():
         path = pathlib.Path(arguments.out) if arguments.out else run / "evaluation.json"
         write(path, folder, records)
         if not arguments.out and (run / "metrics.jsonl").exists():
-            subprocess.run([program_path(), "report", str(run)], check=True)
+            subprocess.run([*program(), "report", str(run)], check=True)
     except EvaluationError as error:
         sys.exit(f"error: {error}")
     for task, record in records.items():

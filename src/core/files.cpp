@@ -65,7 +65,8 @@ void remove_left_partials(const fs::path& path) {
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     if (!is_partial_of(entry->path().filename().string(), file)) continue;
-    const Descriptor left{::open(entry->path().c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
+    const Descriptor left{
+        ::open(entry->path().c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC)};
     if (left.fd >= 0 && ::flock(left.fd, LOCK_EX | LOCK_NB) == 0) ::unlink(entry->path().c_str());
   }
 }

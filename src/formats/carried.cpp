@@ -85,9 +85,10 @@ bool has_ids(const json& tree) {
 
 // About the file and its author, or what the writer decides anew.
 bool is_about_the_file(const std::string& key) {
-  static const std::set<std::string> keys = {"_name_or_path", "transformers_version", "auto_map",
-                                             "architectures", "torch_dtype",          "dtype",
-                                             kWithoutIds};
+  static const std::set<std::string> keys = {
+      "_name_or_path", "transformers_version", "auto_map", "architectures", "torch_dtype", "dtype",
+      // what a family needs of these is written anew
+      "original_max_position_embeddings", "layer_types", kWithoutIds};
   return keys.contains(key);
 }
 

@@ -65,7 +65,9 @@ std::string trimmed(std::string text) {
 // The GGUF file of a folder without other weights; none where there is none.
 std::optional<fs::path> gguf_of_folder(const fs::path& folder) {
   std::error_code ignored;
-  if (has_weights(folder)) return std::nullopt;
+  if (has_weights(folder) || fs::exists(folder / "pytorch_model.bin", ignored) ||
+      fs::exists(folder / "pytorch_model.bin.index.json", ignored))
+    return std::nullopt;
   std::vector<std::string> names;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
     if (entry.path().extension() == ".gguf" && entry.is_regular_file(ignored))

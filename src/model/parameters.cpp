@@ -14,11 +14,10 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "model/arena_alignment.h"
 
 namespace refract {
 namespace {
-
-constexpr int64_t kAlignment = 64;  // elements: 128 bytes of bf16, whole cache lines
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -143,13 +142,13 @@ void ParameterArena::place() {
     for (Parameter& parameter : among) {
       const bool here = wanted(parameter);
       if (here) {
-        if (!parameter.joined || !placed_before) size_ = round_up(size_, kAlignment);
+        if (!parameter.joined || !placed_before) size_ = round_up(size_, kArenaAlignment);
         parameter.offset = size_;
         size_ += parameter.stored_numel();
       }
       placed_before = here;
     }
-    size_ = round_up(size_, kAlignment);
+    size_ = round_up(size_, kArenaAlignment);
     return size_;
   };
   const auto matrix = [](const Parameter& p) { return p.trainable && p.shape.size() > 1; };

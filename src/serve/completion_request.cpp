@@ -88,6 +88,7 @@ class PromptReader {
   Prompt of_text(std::string text) const {
     Prompt prompt{std::move(text), {}};
     prompt.tokens = tokenizer_.encode(prompt.text);
+    if (prompt.tokens.empty()) prompt.tokens = {start_};
     for (const TokenId token : prompt.tokens) {
       if (token < limits_.vocabulary) continue;
       refuse("prompt",
@@ -95,7 +96,6 @@ class PromptReader {
              "tokens that the model was never given",
              token, limits_.vocabulary);
     }
-    if (prompt.tokens.empty()) prompt.tokens = {start_};
     check(prompt);
     return prompt;
   }
@@ -133,6 +133,22 @@ void check_length(const CompletionRequest& request, const RequestLimits& limits)
            "{} tokens of the prompt and max_tokens = {} are more than the model's context of {}",
            tokens, request.sampling.max_tokens, limits.context);
   }
+}
+
+// What an answer holds in memory follows from this.
+void check_told(const CompletionRequest& request, const RequestLimits& limits) {
+  if (request.logprobs < 0) return;
+  int64_t tokens = 0;
+  for (const Prompt& prompt : request.prompts) {
+    tokens += request.sampling.max_tokens +
+              (request.echo ? static_cast<int64_t>(prompt.tokens.size()) : 0);
+  }
+  const int64_t told = tokens * request.n * (request.logprobs + 1);
+  if (told <= limits.told) return;
+  refuse("logprobs",
+         "the answer would hold {} log-probabilities; the most are {}: ask for fewer prompts, a "
+         "smaller n or fewer logprobs",
+         told, limits.told);
 }
 
 }  // namespace
@@ -176,6 +192,7 @@ CompletionRequest parse_completion(std::string_view text, const Tokenizer& token
            prompts * request.n, limits.sequences);
   }
   check_length(request, limits);
+  check_told(request, limits);
   return request;
 }
 

@@ -16,7 +16,8 @@ struct RequestLimits {
   int64_t sequences = 128;  // prompts times n
   int64_t stops = 16;       // stop strings, each of up to
   int64_t stop_bytes = 256;
-  int64_t logprobs = 20;  // likeliest tokens beside each
+  int64_t logprobs = 20;            // likeliest tokens beside each
+  int64_t told = int64_t{1} << 20;  // log-probabilities in an answer
 };
 
 struct Prompt {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_header.h"
 #include "core/log.h"
 #include "core/untrusted.h"
 #include "formats/carried.h"
@@ -20,6 +22,7 @@
 #include "serve/http/connection.h"
 #include "serve/http/http_server.h"
 #include "serve/metrics.h"
+#include "text/gguf/gguf_tokenizer.h"
 #include "train/signals.h"
 
 namespace refract {
@@ -54,15 +57,27 @@ void check(const ServeOptions& options, const LoadedModel& loaded) {
         "clients must send, or leave out --host",
         options.host);
   }
-  if (options.token.find_first_of(" \t\r\n") != std::string::npos)
-    fail_usage("the token must not hold spaces or line ends");
+  if (options.token.find_first_of(" \t\r\n%") != std::string::npos)
+    fail_usage("the token must not hold spaces, line ends or %");
+}
+
+// A file of the tokenizer, of a folder or as a GGUF file stands for it; empty where it has none.
+std::string tokenizer_file(const std::filesystem::path& model, const char* name) {
+  if (!is_gguf_file(model)) {
+    const std::filesystem::path file = model / name;
+    return std::filesystem::exists(file) ? read_file(file) : "";
+  }
+  const MappedFile file(model);
+  const GgufHeader header = read_gguf_header(file.bytes(), model);
+  if (!has_gguf_tokenizer(header.settings)) return "";
+  const TokenizerFiles files = gguf_tokenizer_files(header.settings);
+  const auto found = files.find(name);
+  return found == files.end() ? "" : found->second;
 }
 
 // What a member of the tokenizer's settings says; null where there is none.
-json tokenizer_setting(const std::filesystem::path& folder, const char* name) {
-  const std::filesystem::path file = folder / "tokenizer_config.json";
-  if (!std::filesystem::exists(file)) return nullptr;
-  const std::optional<json> tree = try_parse_json(read_file(file));
+json tokenizer_setting(const std::filesystem::path& model, const char* name) {
+  const std::optional<json> tree = try_parse_json(tokenizer_file(model, "tokenizer_config.json"));
   return tree && tree->is_object() && tree->contains(name) ? tree->at(name) : json();
 }
 
@@ -74,7 +89,8 @@ ServedModel served(const LoadedModel& loaded, const ServeOptions& options, int64
   model.adds_start = adds.is_boolean() && adds.get<bool>();
   model.stop = stop_tokens(loaded.carried, *loaded.tokenizer);
   const json chat = tokenizer_setting(loaded.folder, "chat_template");
-  if (chat.is_string()) model.chat_template = chat.get<std::string>();
+  model.chat_template = chat.is_string() ? chat.get<std::string>()
+                                         : tokenizer_file(loaded.folder, "chat_template.jinja");
   model.limits.context = context;
   model.limits.vocabulary = loaded.config.model.vocab_size;
   model.limits.sequences = std::min(model.limits.sequences, options.queue);
@@ -101,10 +117,11 @@ void serve(const LoadedModel& loaded, const ServeOptions& options,
       http, [&](const HttpCall& call) { return api.answer(call); },
       [&](int status) { metrics.answered(status); });
   ready(server.url());
-  std::exception_ptr trouble;
+  std::exception_ptr trouble, lost;  // of the acceptor, of the engine
+  std::atomic<bool> stop = false;
   std::thread acceptor([&] {
     try {
-      server.run([] { return StopSignals::received() != 0; });
+      server.run([&] { return stop || StopSignals::received() != 0; });
       log_info("stopping: requests under way have {} s", options.grace);
       engine.stop(milliseconds(options.grace));
     } catch (...) {
@@ -112,9 +129,15 @@ void serve(const LoadedModel& loaded, const ServeOptions& options,
       engine.stop(milliseconds(0));
     }
   });
-  engine.run();
+  try {
+    engine.run();
+  } catch (...) {
+    lost = std::current_exception();
+    stop = true;
+  }
   acceptor.join();
   server.finish(kLastWords);
+  if (lost) std::rethrow_exception(lost);
   if (trouble) std::rethrow_exception(trouble);
 }
 

@@ -20,8 +20,8 @@ struct ServeOptions {
   double grace = 10;    // seconds that requests under way may take after a signal
 };
 
-// Serves until SIGINT or SIGTERM; then it takes nothing new and finishes what it can in `grace`.
-// `ready` is told the URL. The calling thread computes. Errors (usage) name the options of
+// Serves until a signal of StopSignals; then it takes nothing new and finishes what it can in
+// `grace`. `ready` is told the URL. The calling thread computes. Errors (usage) name the options of
 // `refract serve`.
 void serve(const LoadedModel& loaded, const ServeOptions& options,
            const std::function<void(const std::string& url)>& ready);

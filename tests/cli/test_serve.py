@@ -229,7 +229,9 @@ def test_requests_that_are_too_large(server):
     (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", b"400"), (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", b"501"),
     (HEAD + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 2\r\n\r\n{}", b"400"), (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
     (b"GET / HTTP/9\r\n\r\n", b"400"), (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"414"),
-    (b"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"403"), (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"400")])
+    (b"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"403"),
+    (HEAD + b"Origin: http://evil.example\r\nContent-Length: 2\r\n\r\n{}", b"403"),
+    (HEAD + b"Origin: http://localhost:3000\r\nContent-Length: 2\r\n\r\n{}", b"400"), (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"400")])
 def test_rude_clients_get_an_answer(server, data, status):
     answer = server.raw(data)
     assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]

@@ -20,6 +20,7 @@ RequestLimits limits() {
   limits.sequences = 6;
   limits.stops = 2;
   limits.stop_bytes = 5;
+  limits.told = 1000;
   return limits;
 }
 
@@ -37,6 +38,13 @@ std::string refusal(const std::string& body) {
     return error.body();
   }
   return "";
+}
+
+TEST(CompletionRequest, AnAnswerHasABound) {
+  const std::string prompt = R"({"prompt": "123456789", "max_tokens": 2, "n": 6, "logprobs": 20)";
+  EXPECT_TRUE(has(refusal(prompt + R"(, "echo": true})"), "1386 log-probabilities"));
+  EXPECT_EQ(refusal(prompt + "}"), "");
+  EXPECT_EQ(refusal(R"({"prompt": "123456789", "max_tokens": 2, "n": 6, "echo": true})"), "");
 }
 
 TEST(CompletionRequest, HasTheProtocolsDefaults) {

@@ -1,6 +1,7 @@
 #include "core/gguf/gguf_metadata.h"
 
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -111,9 +112,13 @@ int64_t GgufMetadata::whole(std::string_view key) const {
 double GgufMetadata::number(std::string_view key, double otherwise) const {
   const GgufValue* value = find(key);
   if (!value) return otherwise;
-  if (value->kind == GgufKind::kF32) return shortest_decimal(load_as<float>(value->bytes.data()));
-  if (value->kind == GgufKind::kF64) return load_as<double>(value->bytes.data());
-  return static_cast<double>(whole(key, 0));
+  if (value->kind != GgufKind::kF32 && value->kind != GgufKind::kF64)
+    return static_cast<double>(whole(key, 0));
+  const double number = value->kind == GgufKind::kF32
+                            ? static_cast<double>(load_as<float>(value->bytes.data()))
+                            : load_as<double>(value->bytes.data());
+  if (!std::isfinite(number)) complain(key, "a finite number");
+  return value->kind == GgufKind::kF32 ? shortest_decimal(static_cast<float>(number)) : number;
 }
 
 bool GgufMetadata::flag(std::string_view key, bool otherwise) const {

@@ -33,9 +33,11 @@ void NewFile::write(std::string_view bytes) {
 
 void NewFile::commit() {
   if (::fsync(fd_) != 0) give_up(errno);
+  const int held = ::dup(fd_);  // keeps the lock until the file has its name
   const int closed = ::close(std::exchange(fd_, -1));
-  if (closed != 0) give_up(errno);
-  if (::rename(partial_.c_str(), path_.c_str()) != 0) give_up(errno);
+  const int error = closed != 0 || ::rename(partial_.c_str(), path_.c_str()) != 0 ? errno : 0;
+  if (held >= 0) ::close(held);
+  if (error != 0) give_up(error);
   committed_ = true;
   sync_path(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
 }

@@ -119,6 +119,7 @@ void read_rope(const HfKeys& keys, ModelConfig& c, bool partial) {
                         ? "rope_scaling"
                         : "rope_parameters";
   c.rope_theta = keys.number("rope_theta", c.rope_theta);
+  if (!(c.rope_theta > 0)) keys.complain("rope_theta", "a number above 0");
   if (!keys.has(key)) return;
   if (!keys.at(key).is_object()) keys.complain(key, "a table");
   const HfKeys rope(keys.at(key), fmt::format("{}: {}", keys.where(), key));
@@ -126,6 +127,7 @@ void read_rope(const HfKeys& keys, ModelConfig& c, bool partial) {
     if (rope.has(layers)) rope.complain(layers, "one table for the layers of every type");
   }
   c.rope_theta = rope.number("rope_theta", c.rope_theta);
+  if (!(c.rope_theta > 0)) rope.complain("rope_theta", "a number above 0");
   const double factor = rope.number("partial_rotary_factor", c.partial_rotary_factor);
   if (factor != 1 && !partial) rope.complain("partial_rotary_factor", "1");
   c.partial_rotary_factor = factor;

@@ -1,5 +1,6 @@
 #include "formats/gguf/gguf_config.h"
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -44,7 +45,10 @@ constexpr std::pair<const char*, const char*> kGgufIds[] = {
     {"tokenizer.ggml.bos_token_id", "bos_token_id"},
     {"tokenizer.ggml.padding_token_id", "pad_token_id"},
     {"tokenizer.ggml.unknown_token_id", "unk_token_id"}};
-constexpr const char *kEos = "tokenizer.ggml.eos_token_id", *kEot = "tokenizer.ggml.eot_token_id";
+constexpr const char *kEos = "tokenizer.ggml.eos_token_id", *kEot = "tokenizer.ggml.eot_token_id",
+                     *kEom = "tokenizer.ggml.eom_token_id";
+// refract's own: no pair of positions need be stretched by the whole factor.
+constexpr const char* kLlama3Factor = "refract.rope.factor";
 
 class GgufConfigReader {
  public:
@@ -83,6 +87,8 @@ class GgufConfigReader {
     if (settings_.whole("split.count", 1) > 1)
       fail("'{}' is one of {} parts of a model; join them first (llama-gguf-split --merge)",
            settings_.where(), settings_.whole("split.count"));
+    if (!settings_.flag(key("attention.causal"), true))
+      settings_.complain(key("attention.causal"), "true");
     for (const char* name : kRefused) {
       const std::string full = key(name);
       if (settings_.has(full) && settings_.number(full, 0) != 0)
@@ -121,7 +127,9 @@ class GgufConfigReader {
   void read_rope() {
     const double theta = settings_.number(key(kTheta), 10000);
     json rope = {{"rope_theta", theta}, {"rope_type", "default"}};
-    const std::string type = settings_.text(key(kScaling), "none");
+    // llama.cpp takes a factor without a type as a linear one.
+    const std::string type =
+        settings_.text(key(kScaling), settings_.has(key(kScalingFactor)) ? "linear" : "none");
     if (type != "none" && type != "linear") settings_.complain(key(kScaling), "none or linear");
     // Old files say the factor alone.
     const double factor = type == "linear" ? settings_.number(key(kScalingFactor), 1)
@@ -146,6 +154,7 @@ class GgufConfigReader {
     known.original = settings_.whole(key(kOriginal), 0);
     known.low = settings_.number(kLow, 1);
     known.high = settings_.number(kHigh, 4);
+    known.factor = settings_.number(kLlama3Factor, 0);
     std::optional<Llama3Rope> found;
     if (tensor.type->number == kGgufF32) {
       std::vector<float> divisors(static_cast<size_t>(tensor.numel()));
@@ -177,8 +186,13 @@ class GgufConfigReader {
       if (settings_.has(theirs)) tree_[ours] = settings_.whole(theirs);
     }
     if (!settings_.has(kEos)) return;
-    const int64_t end = settings_.whole(kEos), turn = settings_.whole(kEot, end);
-    tree_["eos_token_id"] = turn == end ? json(end) : json::array({end, turn});
+    const int64_t end = settings_.whole(kEos);
+    json ends = json::array({end});
+    for (const char* other : {kEot, kEom}) {
+      const int64_t id = settings_.whole(other, end);
+      if (std::find(ends.begin(), ends.end(), json(id)) == ends.end()) ends.push_back(id);
+    }
+    tree_["eos_token_id"] = ends.size() == 1 ? json(end) : ends;
   }
 
   const GgufHeader& header_;
@@ -198,9 +212,10 @@ uint32_t whole32(const json& value, std::string_view what) {
 // Biases, which others' readers of a llama leave out without a word.
 void refuse_biases(const json& config) {
   for (const char* key : {"attention_bias", "mlp_bias"}) {
-    if (config.value("model_type", "") == "llama" && config.value(key, false))
+    if (config.value("model_type", "") != "qwen2" && config.value(key, false))
       fail(
-          "a Llama with biases ({}) can't be written as GGUF: programs that read it would leave "
+          "a model of this family with biases ({}) can't be written as GGUF: programs that read it "
+          "would leave "
           "them out",
           key);
   }
@@ -216,6 +231,9 @@ void add_ids(GgufMetadataWriter& settings, const json& config) {
   if (!eos.is_array()) return add(kEos, eos);
   if (!eos.empty()) add(kEos, eos[0]);
   if (eos.size() > 1) add(kEot, eos[1]);
+  if (eos.size() > 2) add(kEom, eos[2]);
+  if (eos.size() > 3)
+    fail("GGUF has places for three ids that end a text, and the model has {}", eos.size());
 }
 
 std::vector<float> add_rope(GgufMetadataWriter& settings, const json& config,
@@ -244,6 +262,7 @@ std::vector<float> add_rope(GgufMetadataWriter& settings, const json& config,
   llama3.high = rope.at("high_freq_factor").get<double>();
   llama3.original = rope.at("original_max_position_embeddings").get<int64_t>();
   settings.add_whole(key(kOriginal), whole32(llama3.original, "the original length"));
+  settings.add_number(kLlama3Factor, static_cast<float>(llama3.factor));
   if (llama3.low != 1) settings.add_number(kLow, static_cast<float>(llama3.low));
   if (llama3.high != 4) settings.add_number(kHigh, static_cast<float>(llama3.high));
   return llama3_divisors(llama3);

@@ -85,7 +85,8 @@ at::Tensor GgufTensors::tensor(std::string_view name) const {
   at::Tensor values = read(*stored, info);
   if (!interleaved_ || !is_query_or_key(info.name)) return values;
   const int64_t heads = info.name.find(".k_proj.") == std::string::npos ? heads_ : key_value_heads_;
-  if (heads < 1 || values.dim() < 1 || values.size(0) % (2 * heads) != 0)
+  if (heads < 1 || values.dim() < 1 || values.size(0) % heads != 0 ||
+      values.size(0) / heads % 2 != 0)
     fail("'{}': the tensor '{}' is {}, which {} heads of an even width can't share", path_.string(),
          stored->name, stored->describe(), heads);
   return halves_apart(values, heads);

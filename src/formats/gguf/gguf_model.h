@@ -21,6 +21,8 @@ class GgufTensors {
  public:
   // Fails, naming file and tensor, for a type that is not dequantized.
   explicit GgufTensors(const std::filesystem::path& path);
+  GgufTensors(const GgufTensors&) = delete;  // entries point into the header
+  GgufTensors& operator=(const GgufTensors&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::vector<const TensorInfo*> tensors() const;

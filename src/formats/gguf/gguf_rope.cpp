@@ -39,7 +39,7 @@ std::optional<Llama3Rope> llama3_of_divisors(std::span<const float> divisors,
   if (divisors.empty() || known.head_dim != static_cast<int64_t>(2 * divisors.size()))
     return std::nullopt;
   Llama3Rope rope = known;
-  rope.factor = *std::max_element(divisors.begin(), divisors.end());
+  if (!(known.factor > 0)) rope.factor = *std::max_element(divisors.begin(), divisors.end());
   if (!(rope.factor >= 1) || !std::isfinite(rope.factor)) return std::nullopt;
   std::vector<int64_t> lengths = {known.original};
   if (known.original == 0) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/abs.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/max.h>
 
 #include <cmath>
@@ -92,6 +93,9 @@ void write_values(NewFile& file, const TensorSource& source, const GgufType& typ
                                : type.number == kGgufBF16 ? at::kBFloat16
                                                           : at::kFloat;
   values = values.to(at::kCPU, dtype).contiguous();
+  if (dtype == at::kHalf && !at::isfinite(values).all().item<bool>())
+    fail("the tensor '{}' has elements that F16 can't hold; write it as bfloat16 or float32",
+         source.name);
   uint64_t written = values.nbytes();
   if (type.number == kGgufQ8_0) {
     const std::string bytes = q8_0_bytes(source, values);

@@ -57,8 +57,10 @@ std::vector<TokenScore> scores_of(const at::Tensor& logits, const TokenId* token
 at::Tensor ModelUse::hidden(const std::vector<TokenId>& tokens, KvCache* cache) {
   ForwardContext context;
   context.cache = cache;
-  context.weights_changed = std::exchange(weights_changed_, false);
-  return model_.hidden(context, to_tensor(tokens).to(model_.device()));
+  context.weights_changed = weights_changed_;
+  at::Tensor states = model_.hidden(context, to_tensor(tokens).to(model_.device()));
+  weights_changed_ = false;  // not where that failed
+  return states;
 }
 
 bool ModelUse::is_causal() {

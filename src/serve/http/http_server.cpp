@@ -199,6 +199,13 @@ void HttpServer::Impl::check_access(const httplib::Request& request) const {
       !is_loopback(host_of(request.get_header_value("Host")))) {
     throw ApiError(403, "this server answers to loopback names alone");
   }
+  // Such a page may also send a plain request, which needs no leave; its browser says whose it is.
+  if (options_.token.empty() && request.has_header("Origin")) {
+    const std::string origin = request.get_header_value("Origin");
+    const size_t name = origin.find("://");
+    if (name == std::string::npos || !is_loopback(host_of(origin.substr(name + 3))))
+      throw ApiError(403, "this server answers to pages of this machine alone");
+  }
 }
 
 // What tells where a body ends must be there once and be plain.

@@ -47,8 +47,9 @@ void check_weights(const MergeStudy& study) {
   if (study.settings.method == "slerp" || is_soup(study))
     fail_usage("--weights goes with linear and with task vectors, not with {}",
                study.settings.method);
-  if (std::accumulate(weights.begin(), weights.end(), 0.0) == 0)
-    fail_usage("--weights add up to 0");
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (study.settings.method == "linear" && std::abs(sum) < 1e-8)
+    fail_usage("--weights add up to 0, and linear divides by their sum");
 }
 
 void check(const MergeStudy& study) {
@@ -154,32 +155,37 @@ class Merger {
   }
 
   void cook(MergeResult& result) const {
-    for (const std::string& model : study_.models) result.losses.push_back(loss_of(model));
+    // As the candidates are: with the first model's settings and corpus.
+    for (const size_t model : all_) result.losses.push_back(loss_of(soup(1), {model}));
     std::vector<size_t> order = all_;
     std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return result.losses[a] < result.losses[b]; });
-    double best = std::numeric_limits<double>::infinity();
-    for (const size_t model : order) {
-      std::vector<size_t> with = result.chosen;
-      with.push_back(model);
-      const double loss =
-          with.size() == 1 ? result.losses[model] : loss_of(soup(with.size()), with);
-      if (loss > best) continue;
-      best = loss;
-      result.chosen = with;
-    }
-    result.points = {{static_cast<double>(result.chosen.size()), best}};
+                     [&](size_t a, size_t b) {
+      const double x = result.losses[a], y = result.losses[b];
+      return std::isnan(y) ? !std::isnan(x) : x < y;  // what is lost comes last });
+      double best = std::numeric_limits<double>::infinity();
+      for (const size_t model : order) {
+        std::vector<size_t> with = result.chosen;
+        with.push_back(model);
+        const double loss =
+            with.size() == 1 ? result.losses[model] : loss_of(soup(with.size()), with);
+        if (!(loss <= best)) continue;
+        best = loss;
+        result.chosen = with;
+      }
+      if (result.chosen.empty()) fail("no model's loss is a finite number, so there is no soup");
+      result.points = {{static_cast<double>(result.chosen.size()), best}};
   }
 
   MergeStudy study_;
   MergeFolders folders_;
   fs::path out_;
   std::vector<size_t> all_;
-};
+  };
 
 }  // namespace
 
-MergeResult merge_models(const MergeStudy& study) {
+MergeResult
+merge_models(const MergeStudy& study) {
   check(study);
   NewFolder folder(study.out, "the merged model");
   const MergeResult result = Merger(study, folder.path()).run();

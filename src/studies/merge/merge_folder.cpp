@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_header.h"
 #include "core/untrusted.h"
 #include "formats/carried.h"
 #include "formats/checkpoint.h"
@@ -76,6 +77,10 @@ MergeFolders::MergeFolders(const std::vector<std::string>& models, const std::st
   for (const std::string& model : models) paths_.push_back(resolve_model_path(model));
   if (!base.empty()) paths_.push_back(resolve_model_path(base));
   for (const fs::path& path : paths_) {
+    if (is_gguf_file(path)) {
+      fail_usage("'{}' is a GGUF file, and merge takes folders: refract export {} --out FOLDER",
+                 path.string(), path.string());
+    }
     refuse_transforms(path);
     auto folder = std::make_unique<TensorFolder>(path);
     if (!models_.empty()) {

@@ -72,7 +72,7 @@ at::Tensor agreeing(const std::vector<at::Tensor>& weighted, const std::vector<d
     kept.add_(weighted[i] * agrees);
     divisor.add_(agrees, weights[i]);
   }
-  return kept / at::where(divisor == 0, 1.0, divisor);
+  return kept / at::where(divisor.abs() < 1e-8, 1.0, divisor);
 }
 
 at::Tensor by_task_vectors(const std::string& name, const std::vector<at::Tensor>& models,

@@ -157,9 +157,8 @@ std::string add_gguf_tokenizer(GgufMetadataWriter& settings, const TokenizerFile
                                int64_t vocab_size) {
   add_chat_template(settings, files);
   const auto model = files.find("tokenizer.model"), whole = files.find("tokenizer.json");
-  const bool translated =
-      model != files.end() && whole != files.end() && is_sentencepiece_translation(whole->second);
-  if (whole != files.end() && !translated) return add_bpe(settings, files, vocab_size);
+  if (whole != files.end() && !is_sentencepiece_translation(whole->second))
+    return add_bpe(settings, files, vocab_size);
   if (model != files.end()) {
     if (const auto pieces = read_sentencepiece_model(model->second, "tokenizer.model"))
       return add_pieces(settings, files, *pieces, vocab_size);

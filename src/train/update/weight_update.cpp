@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "model/arena_alignment.h"
 #include "ops/common/op.h"
 #include "ops/dense/optimizer/muon.h"
 #include "ops/dense/optimizer/optimizer.h"
@@ -80,6 +81,12 @@ void update_elements(ParameterArena& arena, const RunConfig::Optimizer& o, const
   }
 }
 
+// Where the next parameter begins: kernels want aligned pieces, and padding needs no step.
+int64_t after(const MatrixStack& stack, int64_t limit) {
+  const int64_t end = (stack.range().end + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+  return std::min(end, limit);
+}
+
 bool follows(const MatrixStack& stack, const MatrixStack& next) {
   return stack.range().end == next.begin && stack.rows == next.rows &&
          stack.columns == next.columns;
@@ -122,11 +129,11 @@ void update_weights(ParameterArena& arena, const RunConfig::Optimizer& optimizer
   int64_t done = in.range.begin;
   if (optimizer.name == "muon") {
     for (const MatrixStack& stack : hidden_matrices(arena, in.range)) {
-      update_elements(arena, optimizer, in, {done, stack.begin});
+      update_elements(arena, optimizer, in, {std::min(done, stack.begin), stack.begin});
       const Views v = views_of(arena, in, stack.range(), {stack.count, stack.rows, stack.columns});
       muon_(v.master, v.compute, v.grads, v.exp_avg, in.hyper, in.control,
             muon_settings(optimizer, v.master.is_cuda()));
-      done = stack.range().end;
+      done = after(stack, in.range.end);
     }
   }
   update_elements(arena, optimizer, in, {done, in.range.end});

@@ -125,7 +125,7 @@ TEST_F(Merge, RefusesWhatDoesNotGoTogether) {
   study_.settings.method = "linear";
   study_.settings.weights = {1, 2};
   EXPECT_TRUE(has(refusal(), "2 numbers for 3 models"));
-  study_.settings.weights = {1, -2, 1};
+  study_.settings.weights = {0.1, 0.2, -0.3};  // not exactly 0
   EXPECT_TRUE(has(refusal(), "add up to 0"));
   study_.settings.weights.clear();
   study_.points = 3;
@@ -133,6 +133,22 @@ TEST_F(Merge, RefusesWhatDoesNotGoTogether) {
   study_.points = 0;
   study_.best = true;
   EXPECT_TRUE(has(refusal(), "--points"));
+}
+
+TEST_F(Merge, TaskVectorsMayBeSubtracted) {
+  study_.settings.method = "task_arithmetic";
+  study_.base = path("base");
+  study_.settings.weights = {1, -1};
+  merge_models(study_);
+  const LoadedModel merged = load_model(study_.out, {"train.device=cpu"});
+  for (const Parameter& parameter : merged.model->arena().parameters()) {
+    const auto of = [&](size_t i) {
+      ParameterArena& arena = models_[i]->arena();
+      return arena.value(arena.find(parameter.name));
+    };
+    const at::Tensor expected = of(2) + ((of(0) - of(2)) - (of(1) - of(2)));
+    expect_close(merged.model->arena().value(&parameter), expected, parameter.name);
+  }
 }
 
 TEST_F(Merge, RefusesOtherArchitectures) {

@@ -1,6 +1,8 @@
 #include "train/update/weight_update.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -91,6 +93,37 @@ TEST(UpdateWeights, MuonLeavesTheRestToAdamW) {
     EXPECT_LT(step, 0.005) << p.name;  // 0.2 of the rate, and the decay
     EXPECT_EQ(state.exp_avg_sq.narrow(0, p.offset, p.numel()).abs().max().item<float>(), 0.0f);
   }
+}
+
+// Kernels want pieces that begin at multiples of 8 elements, and padding needs no step.
+TEST(UpdateWeights, OddMatricesLeaveAlignedGaps) {
+  ParameterArena arena;
+  arena.declare({"q", {9, 9}, Init::normal(1)});
+  arena.declare(table("embed", {10, 9}));
+  arena.declare({"o", {9, 9}, Init::normal(1)});
+  arena.declare({"bias", {9}, Init::normal(1)});
+  arena.allocate(at::kCPU, at::kFloat, at::kFloat);
+  arena.initialize(1);
+  const at::Tensor before = arena.master().clone();
+  const int64_t n = arena.core_size();
+  RunConfig::Optimizer muon;
+  muon.name = "muon";
+  UpdateInputs in{{0, n}, 0, at::randn({n}), {at::zeros({n}), at::zeros({n})}, {}, {}};
+  at::Tensor padding = at::ones({n});
+  for (const Parameter& p : arena.parameters()) {
+    EXPECT_EQ(p.offset % 64, 0) << p.name;
+    padding.narrow(0, p.offset, p.numel()).zero_();
+  }
+  in.grads.mul_(1 - padding);
+  in.hyper = at::tensor({0.01, 0.1, 0.05, 0.0}).to(at::kFloat);
+  in.control = at::tensor({1.0, 0.0, 0.0, 0.0}).to(at::kFloat);
+  update_weights(arena, muon, in);
+  for (const Parameter& p : arena.parameters()) {
+    const at::Tensor change = (arena.master() - before).narrow(0, p.offset, p.numel());
+    EXPECT_TRUE(change.ne(0).all().item<bool>()) << p.name;
+  }
+  EXPECT_EQ((arena.master() * padding).abs().max().item<float>(), 0.0f);
+  EXPECT_EQ(in.grads.abs().max().item<float>(), 0.0f);
 }
 
 }  // namespace weight_update_test
