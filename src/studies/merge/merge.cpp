@@ -158,34 +158,34 @@ class Merger {
     // As the candidates are: with the first model's settings and corpus.
     for (const size_t model : all_) result.losses.push_back(loss_of(soup(1), {model}));
     std::vector<size_t> order = all_;
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) {
+    // What is lost comes last.
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
       const double x = result.losses[a], y = result.losses[b];
-      return std::isnan(y) ? !std::isnan(x) : x < y;  // what is lost comes last });
-      double best = std::numeric_limits<double>::infinity();
-      for (const size_t model : order) {
-        std::vector<size_t> with = result.chosen;
-        with.push_back(model);
-        const double loss =
-            with.size() == 1 ? result.losses[model] : loss_of(soup(with.size()), with);
-        if (!(loss <= best)) continue;
-        best = loss;
-        result.chosen = with;
-      }
-      if (result.chosen.empty()) fail("no model's loss is a finite number, so there is no soup");
-      result.points = {{static_cast<double>(result.chosen.size()), best}};
+      return std::isnan(y) ? !std::isnan(x) : x < y;
+    });
+    double best = std::numeric_limits<double>::infinity();
+    for (const size_t model : order) {
+      std::vector<size_t> with = result.chosen;
+      with.push_back(model);
+      const double loss =
+          with.size() == 1 ? result.losses[model] : loss_of(soup(with.size()), with);
+      if (!(loss <= best)) continue;
+      best = loss;
+      result.chosen = with;
+    }
+    if (result.chosen.empty()) fail("no model's loss is a finite number, so there is no soup");
+    result.points = {{static_cast<double>(result.chosen.size()), best}};
   }
 
   MergeStudy study_;
   MergeFolders folders_;
   fs::path out_;
   std::vector<size_t> all_;
-  };
+};
 
 }  // namespace
 
-MergeResult
-merge_models(const MergeStudy& study) {
+MergeResult merge_models(const MergeStudy& study) {
   check(study);
   NewFolder folder(study.out, "the merged model");
   const MergeResult result = Merger(study, folder.path()).run();
