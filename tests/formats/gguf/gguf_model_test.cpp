@@ -303,6 +303,7 @@ TEST(GgufRope, FindsTheSettingsOfPublishedModels) {
     known.theta = rope.theta;
     known.head_dim = rope.head_dim;
     known.original = 0;
+    known.factor = 0;
     const auto found = llama3_of_divisors(divisors, known);
     ASSERT_TRUE(found);
     EXPECT_EQ(found->factor, rope.factor);
@@ -311,6 +312,12 @@ TEST(GgufRope, FindsTheSettingsOfPublishedModels) {
     EXPECT_FALSE(llama3_of_divisors(divisors, known));
   }
   EXPECT_FALSE(llama3_of_divisors({}, {}));
+  // No pair of positions is stretched by the whole factor here: it can't be found, but told.
+  Llama3Rope blended{10000, 64, 8, 1, 4, 131072};
+  const std::vector<float> divisors = llama3_divisors(blended);
+  EXPECT_TRUE(llama3_of_divisors(divisors, blended));
+  blended.factor = 0;
+  EXPECT_FALSE(llama3_of_divisors(divisors, blended));
 }
 
 }  // namespace gguf_model_test

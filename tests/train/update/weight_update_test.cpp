@@ -66,7 +66,10 @@ TEST(UpdateWeights, MuonLeavesTheRestToAdamW) {
   fill(by_muon);
   const at::Tensor start = by_adamw.master().clone();
   const int64_t n = by_adamw.core_size();
-  const at::Tensor grads = at::randn({n});
+  const at::Tensor grads = at::zeros({n});  // padding has none
+  for (const Parameter& p : by_adamw.parameters()) {
+    if (p.trainable) grads.narrow(0, p.offset, p.numel()).normal_();
+  }
   const auto move = [&](ParameterArena& arena, const RunConfig::Optimizer& optimizer) {
     UpdateInputs in{{0, n}, 0, grads.clone(), {at::zeros({n}), at::zeros({n})}, {}, {}};
     in.hyper = at::tensor({0.01, 0.1, 0.05, 0.0}).to(at::kFloat);
