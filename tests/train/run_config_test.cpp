@@ -83,7 +83,7 @@ TEST(RunConfig, SgdDecaysNothingUnlessItIsTold) {
 }
 
 TEST(RunConfig, MuonHasItsOwnMomentum) {
-  const auto optimizer = [](std::vector<std::string> overrides) {
+  const auto optimizer = [](const std::vector<std::string>& overrides) {
     return make_run_config(overrides_tree(overrides), "t").optimizer;
   };
   EXPECT_EQ(optimizer({"optimizer.name=muon"}).momentum, 0.95);

@@ -63,8 +63,8 @@ TEST(Dequantize, RoundsTheProductByItself) {
 TEST(Dequantize, LargeBlocks) {
   // Scales 1..8 in six bits each, minimums 0 but for the last part, whose is 63.
   std::string scales(12, '\0');
-  for (int i = 0; i < 4; ++i) scales[static_cast<size_t>(i)] = static_cast<char>(i + 1);
-  for (int i = 4; i < 8; ++i) scales[static_cast<size_t>(i + 4)] = static_cast<char>(i + 1);
+  for (size_t i = 0; i < 4; ++i) scales[i] = static_cast<char>(i + 1);
+  for (size_t i = 4; i < 8; ++i) scales[i + 4] = static_cast<char>(i + 1);
   scales[7] = static_cast<char>(0xc0);   // the minimum's two high bits
   scales[11] = static_cast<char>(0xf8);  // its low four, above the scale's
   const std::string units = raw(kOne) + raw(kHalf), low(128, '\x21');

@@ -46,7 +46,8 @@ GgufFile tiny() {
   file.number("llama.attention.layer_norm_rms_epsilon", 1e-5F);
   const auto add = [&](const std::string& name, uint64_t in, uint64_t out) {
     std::vector<float> values;
-    for (uint64_t i = 0; i < in * out; ++i) values.push_back(static_cast<float>(i / in));
+    for (uint64_t row = 0; row < out; ++row)
+      values.insert(values.end(), in, static_cast<float>(row));
     file.floats(name, out == 1 ? std::vector<uint64_t>{in} : std::vector<uint64_t>{in, out},
                 values);
   };

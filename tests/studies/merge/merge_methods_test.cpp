@@ -16,7 +16,7 @@ namespace merge_methods_test {
 
 using testing::expect_close;
 
-at::Tensor row(std::vector<double> values) { return at::tensor(values).to(at::kFloat); }
+at::Tensor row(const std::vector<double>& values) { return at::tensor(values).to(at::kFloat); }
 
 MergeSettings settings_of(const std::string& method, std::vector<double> weights) {
   MergeSettings settings;
