@@ -18,8 +18,8 @@ struct Llama3Rope {
 std::vector<float> llama3_divisors(const Llama3Rope& rope);
 
 // The settings that give these divisors; none where there are none such. `known` holds theta,
-// head_dim, low and high, and the original length where it is not 0; otherwise powers of two are
-// tried for it.
+// head_dim, low and high, and the factor and the original length where they are not 0; otherwise
+// the factor is the largest divisor, and powers of two are tried for the length.
 std::optional<Llama3Rope> llama3_of_divisors(std::span<const float> divisors,
                                              const Llama3Rope& known);
 
