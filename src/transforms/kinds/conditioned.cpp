@@ -36,6 +36,8 @@ class Conditioned : public Kind, public GivesProduct {
                "of split: input channels that are computed digitally; 0: one in a hundred",
                {.min = 0});
     fields.add("seed", how_.seed, "of hadamard: another seed draws other signs");
+    fields.add("turn_outputs", how_.turn_outputs,
+               "of hadamard: turn a linear layer's outputs too, and turn them back digitally");
     medium_.describe(fields, "the medium: a name, or a table with its parameters");
   }
 

@@ -8,6 +8,7 @@
 #include <ATen/ops/where.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -91,24 +92,39 @@ class Smooth : public MediumProduct {
 
 class Turned : public MediumProduct {
  public:
-  Turned(const LinearSpec& spec, int64_t seed, std::unique_ptr<MediumProduct> medium)
+  Turned(const LinearSpec& spec, int64_t seed, bool outputs, std::unique_ptr<MediumProduct> medium)
       : turn_(spec.in_features, static_cast<uint64_t>(seed), "hadamard:" + spec.name),
-        medium_(std::move(medium)) {}
+        medium_(std::move(medium)) {
+    if (outputs) {
+      turn_outputs_.emplace(spec.out_features, static_cast<uint64_t>(seed),
+                            "hadamard outputs:" + spec.name);
+    }
+  }
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
                       const at::Tensor& weight) override {
     if (at::GradMode::is_enabled()) {
       turned_ = at::Tensor();
-      return medium_->multiply(context, turn_.apply(x), turn_.apply(weight));
+      return back(medium_->multiply(context, turn_.apply(x), turned(weight)));
     }
-    if (context.weights_changed || !turned_.defined()) turned_ = turn_.apply(weight);
-    return medium_->multiply(context, turn_.apply(x), turned_);
+    if (context.weights_changed || !turned_.defined()) turned_ = turned(weight);
+    return back(medium_->multiply(context, turn_.apply(x), turned_));
   }
   int64_t extra_multiplications() const override {
-    return turn_.multiplications() + medium_->extra_multiplications();
+    return turn_.multiplications() + (turn_outputs_ ? turn_outputs_->multiplications() : 0) +
+           medium_->extra_multiplications();
   }
 
  private:
+  at::Tensor turned(const at::Tensor& weight) const {
+    const at::Tensor inputs = turn_.apply(weight);
+    return turn_outputs_ ? turn_outputs_->apply(inputs.t()).t().contiguous() : inputs;
+  }
+  at::Tensor back(const at::Tensor& y) const {
+    return turn_outputs_ ? turn_outputs_->invert(y) : y;
+  }
+
   Hadamard turn_;
+  std::optional<Hadamard> turn_outputs_;
   std::unique_ptr<MediumProduct> medium_;
   at::Tensor turned_;  // the weight
 };
@@ -202,7 +218,9 @@ std::unique_ptr<MediumProduct> make_conditioned_product(Build build, const Linea
     return std::make_unique<Smooth>(build, spec, c.alpha, std::move(medium));
   if (c.method == "split")
     return std::make_unique<Split>(build, spec, c.channels, std::move(medium));
-  if (c.method == "hadamard") return std::make_unique<Turned>(spec, c.seed, std::move(medium));
+  if (c.method == "hadamard") {
+    return std::make_unique<Turned>(spec, c.seed, c.turn_outputs, std::move(medium));
+  }
   return std::make_unique<Scaled>(spec, c.method == "per_token", std::move(medium));
 }
 

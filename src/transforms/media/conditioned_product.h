@@ -14,7 +14,9 @@ struct Conditioning {
   // smooth: x / s and W s for each input channel, s = max|x|^alpha / max|W|^(1 - alpha) (Xiao et
   // al.,
   //   "SmoothQuant", arXiv 2211.10438, equation 4).
-  // hadamard: both turned by a randomized orthogonal transform (transforms/media/hadamard.h).
+  // hadamard: both turned by a randomized orthogonal transform (transforms/media/hadamard.h). With
+  //   turn_outputs the weight's outputs are turned by another one, and what the medium gives is
+  //   turned back: then no output channel stands out in what the medium quantizes.
   // split: the input channels with the largest elements are multiplied digitally (Dettmers et al.,
   //   "LLM.int8()", arXiv 2208.07339).
   // per_token: each token divided by its largest magnitude, its output multiplied by it.
@@ -23,6 +25,7 @@ struct Conditioning {
   double alpha = 0.5;
   int64_t channels = 0;  // of split; 0: one in a hundred
   int64_t seed = 0;      // of hadamard
+  bool turn_outputs = false;
 };
 
 // Smooth and split keep max|x| of each input channel in the buffer "<name>.<method>_max", float

@@ -39,6 +39,8 @@ TEST(ConditionedTest, EveryMethodIsExactInDenseArithmetic) {
     OneLayer one(conditioned({{"method", method}}));
     expect_same(one.forward(x), at::linear(x, one.value("layer.weight")), 1e-12);
   }
+  OneLayer turned(conditioned({{"method", "hadamard"}, {"turn_outputs", true}}));
+  expect_same(turned.forward(x), at::linear(x, turned.value("layer.weight")), 1e-12);
   const json inner = {{"kind", "conditioned"}, {"method", "smooth"}};
   OneLayer two(conditioned({{"method", "hadamard"}, {"over", inner}}));
   expect_same(two.forward(x), at::linear(x, two.value("layer.weight")), 1e-12);
@@ -62,6 +64,25 @@ TEST(ConditionedTest, EachMethodRepairsAPlantedOutlierChannel) {
   }
   // Rotation spreads it: every channel then shares its size, 300 / sqrt(128) of the others'.
   EXPECT_LT(error(conditioned({{"method", "hadamard"}, {"over", medium}})), 0.7 * plain);
+}
+
+// One output of 512 is 20 times the others: a token's range has to hold it, and only turning the
+// outputs spreads it.
+TEST(ConditionedTest, TurningTheOutputsRepairsAPlantedOutput) {
+  const at::Tensor x = normal({64, 128});
+  const auto error_of_the_others = [&](bool turn_outputs) {
+    const json medium = {{"kind", "optical"},   {"noise", false},     {"q_lut_min", 0},
+                         {"q_levels", 64},      {"q_x_per", "token"}, {"q_w_per", "channel"},
+                         {"q_out_per", "token"}};
+    OneLayer one(
+        conditioned({{"method", "hadamard"}, {"turn_outputs", turn_outputs}, {"over", medium}}),
+        128, 512);
+    one.value("layer.weight").select(0, 0).mul_(20);
+    const at::Tensor dense = at::linear(x, one.value("layer.weight")).narrow(1, 1, 511);
+    return ((one.forward(x).narrow(1, 1, 511) - dense).norm() / dense.norm()).item<double>();
+  };
+  const double inputs = error_of_the_others(false), both = error_of_the_others(true);
+  EXPECT_LT(both, 0.6 * inputs);
 }
 
 // One token is 300 times the others.
@@ -88,8 +109,11 @@ TEST(ConditionedTest, PerTokenRepairsAPlantedTokenAndPerChannelARow) {
 }
 
 TEST(ConditionedTest, TheGradientIsTheDenseLayers) {
-  for (const char* method : kMethods) {
-    OneLayer one(conditioned({{"method", method}, {"over", "optical"}}));
+  std::vector<json> all = {{{"method", "hadamard"}, {"turn_outputs", true}}};
+  for (const char* method : kMethods) all.push_back({{"method", method}});
+  for (json& parameters : all) {
+    parameters["over"] = "optical";
+    OneLayer one(conditioned(parameters));
     at::Tensor x = normal({3, 5, 12}).set_requires_grad(true);
     const at::Tensor pull = normal({3, 5, 16});
     one.arena.grads().zero_();
