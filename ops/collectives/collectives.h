@@ -36,6 +36,12 @@ class Collectives {
   virtual void all_gather(const void* in, void* out, int64_t bytes) = 0;
   // Process 0's.
   virtual void broadcast(void* data, int64_t bytes) = 0;
+
+  // Does `work` so that what it enqueues begins once all is done that is on the current stream now,
+  // and runs beside what comes there later; a graph may capture it. The default does it at once.
+  virtual void run_beside(const std::function<void()>& work) { work(); }
+  // What comes on the current stream from here on begins after all of that.
+  virtual void wait_beside() {}
 };
 
 // A process of an engine to be.

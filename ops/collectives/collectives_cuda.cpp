@@ -3,7 +3,10 @@
 // The library is the one that torch has loaded. It is asked for by name, not linked: its folder is
 // known to torch's libraries alone.
 #ifdef REFRACT_HAS_NCCL
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <nccl.h>
 
@@ -69,7 +72,14 @@ class NcclEngine : public Collectives {
       std::copy(bytes.begin(), bytes.end(), id.internal);
     }
     nccl().check(nccl().CommInitRank(&comm_, size_, id, rank_), "ncclCommInitRank");
+    for (cudaEvent_t* event : {&before_, &after_})
+      C10_CUDA_CHECK(cudaEventCreateWithFlags(event, cudaEventDisableTiming));
   }
+  ~NcclEngine() override {
+    for (cudaEvent_t event : {before_, after_}) cudaEventDestroy(event);
+  }
+  NcclEngine(const NcclEngine&) = delete;
+  NcclEngine& operator=(const NcclEngine&) = delete;
   // The communicator lives as long as the process: NCCL, asked to destroy or to abort one, waits
   // for every graph that captured its calls, and those may live longer than this object.
 
@@ -102,11 +112,29 @@ class NcclEngine : public Collectives {
         "ncclBroadcast");
   }
 
+  void run_beside(const std::function<void()>& work) override {
+    C10_CUDA_CHECK(cudaEventRecord(before_, stream()));
+    C10_CUDA_CHECK(cudaStreamWaitEvent(beside_, before_));
+    const c10::cuda::CUDAStreamGuard guard(beside_);
+    work();
+    waiting_ = true;
+  }
+  void wait_beside() override {
+    if (!waiting_) return;
+    C10_CUDA_CHECK(cudaEventRecord(after_, beside_));
+    C10_CUDA_CHECK(cudaStreamWaitEvent(stream(), after_));
+    waiting_ = false;
+  }
+
  private:
   static cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
 
   int rank_, size_;
   ncclComm_t comm_ = nullptr;
+  // Before the rest of the step's kernels: what is sent late is waited for.
+  c10::cuda::CUDAStream beside_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/true);
+  cudaEvent_t before_ = nullptr, after_ = nullptr;
+  bool waiting_ = false;  // something is on beside_ that no stream has waited for
 };
 
 const bool kRegistered = [] {

@@ -143,6 +143,15 @@ void World::broadcast_(const at::Tensor& data) {
   });
 }
 
+void World::run_beside(const std::function<void()>& work) {
+  if (size() == 1) return work();
+  engine_->run_beside(work);
+}
+
+void World::wait_beside() {
+  if (size() > 1) engine_->wait_beside();
+}
+
 void World::barrier() {
   if (size() == 1) return;
   const std::string key = "barrier/" + std::to_string(barriers_++), open = key + "/open";

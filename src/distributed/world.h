@@ -48,6 +48,10 @@ class World {
   void all_gather(const at::Tensor& in, const at::Tensor& out);
   // Process 0's values, for everybody.
   void broadcast_(const at::Tensor& data);
+  // Does `work`, which calls functions of these: on a GPU beside what the caller enqueues after it.
+  void run_beside(const std::function<void()>& work);
+  // What the caller enqueues from here on sees all of that done. Before any other exchange.
+  void wait_beside();
 
   void barrier();
   // Process 0 does it; the others wait until it is done.

@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "model/dense.h"
+#include "model/layer_gradients.h"
 #include "model/recompute.h"
 #include "model/rope.h"
 #include "ops/dense/activation/dropout.h"
@@ -308,11 +309,14 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
   const bool twice = context.training && at::GradMode::is_enabled() &&
                      RecomputeScope::current() == Recompute::kLayer;
   at::Tensor normed, branch;
-  for (auto& layer : layers_) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (branch.defined()) LayerGradients::watch(branch, static_cast<int64_t>(i));
+    DecoderLayer& layer = *layers_[i];
     std::tie(stream, branch) =
-        twice ? layer->forward_recomputed(context, stream, branch, place)
-              : layer->forward(context, std::move(stream), std::move(branch), place);
+        twice ? layer.forward_recomputed(context, stream, branch, place)
+              : layer.forward(context, std::move(stream), std::move(branch), place);
   }
+  LayerGradients::watch(branch, static_cast<int64_t>(layers_.size()));
   std::tie(normed, stream) = add_and_normalize(stream, branch, final_norm_);
   if (place.per_sequence) {
     context.cache->lengths.add_(1);

@@ -15,12 +15,14 @@
 
 #include "core/error.h"
 #include "distributed/world.h"
+#include "model/layer_gradients.h"
 #include "model/recompute.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "train/repair/teacher.h"
 #include "train/schedule.h"
 #include "train/state/step_parts.h"
 #include "train/together/gradient_sum.h"
+#include "train/together/layer_parts.h"
 #include "train/together/range_pool.h"
 
 namespace refract {
@@ -68,6 +70,8 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
   const int64_t n = model.arena().trainable_size();
   sum_ = std::make_unique<GradientSum>(share_, world_, model.device(), n,
                                        config.train.shard == "optimizer");
+  // Slices are those of all parameters at once, so with divided moments nothing goes ahead.
+  if (world_.size() > 1 && !sum_->sharded()) layer_parts_ = layer_parts(model.arena());
   int64_t kept = 0;
   for (const Range& part : parts(/*guided=*/true)) kept += own(part).size();
   state_.exp_avg = at::zeros({kept}, device.dtype(at::kFloat));
@@ -239,12 +243,21 @@ void TrainStep::backward_pass(const at::Tensor& grads) {
   const double per_token = 1.0 / static_cast<double>(config_.train.batch * context_);
   const RecomputeScope recompute(recompute_of(config_.train.recompute));
   losses_.zero_();
+  sent_.clear();
+  const Range all{0, grads.numel()};
   for (int64_t m = 0; m < micro_batches_; ++m) {
     ForwardContext context;
     context.training = true;
     context.seed = static_cast<uint64_t>(config_.noise_seed());
     context.clock = longs_.narrow(0, 2 * m, 2);
     context.weights_changed = m == 0;
+    std::optional<LayerGradients> through;
+    if (m + 1 == micro_batches_ && !layer_parts_.empty()) {
+      through.emplace([this, &grads](int64_t layer) {
+        const auto at = static_cast<size_t>(layer);
+        if (at < layer_parts_.size() && layer_parts_[at].size() > 0) send(grads, layer_parts_[at]);
+      });
+    }
     const at::Tensor batch = tokens_.select(0, m);
     const at::Tensor inputs = batch.narrow(1, 0, context_).contiguous(),
                      targets = batch.narrow(1, 1, context_).contiguous();
@@ -253,13 +266,24 @@ void TrainStep::backward_pass(const at::Tensor& grads) {
                                : model_.loss(context, inputs, targets).sum;
     const at::Tensor mean = sum.mul(per_token);
     if (mean.requires_grad()) mean.backward();  // not where ranges alone are trained
-    const int64_t group = m / share_.per_group;
-    losses_.select(0, group).add_(mean.detach());
-    if (accumulated_.defined())
-      accumulate_(grads, model_.arena().grads().narrow(0, 0, grads.numel()));
+    losses_.select(0, m / share_.per_group).add_(mean.detach());
+    for (const Range& range : without(all, sent_)) take_gradients(grads, range, m);
     if (ranges_) ranges_->after_call();
-    if ((m + 1) % share_.per_group == 0) sum_->add_group(group, grads);
   }
+}
+
+void TrainStep::take_gradients(const at::Tensor& grads, const Range& range, int64_t micro_batch) {
+  const at::Tensor part = grads.narrow(0, range.begin, range.size());
+  if (accumulated_.defined())
+    accumulate_(part, model_.arena().grads().narrow(0, range.begin, range.size()));
+  if ((micro_batch + 1) % share_.per_group == 0)
+    sum_->add_group(micro_batch / share_.per_group, part, range.begin);
+}
+
+void TrainStep::send(const at::Tensor& grads, const Range& range) {
+  take_gradients(grads, range, micro_batches_ - 1);
+  world_.run_beside([&] { sum_->add_processes(grads.narrow(0, range.begin, range.size())); });
+  sent_.push_back(range);
 }
 
 void TrainStep::compute(bool guided) {
@@ -273,8 +297,11 @@ void TrainStep::compute(bool guided) {
   std::vector<at::Tensor> summed;
   for (const Range& part : parts(guided)) {
     summed.push_back(grads.narrow(0, part.begin, part.size()));
-    sum_->add_processes(summed.back());
+    for (const Range& rest : without(part, sent_)) {
+      world_.run_beside([&] { sum_->add_processes(grads.narrow(0, rest.begin, rest.size())); });
+    }
   }
+  world_.wait_beside();
   const at::Tensor loss = sum_->add_losses(losses_);
   if (ranges_) ranges_->end_step();
   const bool by_units = share_.fixed_groups || sum_->sharded();

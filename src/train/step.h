@@ -113,6 +113,10 @@ class TrainStep {
   void execute(bool guided);
   void compute(bool guided);
   void backward_pass(const at::Tensor& grads);
+  // What the micro-batch left in that range is added to `grads`, and closes its group.
+  void take_gradients(const at::Tensor& grads, const Range& range, int64_t micro_batch);
+  // The sum over all processes, beside the rest of the backward pass.
+  void send(const at::Tensor& grads, const Range& range);
   // The model's own parameters, and the guides.
   std::vector<Range> parts(bool guided) const;
   // Of that part: where this process's slice lies in the arena, and where in state_.
@@ -132,6 +136,8 @@ class TrainStep {
   BatchShare share_;
   int64_t micro_batches_, micro_batch_, context_;  // of this process
   std::unique_ptr<GradientSum> sum_;
+  std::vector<Range> layer_parts_;     // sent as soon as they are there; empty: all at the end
+  std::vector<Range> sent_;            // of those, in this step
   std::unique_ptr<RangePool> ranges_;  // where several calls of a step move ranges together
   bool started_ = false;               // a step was run here
   OptimizerState state_;

@@ -38,12 +38,13 @@ GradientSum::GradientSum(const BatchShare& share, World& world, at::Device devic
   for (at::Tensor* side : {&sent_, &received_}) *side = at::zeros({row * world_.size()}, options);
 }
 
-void GradientSum::add_group(int64_t group, const at::Tensor& grads) {
+void GradientSum::add_group(int64_t group, const at::Tensor& grads, int64_t begin) {
+  const auto waiting = [&](size_t level) { return levels_[level].narrow(0, begin, grads.numel()); };
   size_t level = 0;
   // A group that ends a subtree closes all that end with it.
-  for (; (group >> level) & 1; ++level) grads.add_(levels_[level].narrow(0, 0, grads.numel()));
+  for (; (group >> level) & 1; ++level) grads.add_(waiting(level));
   if (group + 1 == share_.groups) return;
-  levels_[level].narrow(0, 0, grads.numel()).copy_(grads);
+  waiting(level).copy_(grads);
   grads.zero_();
 }
 

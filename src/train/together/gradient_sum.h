@@ -29,7 +29,8 @@ class GradientSum {
 
   // After the last micro-batch of this process's `group`: grads [n] holds the group's sum. Leaves
   // zeros there, or after the last group the sum over all of them.
-  void add_group(int64_t group, const at::Tensor& grads);
+  // `begin`: where grads begin among all that wait for their neighbour, where they are a part.
+  void add_group(int64_t group, const at::Tensor& grads, int64_t begin = 0);
   // That sum becomes the one over all processes; sharded: this process's slice of it, and the rest
   // holds anything.
   void add_processes(const at::Tensor& grads);

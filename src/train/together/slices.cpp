@@ -23,4 +23,18 @@ Range Slices::piece(int64_t process, int64_t at, int64_t length) const {
   return {std::min(all.begin + at, all.end), std::min(all.begin + at + length, all.end)};
 }
 
+std::vector<Range> without(const Range& whole, std::vector<Range> others) {
+  std::sort(others.begin(), others.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::vector<Range> rest;
+  int64_t at = whole.begin;
+  for (const Range& other : others) {
+    if (other.begin >= whole.end) break;
+    if (other.begin > at) rest.push_back({at, other.begin});
+    at = std::max(at, other.end);
+  }
+  if (at < whole.end) rest.push_back({at, whole.end});
+  return rest;
+}
+
 }  // namespace refract

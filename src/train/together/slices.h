@@ -1,6 +1,7 @@
 // How processes divide a flat range of the arena among them.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 namespace refract {
 
@@ -28,5 +29,8 @@ class Slices {
 
   int64_t n_, unit_, per_process_;
 };
+
+// `whole` without the others, which lie in it or outside of it: from the front.
+std::vector<Range> without(const Range& whole, std::vector<Range> others);
 
 }  // namespace refract
