@@ -188,12 +188,23 @@ void record_start(const RunSession& session, at::Device device, int64_t from_ste
   write_start(config.run.dir, start);
 }
 
+// A sample may come late in a run: whether the tokenizer has what it starts with is asked before.
+void check_prompt(const RunConfig& config, const Dataset& data) {
+  if (!data.tokenizer || config.eval.samples == 0) return;
+  try {
+    data.tokenizer->encode(config.eval.prompt);
+  } catch (const Error& error) {
+    throw Error(fmt::format("eval.prompt: {}", error.what()), ExitCode::kUsage);
+  }
+}
+
 RunSession open_run(Recipe recipe, at::Device device, const std::string& where, bool resume,
                     World& world) {
   Dataset data;
   world.one_of_each_machine_first(
       [&] { data = open_run_data(recipe.config, recipe.source, recipe.names_tokenizer); });
   log_info("data: {}", data.description);
+  check_prompt(recipe.config, data);
   // Measured by process 0, so that all take the same.
   int64_t steps = recipe.config.train.steps;
   world.leader_alone([&] {

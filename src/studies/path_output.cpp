@@ -237,8 +237,8 @@ void add_path(Page& page, const PathResult& result, const PathResult* before) {
   std::string geometry = geometry_text(result, before);
   geometry[0] = 'D';
   page.paragraph(geometry +
-                 " of the end points. The dashed line between them is the chord that a "
-                 "barrier is measured from.");
+                 " of the end points. The dashed line without points between them is the "
+                 "chord that a barrier is measured from.");
   PlotSpec loss = path_plot(result, before, "Loss", "nats per token", &PathSplit::losses,
                             &PathResult::loss_barrier);
   PlotSpec error = path_plot(result, before, "Token error rate", "1 - accuracy", &PathSplit::errors,

@@ -123,6 +123,14 @@ def test_bad_settings_are_one_clear_line(refract, recipe, tmp_path, override, wo
     assert done.stdout == ""
 
 
+def test_a_prompt_that_the_tokenizer_has_no_ids_for_is_refused_before_anything_is_written(refract, recipe, tmp_path):
+    (line,) = [line for line in refract("train", recipe, "eval.prompt=10 #1", code=2).stderr.splitlines() if line.startswith("refract: ")]
+    assert "eval.prompt: the character '1' (U+0031)" in line
+    assert not (tmp_path / "run").exists()
+    # Where nothing is sampled, nothing is asked.
+    refract("train", recipe, "eval.prompt=10 #1", "eval.samples=0", "train.steps=1")
+
+
 def test_a_recipe_without_a_length_is_refused_before_its_corpus_is_made(refract, tmp_path):
     (tmp_path / "empty.toml").write_text("")
     done = refract("train", "empty.toml", code=2)

@@ -1,6 +1,8 @@
 """The pages: links resolve, every page is listed, and what a page names (files, commands, targets of make) exists."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,20 @@ def test_recipes_of_commands_exist():
             if not (ROOT / recipe).exists() and not re.search(r"[A-Z]", recipe):
                 missing.append(f"{name(page)}: {recipe}")
     assert not missing
+
+
+def test_the_designs_sizes_are_those_of_the_tree():
+    """Within an eighth, so that a new file needs no edit of the page, and a new room does."""
+    text = (DOCS / "design.md").read_text(encoding="utf-8").replace(",", "")
+    told = re.search(r"had (\d+) sources and (\d+) lines\. The median file has (\d+) lines\. (\d+) files have more than 300;"
+                     r"[^.]*?\(`\S+` (\d+)\).*?`src/cli` has (\d+) commands in (\d+) lines", text, re.DOTALL)
+    found = subprocess.run([sys.executable, ROOT / "scripts/check-includes", "--sizes"], capture_output=True, text=True, check=True).stdout
+    there = re.search(r"(\d+) sources of src/ and ops/, (\d+) lines\s+median file (\d+) lines, longest (\d+) .*\s+(\d+) files above 300 lines"
+                      r".*\s+.*\s+src/cli: (\d+) lines", found)
+    sources, lines, median, longest, above, cli = map(int, there.groups())
+    listed = len(re.findall(r"^  commands\.push_back", (ROOT / "src/cli/commands.cpp").read_text(), re.MULTILINE))
+    for written, counted in zip(map(int, told.groups()), (sources, lines, median, above, longest, listed, cli)):
+        assert abs(written - counted) <= counted / 8, f"docs/design.md says {written}, and it is {counted}"
 
 
 def test_the_citation_is_of_the_programs_version():

@@ -1,9 +1,8 @@
 // Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685, section 4.1) of a frozen layer f of any
-// kind: beside it, y = f(x) + s (drop(x) A^T) B^T, or merged into the weight that f multiplies by,
-// W
-// + s B A. In a medium these are two machines: merged, the adapter is inside the simulated product
-// and within the weight's range; beside, it is a digital product added to the medium's. The layers
-// are in transforms/lora/.
+// kind: beside it, y = f(x) + s (drop(x) A^T) B^T, or merged into its weight, W + s B A. In a
+// medium these are two machines: merged, the adapter is inside the simulated product and within the
+// weight's range; beside, it is a digital product added to the medium's. The layers are in
+// transforms/lora/.
 #include <string>
 #include <vector>
 

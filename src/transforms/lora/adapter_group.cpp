@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
@@ -36,15 +37,15 @@ at::Tensor added(const at::Tensor& y, const at::Tensor& inner, const at::Tensor&
 // The blocks on the diagonal of [sum of splits, M r], below each other and scaled: [.., r].
 at::Tensor diagonal_blocks(const at::Tensor& whole, at::IntArrayRef splits, double scale) {
   const int64_t r = whole.size(1) / static_cast<int64_t>(splits.size());
-  at::Tensor blocks = at::empty({whole.size(0), r}, whole.options());
+  std::vector<at::Tensor> blocks;
   int64_t begin = 0;
   for (size_t m = 0; m < splits.size(); ++m) {
-    const at::Tensor block =
-        whole.narrow(0, begin, splits[m]).narrow(1, static_cast<int64_t>(m) * r, r);
-    blocks.narrow(0, begin, splits[m]).copy_(scale == 1 ? block : block.mul(scale));
+    blocks.push_back(whole.narrow(0, begin, splits[m]).narrow(1, static_cast<int64_t>(m) * r, r));
     begin += splits[m];
   }
-  return blocks;
+  // One launch for all of them, and none where there is one layer and no scale: a step has dozens.
+  const at::Tensor joined = blocks.size() == 1 ? whole : at::cat(blocks);
+  return scale == 1 ? joined : joined.mul(scale);
 }
 
 // What autograd records of adapters: y's gradient passes, A and B get theirs. With `beside` the
