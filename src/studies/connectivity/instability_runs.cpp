@@ -106,10 +106,16 @@ InstabilityRuns::InstabilityRuns(InstabilityPlan plan) : plan_(std::move(plan)) 
   seeds_ = plan_.connectivity.seeds;
   if (seeds_.empty()) seeds_ = {plan_.config.run.seed};
   RunConfig config = plan_.config;
-  steps_ = resolve_steps(config, plan_model(config, plan_.where).decoder->arena().count());
+  const int64_t count = plan_model(config, plan_.where).decoder->arena().count();
+  steps_ = resolve_steps(config, count);
   if (steps_ == 0) fail_usage("{}: set train.steps or train.tokens", plan_.where);
   warn_of_long_warmup(config, steps_);
   steps_ = SelfGuidedPlan(config, steps_).total_steps();
+  // Rules change how many parameters a model has, but all variants are to see the same data.
+  if (!plan_.connectivity.variant.empty() && !config.train.tokens.empty() &&
+      config.train.nominal == 0) {
+    plan_.config.train.nominal = static_cast<double>(count);
+  }
   plan_rules();
   if (plan_.connectivity.spawn.back() >= steps_) {
     fail_usage("{}: connectivity.spawn has {}, but a run is only {} steps long", plan_.where,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/files.h"
+#include "runs/plan.h"
 #include "studies/connectivity/tiny_plan.h"
 #include "support/errors.h"
 #include "support/temporary_folder.h"
@@ -32,6 +33,30 @@ TEST(InstabilityRuns, PlansCopiesThatDifferInOrderAndNoise) {
   plan.connectivity.differ = "noise";
   EXPECT_EQ(InstabilityRuns(plan).members(7, 3)[0].config.data.order_seed, -1);
   EXPECT_EQ(InstabilityRuns(plan).members(7, 3)[0].config.run.noise_seed, 8001);
+}
+
+// N is the base model's: with its own, a variant of fewer parameters would end earlier.
+TEST(InstabilityRuns, VariantsOfOtherSizesTrainForAsManySteps) {
+  const testing::TemporaryFolder scratch;
+  InstabilityPlan plan = tiny_plan(scratch / "all");
+  plan.source = "a model";
+  plan.config.train.steps = 0;
+  plan.config.train.tokens = "N/2";
+  plan.connectivity.pairs = "transforms";
+  plan.connectivity.spawn = {0};
+  plan.connectivity.variant =
+      R"([{"name": "dense"}, {"name": "thin", "transform": [{"match": ".*(up|down)_proj", "kind": "low_rank", "rank": 2}]}])";
+  const std::vector<Member> members = InstabilityRuns(plan).members(7, 0);
+  ASSERT_EQ(members.size(), 2u);
+  std::vector<int64_t> sizes, steps;
+  for (const Member& member : members) {
+    RunConfig config = member.config;
+    sizes.push_back(plan_model(config, "the test").decoder->arena().count());
+    steps.push_back(resolve_steps(config, sizes.back()));
+  }
+  EXPECT_LT(sizes[1], sizes[0]);
+  EXPECT_GT(steps[0], 1);
+  EXPECT_EQ(steps[0], steps[1]);
 }
 
 TEST(InstabilityRuns, RefusesPlansThatCanNotBe) {
