@@ -29,8 +29,8 @@ std::shared_ptr<TokenStream> own_validation(const LoadedModel& loaded, const std
   if (!data.validation || data.validation->size() == 0)
     fail_usage("'{}' has no corpus to evaluate on; give one with --data", name);
   bool named = false;  // another corpus, or another cut of it
-  for (const char* key :
-       {"path", "validation", "tokenizer", "text_field", "split", "validation_fraction", "seed"}) {
+  for (const char* key : {"path", "weights", "validation", "tokenizer", "text_field", "min_chars",
+                          "split", "validation_fraction", "seed"}) {
     named = named || sets_key(overrides, std::string("data.") + key);
   }
   const std::filesystem::path run = loaded.folder.parent_path().parent_path();

@@ -25,8 +25,8 @@ constexpr std::string_view kUsedUp[] = {"run.seed",         "run.noise_seed", "d
                                         "self_guided.mode", "train.only",     "distill.teacher"};
 // Judged by what they come to: the tokens, and the keys that a preset sets.
 constexpr std::string_view kJudgedElsewhere[] = {
-    "data.path",  "data.validation",          "data.tokenizer", "data.text_field",
-    "data.split", "data.validation_fraction", "data.seed",      "model.preset"};
+    "data.path",  "data.validation",          "data.tokenizer", "data.text_field", "data.min_chars",
+    "data.split", "data.validation_fraction", "data.seed",      "data.weights",    "model.preset"};
 
 bool is_one_of(std::string_view key, std::span<const std::string_view> keys) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
