@@ -21,6 +21,15 @@ void describe(Fields& fields, DataConfig& c) {
              "field that holds the text of a .jsonl or .parquet document; a.b is b inside of a");
   fields.add({"data.min_chars", kOutcome}, c.min_chars,
              "documents of fewer characters are left out", {.min = 0});
+  fields.add(
+      {"data.documents", kOutcome}, c.documents,
+      "whether a window's tokens attend to all before them, or positions and attention begin "
+      "again with each document",
+      {"joined", "isolated"});
+  fields.add({"data.document_token", kOutcome}, c.document_token,
+             "id of the token that an isolated document begins with; -1: the tokenizer's "
+             "end-of-text token",
+             {.min = -1});
   fields.add({"data.split", kOutcome}, c.split,
              "what the validation part is made of: whole documents, drawn "
              "by data.seed, or the last characters",

@@ -15,6 +15,8 @@ struct DataConfig {
   std::vector<double> weights;       // of the corpora in `path`, one each; empty: one corpus
   std::string text_field = "text";   // of .jsonl and .parquet documents
   int64_t min_chars = 0;             // documents of fewer characters are left out
+  std::string documents = "joined";  // joined | isolated
+  int64_t document_token = -1;       // that begins an isolated document; -1: the end-of-text token
   std::string split = "documents";   // documents | characters
   double validation_fraction = 0.1;  // of documents or characters
   int64_t context = 256;             // tokens predicted per sequence

@@ -203,4 +203,18 @@ std::shared_ptr<TokenStream> open_corpus(const DataConfig& config,
   return open_whole(config, std::move(tokenizer));
 }
 
+void resolve_document_token(DataConfig& config, const Tokenizer* tokenizer) {
+  if (config.documents != "isolated" || config.document_token >= 0) return;
+  const auto end = tokenizer ? tokenizer->end_of_text() : std::nullopt;
+  if (!end) {
+    fail_usage(
+        "data.documents = \"isolated\": {}; set data.document_token to the id of the token that "
+        "stands between documents",
+        tokenizer
+            ? fmt::format("the tokenizer ({}) has no end-of-text token", tokenizer->description())
+            : "the corpus has no tokenizer (data.tokenizer)");
+  }
+  config.document_token = *end;
+}
+
 }  // namespace refract

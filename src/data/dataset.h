@@ -31,4 +31,8 @@ Dataset open_dataset(const DataConfig& config,
 std::shared_ptr<TokenStream> open_corpus(const DataConfig& config,
                                          std::shared_ptr<const Tokenizer> tokenizer);
 
+// With data.documents = "isolated" and no data.document_token: sets it to the tokenizer's
+// end-of-text token. Fails (usage) where there is none.
+void resolve_document_token(DataConfig& config, const Tokenizer* tokenizer);
+
 }  // namespace refract

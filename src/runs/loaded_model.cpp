@@ -63,6 +63,7 @@ LoadedModel load_model(const std::string& specification,
     loaded.tokenizer = folder_tokenizer(loaded.folder);
   }
   resolve(loaded.config.model, 0, loaded.config.data.context);
+  resolve_document_token(loaded.config.data, loaded.tokenizer.get());
   const at::Device device = open_device(loaded.config);
   const PremergeSettings premerge = premerge_settings(loaded.config, loaded.folder, device);
   check_layer_count(loaded.config.model, loaded.folder);

@@ -56,6 +56,8 @@ void check_resumed_settings(const fs::path& run, const RunConfig& now) {
   const fs::path file = run / "config.toml";
   if (!fs::exists(file)) return;
   RunConfig before = plain(saved_settings(file)), after = plain(now);
+  // A recipe leaves to the tokenizer what the run has written down.
+  if (after.data.document_token < 0) before.data.document_token = after.data.document_token;
   Fields was, is;
   describe(was, before);
   describe(is, after);
