@@ -20,10 +20,12 @@ class TokenizeCommand : public Command {
   }
   bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
-    line.positional("corpus", config_.path, "files, folders, globs, or stories:SIZE", true);
+    line.positional("corpus", config_.path,
+                    "files, folders, globs, org/name of a data set, or stories:SIZE", true);
     line.option("--tokenizer", config_.tokenizer, "chars, bytes, or a tokenizer's folder or file");
     line.option("--out", out_, "folder for the shards and the tokenizer", true);
-    line.option("--text-field", config_.text_field, "field of .jsonl documents");
+    line.option("--text-field", config_.text_field, "field of .jsonl and .parquet documents");
+    line.option("--min-chars", config_.min_chars, "documents of fewer characters are left out");
     line.option("--split", config_.split, "documents or characters");
     line.option("--validation-fraction", config_.validation_fraction,
                 "part kept for validation; 0: none");
@@ -65,13 +67,15 @@ class TokenizerTrainCommand : public Command {
   }
   bool uses_models() const override { return false; }
   void declare(CommandLine& line) override {
-    line.positional("corpus", corpus_, "files, folders, globs, or stories:SIZE", true);
+    line.positional("corpus", corpus_,
+                    "files, folders, globs, org/name of a data set, or stories:SIZE", true);
     line.option("--vocab-size", options_.vocab_size,
                 "number of ids: special tokens, 256 bytes and merges");
     line.option("--min-frequency", options_.min_frequency,
                 "pairs that occur less often are not merged");
     line.option("--pre-tokenizer", options_.pre_tokenizer, "gpt2, digits or llama3");
-    line.option("--text-field", source_.text_field, "field of .jsonl documents");
+    line.option("--text-field", source_.text_field, "field of .jsonl and .parquet documents");
+    line.option("--min-chars", source_.min_chars, "documents of fewer characters are left out");
     line.option("--out", out_, "the folder to write, which --tokenizer opens; or a file NAME.json",
                 true);
   }

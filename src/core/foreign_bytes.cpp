@@ -23,7 +23,7 @@ constexpr Magic kMagics[] = {
      "xz data; unpack it with xz -d"},
     {"7z\xbc\xaf\x27\x1c"sv, "a 7z archive; unpack it"},
     {"%PDF-"sv, "a PDF document; convert it to text"},
-    {"PAR1"sv, "a Parquet file; convert it to .jsonl"},
+    {"PAR1"sv, "a Parquet file; let its name end in .parquet"},
     {"\x89PNG"sv, "a picture (PNG)"},
     {"\x7f"
      "ELF"sv,

@@ -1,7 +1,14 @@
 #include "data/dataset.h"
 
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "core/error.h"
 #include "core/progress.h"
+#include "data/mix/mixture.h"
 #include "data/source.h"
 #include "data/source_paths.h"
 #include "data/token_cache.h"
@@ -32,6 +39,33 @@ std::string with_commas(int64_t value) {
   return digits;
 }
 
+void check_weights(const DataConfig& config) {
+  if (config.weights.size() != config.path.size()) {
+    fail_usage("data.weights has {} numbers for {} corpora: data.path takes one entry for each",
+               config.weights.size(), config.path.size());
+  }
+  const std::vector<int64_t> slots = mix_slots(config.weights);
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i] > 0) continue;
+    fail_usage("data.weights: the share of '{}' is below 1 in {}, the least that is drawn",
+               config.path[i], kMixSlots);
+  }
+}
+
+// Of corpora with weights: given, or named, or of the characters of all of them; none for shards
+// alone.
+std::shared_ptr<const Tokenizer> common_tokenizer(const DataConfig& config,
+                                                  std::shared_ptr<const Tokenizer> given) {
+  if (given) return given;
+  if (config.tokenizer != "chars") return open_tokenizer(config.tokenizer);
+  const auto shards =
+      std::count_if(config.path.begin(), config.path.end(),
+                    [](const std::string& path) { return expand_paths({path}).is_shards(); });
+  if (shards == 0) return make_tokenizer(config);
+  if (shards == std::ssize(config.path)) return nullptr;
+  fail_usage("data.path names token shards beside text: set data.tokenizer to the shards' own");
+}
+
 // Shards carry no tokenizer, so the default, the characters of the corpus, can't be meant.
 std::shared_ptr<const Tokenizer> tokenizer_of_shards(const DataConfig& config,
                                                      std::shared_ptr<const Tokenizer> given) {
@@ -39,7 +73,7 @@ std::shared_ptr<const Tokenizer> tokenizer_of_shards(const DataConfig& config,
   return open_tokenizer(config.tokenizer);
 }
 
-// The whole of a corpus as tokens.
+// The whole of a corpus as tokens, its parts one behind the other.
 std::shared_ptr<TokenStream> open_whole(const DataConfig& config,
                                         std::shared_ptr<const Tokenizer> tokenizer) {
   const SourcePaths paths = expand_paths(config.path);
@@ -53,6 +87,7 @@ std::shared_ptr<TokenStream> open_whole(const DataConfig& config,
                corpus_name(config.path));
   }
   DataConfig whole = config;
+  whole.weights.clear();
   whole.validation.clear();
   whole.validation_fraction = 0;
   return open_shards(open_cached_corpus(whole, std::move(tokenizer)).corpus.train);
@@ -87,10 +122,54 @@ Dataset open_shard_dataset(const DataConfig& config, const SourcePaths& paths,
   return data;
 }
 
+// Of several corpora with weights: each split and kept on its own, so that new weights make no new
+// shards.
+Dataset open_mixed(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer) {
+  check_weights(config);
+  DataConfig each = config;
+  each.weights.clear();
+  const bool separate = !config.validation.empty();
+  if (separate) {
+    each.validation.clear();
+    each.validation_fraction = 0;
+  }
+  tokenizer = common_tokenizer(config, std::move(tokenizer));
+  Dataset data;
+  data.tokenizer = tokenizer;
+  std::vector<MixPart> train, validation;
+  std::string shares;
+  for (size_t i = 0; i < config.path.size(); ++i) {
+    each.path = {config.path[i]};
+    const Dataset part = open_dataset(each, tokenizer);
+    if (part.train->size() < config.context + 1) {
+      fail("the corpus '{}' has {} tokens, but one sequence takes {} (data.context + 1)",
+           config.path[i], part.train->size(), config.context + 1);
+    }
+    train.push_back({part.train, config.weights[i]});
+    validation.push_back({part.validation, 1});
+    shares += fmt::format("{}{:g} x ({})", i > 0 ? " + " : "", config.weights[i], part.description);
+  }
+  data.train = join_streams(std::move(train));
+  if (separate) {
+    DataConfig other = config;
+    other.path = config.validation;
+    data.validation = open_whole(other, data.tokenizer);
+  } else {
+    // Which is judged window by window from its beginning, so it has no weights.
+    for (MixPart& part : validation) {
+      if (!part.stream) part.stream = make_token_stream({});
+    }
+    data.validation = join_streams(std::move(validation));
+  }
+  data.description = fmt::format("{}: {}", shares, token_counts(data));
+  return data;
+}
+
 }  // namespace
 
 Dataset open_dataset(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer) {
   check(config);
+  if (!config.weights.empty()) return open_mixed(config, std::move(tokenizer));
   const SourcePaths paths = expand_paths(config.path);
   if (paths.is_shards()) return open_shard_dataset(config, paths, std::move(tokenizer));
 
@@ -122,6 +201,20 @@ std::shared_ptr<TokenStream> open_corpus(const DataConfig& config,
                                          std::shared_ptr<const Tokenizer> tokenizer) {
   check(config);
   return open_whole(config, std::move(tokenizer));
+}
+
+void resolve_document_token(DataConfig& config, const Tokenizer* tokenizer) {
+  if (config.documents != "isolated" || config.document_token >= 0) return;
+  const auto end = tokenizer ? tokenizer->end_of_text() : std::nullopt;
+  if (!end) {
+    fail_usage(
+        "data.documents = \"isolated\": {}; set data.document_token to the id of the token that "
+        "stands between documents",
+        tokenizer
+            ? fmt::format("the tokenizer ({}) has no end-of-text token", tokenizer->description())
+            : "the corpus has no tokenizer (data.tokenizer)");
+  }
+  config.document_token = *end;
 }
 
 }  // namespace refract

@@ -6,6 +6,7 @@
 #include "data/files/compressed.h"
 #include "data/files/json_line.h"
 #include "data/files/lines.h"
+#include "data/files/parquet.h"
 #include "data/source_paths.h"
 #include "data/stories/stories.h"
 
@@ -115,6 +116,45 @@ class JsonLinesSource : public FileSource {
   bool done_ = false;
 };
 
+class ParquetSource : public FileSource {
+ public:
+  ParquetSource(fs::path path, std::string field)
+      : FileSource(std::move(path)), field_(std::move(field)) {}
+
+  std::optional<Document> next() override {
+    while (!done_) {
+      while (block_ && row_ < block_->ends.size()) {
+        const size_t begin = row_ == 0 ? 0 : block_->ends[row_ - 1], end = block_->ends[row_];
+        ++row_;
+        if (end > begin)
+          return Document{std::string_view(block_->bytes).substr(begin, end - begin), block_};
+      }
+      if (!rows_) rows_ = open_parquet(path_, field_);
+      block_ = std::make_shared<TextBlock>();  // documents may hold on to the last one
+      row_ = 0;
+      done_ = !rows_->read(*block_);
+    }
+    return std::nullopt;
+  }
+  void rewind() override {
+    rows_.reset();
+    block_.reset();
+    done_ = false;
+  }
+  std::string identity() const override { return fmt::format("{}field {}\n", identity_, field_); }
+  int64_t bytes_read() const override {
+    const double part = done_ ? 1 : rows_ ? rows_->part_read() : 0;
+    return static_cast<int64_t>(part * static_cast<double>(size_));
+  }
+
+ private:
+  std::string field_;
+  std::unique_ptr<TextRows> rows_;
+  std::shared_ptr<TextBlock> block_;
+  size_t row_ = 0;  // the next one of the block
+  bool done_ = false;
+};
+
 class StorySource : public DocumentSource {
  public:
   StorySource(int64_t bytes, uint64_t seed) : generator_(seed), bytes_(bytes), seed_(seed) {}
@@ -142,14 +182,26 @@ class StorySource : public DocumentSource {
   uint64_t seed_, index_ = 0;
 };
 
+// Whether the text has that many characters: bytes of UTF-8 that go on with none.
+bool has_characters(std::string_view text, int64_t least) {
+  if (least <= 0) return true;
+  for (const char c : text) {
+    least -= (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+    if (least == 0) return true;
+  }
+  return false;
+}
+
 class SourceList : public DocumentSource {
  public:
-  explicit SourceList(std::vector<std::unique_ptr<DocumentSource>> parts)
-      : parts_(std::move(parts)) {}
+  SourceList(std::vector<std::unique_ptr<DocumentSource>> parts, int64_t min_chars)
+      : parts_(std::move(parts)), min_chars_(min_chars) {}
 
   std::optional<Document> next() override {
     for (; current_ < parts_.size(); ++current_) {
-      if (auto document = parts_[current_]->next()) return document;
+      while (auto document = parts_[current_]->next()) {
+        if (has_characters(document->text, min_chars_)) return document;
+      }
       before_ += parts_[current_]->total_bytes();
     }
     return std::nullopt;
@@ -162,6 +214,7 @@ class SourceList : public DocumentSource {
   std::string identity() const override {
     std::string all;
     for (const auto& part : parts_) all += part->identity();
+    if (min_chars_ > 0) all += fmt::format("at least {} characters\n", min_chars_);
     return all;
   }
   int64_t total_bytes() const override {
@@ -175,6 +228,7 @@ class SourceList : public DocumentSource {
 
  private:
   std::vector<std::unique_ptr<DocumentSource>> parts_;
+  int64_t min_chars_;
   size_t current_ = 0;
   int64_t before_ = 0;  // bytes of the parts that are done
 };
@@ -194,11 +248,13 @@ std::unique_ptr<DocumentSource> open_source(const std::vector<std::string>& path
       parts.push_back(std::make_unique<StorySource>(bytes, options.seed));
     } else if (corpus_kind(path) == CorpusKind::kJsonLines) {
       parts.push_back(std::make_unique<JsonLinesSource>(path, options.text_field));
+    } else if (corpus_kind(path) == CorpusKind::kParquet) {
+      parts.push_back(std::make_unique<ParquetSource>(path, options.text_field));
     } else {
       parts.push_back(std::make_unique<TextFileSource>(path));
     }
   }
-  return std::make_unique<SourceList>(std::move(parts));
+  return std::make_unique<SourceList>(std::move(parts), options.min_chars);
 }
 
 }  // namespace refract

@@ -27,12 +27,13 @@ class DocumentSource {
 };
 
 struct SourceOptions {
-  std::string text_field = "text";  // of .jsonl
+  std::string text_field = "text";  // of .jsonl and .parquet
   uint64_t seed = 1;                // of the story generator
+  int64_t min_chars = 0;            // documents of fewer characters (code points) are left out
 };
 
 // Opens text sources: .txt (one document a file), .jsonl (one a line), both also compressed (.gz,
-// .zst), and "stories:20MB".
+// .zst), .parquet (one a row), and "stories:20MB".
 std::unique_ptr<DocumentSource> open_source(const std::vector<std::string>& paths,
                                             const SourceOptions& options = {});
 

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "data/files/compressed.h"
+#include "data/files/hub_dataset.h"
 #include "data/shard_folder.h"
 
 namespace refract {
@@ -21,8 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kKinds =
-    ".txt (one document per file), .jsonl (one per line), both also as .gz or .zst, or .bin (token "
-    "shards)";
+    ".txt (one document per file), .jsonl (one per line), both also as .gz or .zst, .parquet (one "
+    "per row), or .bin (token shards)";
 
 // What to do with files that are often met and not read; the longest ending counts.
 constexpr std::pair<const char*, const char*> kAdvice[] = {
@@ -67,14 +68,8 @@ std::string advice_for(const fs::path& path) {
 }
 
 bool is_text(CorpusKind kind) {
-  return kind == CorpusKind::kText || kind == CorpusKind::kJsonLines;
-}
-
-[[noreturn]] void refuse_parquet(const std::string& name) {
-  fail_usage(
-      "'{}' holds Parquet files, which can't be read yet: convert them to .jsonl "
-      "(pandas.read_parquet(f).to_json(g, orient=\"records\", lines=True))",
-      name);
+  return kind == CorpusKind::kText || kind == CorpusKind::kJsonLines ||
+         kind == CorpusKind::kParquet;
 }
 
 bool is_validation_shard(const fs::path& path) {
@@ -98,20 +93,15 @@ void say_left_out(const std::vector<fs::path>& others, const std::string& name) 
   if (others.empty() || !said.insert(name).second) return;
   constexpr size_t kNamed = 5;
   std::string names;
-  bool parquet = false;
-  for (size_t i = 0; i < others.size(); ++i) {
-    if (i < kNamed) names += (i > 0 ? ", " : "") + others[i].filename().string();
-    parquet = parquet || corpus_kind(others[i]) == CorpusKind::kParquet;
-  }
+  for (size_t i = 0; i < std::min(others.size(), kNamed); ++i)
+    names += (i > 0 ? ", " : "") + others[i].filename().string();
   if (others.size() > kNamed) names += fmt::format(" and {} more", others.size() - kNamed);
-  log_warning("'{}': left out: {}; a corpus is {}{}", name, names, kKinds,
-              parquet ? "; Parquet files can be converted to .jsonl" : "");
+  log_warning("'{}': left out: {}; a corpus is {}", name, names, kKinds);
 }
 
 // Adds the usable files among `files`, which a folder or glob `name` gave.
 void add_found(const std::vector<fs::path>& files, const std::string& name, SourcePaths& out) {
   std::vector<fs::path> others;
-  bool parquet = false;
   for (const fs::path& file : files) {
     if (is_unfinished_shard(file)) {
       fail_usage(
@@ -120,7 +110,6 @@ void add_found(const std::vector<fs::path>& files, const std::string& name, Sour
           name, file.filename().string(), file.parent_path().string());
     }
     const CorpusKind kind = corpus_kind(file);
-    parquet = parquet || kind == CorpusKind::kParquet;
     if (is_text(kind) || kind == CorpusKind::kShard) {
       add_file(file, out);
     } else {
@@ -128,7 +117,6 @@ void add_found(const std::vector<fs::path>& files, const std::string& name, Sour
     }
   }
   const bool none = others.size() == files.size();
-  if (none && parquet) refuse_parquet(name);
   if (none) {
     const std::string first = others.empty() ? "" : others[0].filename().string();
     fail_usage("'{}' holds no {}{}", name, kKinds,
@@ -193,6 +181,12 @@ std::vector<fs::path> matches(const std::string& pattern) {
   return paths;
 }
 
+void check_kind(const fs::path& path) {
+  if (corpus_kind(path) != CorpusKind::kOther) return;
+  fail_usage("'{}' is not a kind of corpus that can be read{}: use {}", path.string(),
+             advice_for(path), kKinds);
+}
+
 void add_path(const std::string& path, SourcePaths& out) {
   if (path.starts_with("stories:")) {
     parse_size(std::string_view(path).substr(8));
@@ -200,11 +194,7 @@ void add_path(const std::string& path, SourcePaths& out) {
   } else if (fs::is_directory(path)) {
     add_found(files_below(path), path, out);
   } else if (fs::exists(path)) {
-    const CorpusKind kind = corpus_kind(path);
-    if (kind == CorpusKind::kParquet) refuse_parquet(path);
-    if (kind == CorpusKind::kOther)
-      fail_usage("'{}' is not a kind of corpus that can be read{}: use {}", path, advice_for(path),
-                 kKinds);
+    check_kind(path);
     add_file(path, out);
   } else if (path.find_first_of("*?[") != std::string::npos) {
     std::vector<fs::path> files;
@@ -219,6 +209,12 @@ void add_path(const std::string& path, SourcePaths& out) {
     add_found(files, path, out);
   } else if (fs::is_symlink(path)) {
     fail_usage("'{}' is a link that leads nowhere; mend or remove it", path);
+  } else if (const auto dataset = parse_hub_dataset(path);
+             dataset && (corpus_kind(path) == CorpusKind::kOther || names_hub_dataset(path))) {
+    for (const fs::path& file : hub_dataset_files(path, *dataset)) {
+      check_kind(file);
+      add_file(file, out);
+    }
   } else {
     fail_usage("there is no file or folder '{}' to take a corpus from (stories:20MB makes one)",
                path);

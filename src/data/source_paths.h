@@ -1,4 +1,5 @@
-// What the paths of a corpus stand for: files, folders, globs, "stories:20MB".
+// What the paths of a corpus stand for: files, folders, globs, "stories:20MB", and data sets of the
+// Hub.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -21,8 +22,9 @@ struct SourcePaths {
 enum class CorpusKind { kText, kJsonLines, kShard, kParquet, kOther };
 CorpusKind corpus_kind(const std::filesystem::path& path);
 
-// Expands folders (recursively, sorted by name, every folder once however many links lead to it)
-// and globs. What a folder or glob holds beside a corpus is said once. Fails for a path that is
+// Expands folders (recursively, sorted by name, every folder once however many links lead to it),
+// globs, and where there is no such file the name of a data set ("org/name", files/hub_dataset.h).
+// What a folder or glob holds beside a corpus is said once. Fails for a path that is
 // missing, a link that leads nowhere, a folder with unfinished shards, a glob or folder without a
 // usable file, an unknown kind of file (with what to do for those that are often met), and a mix of
 // text and shards.

@@ -74,7 +74,8 @@ std::string tokenizer_identity(const Tokenizer& tokenizer) {
 }
 
 std::string corpus_identity(const DataConfig& config, const Tokenizer* tokenizer) {
-  const SourceOptions options{config.text_field, static_cast<uint64_t>(config.seed)};
+  const SourceOptions options{config.text_field, static_cast<uint64_t>(config.seed),
+                              config.min_chars};
   std::string identity = fmt::format("cache version {}\n", kCacheVersion);
   identity += open_source(config.path, options)->identity();
   if (!config.validation.empty()) {

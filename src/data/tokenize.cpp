@@ -142,7 +142,7 @@ void refuse_old_shards(const fs::path& folder, const std::string& stem) {
 }
 
 SourceOptions source_options(const DataConfig& config) {
-  return {config.text_field, static_cast<uint64_t>(config.seed)};
+  return {config.text_field, static_cast<uint64_t>(config.seed), config.min_chars};
 }
 
 }  // namespace

@@ -9,6 +9,12 @@
 
 namespace refract {
 
+// A part of a stream, and its weight among the parts when training windows are drawn.
+struct TokenShare {
+  int64_t tokens = 0;
+  double weight = 1;
+};
+
 // A sequence of token ids in one or more shards: nanoGPT's raw uint16 `.bin`, or llm.c's with a
 // header (16 and 32 bit). Reading is thread-safe; resident memory stays flat however long one
 // reads.
@@ -21,6 +27,8 @@ class TokenStream {
   // The largest id (scanned once, then remembered); 0 for an empty stream. A slice answers for the
   // whole that it was cut from.
   virtual int32_t max_token() const = 0;
+  // The corpora that it is made of, in order (mix/mixture.h); most streams are one.
+  virtual std::vector<TokenShare> shares() const { return {{size(), 1}}; }
 };
 
 // Opens shards in the given order as one stream. The format is told from the header.

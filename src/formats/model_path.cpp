@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,6 +13,7 @@
 #include "core/files.h"
 #include "core/gguf/gguf_header.h"
 #include "core/paths.h"
+#include "core/system/hub_repository.h"
 #include "core/untrusted.h"
 
 namespace refract {
@@ -47,21 +47,6 @@ fs::path newest_checkpoint(const fs::path& run) {
   return newest;
 }
 
-bool is_hub_id(const std::string& id) {
-  const auto slash = id.find('/');
-  const bool one_slash = slash == std::string::npos || id.find('/', slash + 1) == std::string::npos;
-  return one_slash && slash != 0 && slash + 1 != id.size() && id[0] != '.' && id[0] != '~' &&
-         !id.empty() &&
-         id.find_first_not_of(
-             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") ==
-             std::string::npos;
-}
-
-std::string trimmed(std::string text) {
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
-  return text;
-}
-
 // The GGUF file of a folder without other weights; none where there is none.
 std::optional<fs::path> gguf_of_folder(const fs::path& folder) {
   std::error_code ignored;
@@ -82,27 +67,15 @@ std::optional<fs::path> gguf_of_folder(const fs::path& folder) {
 }
 
 fs::path cached_model(const std::string& spec) {
-  const size_t at = spec.find('@');
-  const std::string id = spec.substr(0, at);
-  const std::string revision = at == std::string::npos ? "main" : spec.substr(at + 1);
-  if (!is_hub_id(id) || revision.empty() || revision.find("..") != std::string::npos) {
-    fail("there is no folder '{}'", spec);
-  }
-  std::string folder = "models--" + id;
-  if (const size_t slash = folder.find('/'); slash != std::string::npos)
-    folder.replace(slash, 1, "--");
-  const fs::path repository = hub_cache() / folder;
-  const fs::path reference = repository / "refs" / revision;
-  const std::string commit = fs::is_regular_file(reference)
-                                 ? trimmed(read_file(reference, "the cached revision"))
-                                 : revision;
-  fs::path snapshot = repository / "snapshots" / commit;
-  const std::string download =
-      fmt::format("hf download {}{}", id, revision == "main" ? "" : " --revision " + revision);
-  if (!fs::is_directory(snapshot)) {
+  const auto repository = parse_hub_repository(spec);
+  if (!repository) fail("there is no folder '{}'", spec);
+  const std::string download = hub_download(HubKind::kModel, *repository);
+  const auto found = find_snapshot(HubKind::kModel, *repository);
+  if (!found) {
     fail("'{}' is neither a folder nor a model in the Hugging Face cache ({}); to download it: {}",
          spec, hub_cache().string(), download);
   }
+  fs::path snapshot = *found;
   if (const auto file = gguf_of_folder(snapshot)) return *file;
   if (!has_weights(snapshot)) {
     fail(

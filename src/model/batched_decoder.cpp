@@ -78,6 +78,7 @@ at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::T
 }  // namespace
 
 std::string why_not_batched(Decoder& model) {
+  if (model.document_token()) return "its documents are isolated (data.documents)";
   if (!model.buffers().all().empty())
     return fmt::format("it keeps a buffer, '{}'", model.buffers().all().front().name);
   const std::vector<std::string> extras = unknown_extras(model.plan(), kKnownExtras);

@@ -3,10 +3,12 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -117,6 +119,8 @@ class DecoderLayer {
  private:
   at::Tensor attention(const ForwardContext& context, const at::Tensor& x,
                        const Positions& positions);
+  at::Tensor over_documents(const ForwardContext& context, const at::Tensor& qkv,
+                            const Documents& documents) const;
   at::Tensor mlp(const ForwardContext& context, const at::Tensor& x);
   void check_window(const ForwardContext& context, int64_t tokens) const;
   at::Tensor with_normalized_heads(const at::Tensor& qkv) const;
@@ -195,17 +199,29 @@ void DecoderLayer::check_window(const ForwardContext& context, int64_t tokens) c
       plan_.attention.name, keys, window, window);
 }
 
+at::Tensor DecoderLayer::over_documents(const ForwardContext& context, const at::Tensor& qkv,
+                                        const Documents& documents) const {
+  auto* plain = dynamic_cast<SdpaAttention*>(core_.get());
+  if (plain) return plain->forward_documents(context, qkv, documents);
+  fail_usage(
+      "data.documents = \"isolated\": the attention '{}' is of a kind that can't keep documents "
+      "apart; leave the attention out of the rules, or join the documents",
+      plan_.attention.name);
+}
+
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
   check_window(context, x.size(1));
   at::Tensor qkv = with_parted_channels(with_normalized_heads(qkv_->forward(context, x)));
   if (plan_.rotated_heads > 0) {
-    const at::Tensor rows = place.per_sequence ? qkv.view({x.size(0), -1}) : qkv;
+    const at::Tensor rows = place.per_token ? qkv.view({x.size(0) * x.size(1), -1}) : qkv;
     qkv = rope(rows, place.cos, place.sin, place.offset, plan_.rotated_heads,
                plan_.attention.head_dim)
               .view(qkv.sizes());
   }
-  return output_->forward(context, core_->forward_joint(context, plan_.attention, qkv));
+  const at::Tensor mixed = place.documents ? over_documents(context, qkv, *place.documents)
+                                           : core_->forward_joint(context, plan_.attention, qkv);
+  return output_->forward(context, mixed);
 }
 
 at::Tensor DecoderLayer::mlp(const ForwardContext& context, const at::Tensor& x) {
@@ -300,8 +316,8 @@ void Decoder::initialize(uint64_t seed) {
 at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens_BT) {
   ForwardContext context = given;
   context.guide = guide_;
-  const Positions place = positions(context, tokens_BT.size(1));
-  const at::Tensor rows = place.per_sequence ? tokens_BT.view({1, -1}) : tokens_BT;
+  const Positions place = positions(context, tokens_BT);
+  const at::Tensor rows = place.per_token ? tokens_BT.reshape({1, -1}) : tokens_BT;
   const at::Tensor embedded = embed(rows, embed_leaf_, maybe(place.learned), place.offset);
   at::Tensor stream =
       dropped(context, embedded.view({tokens_BT.size(0), tokens_BT.size(1), plan_.tokens.width}),
@@ -318,7 +334,7 @@ at::Tensor Decoder::hidden(const ForwardContext& given, const at::Tensor& tokens
   }
   LayerGradients::watch(branch, static_cast<int64_t>(layers_.size()));
   std::tie(normed, stream) = add_and_normalize(stream, branch, final_norm_);
-  if (place.per_sequence) {
+  if (context.cache && context.cache->lengths.defined()) {
     context.cache->lengths.add_(1);
   } else if (context.cache) {
     context.cache->length += tokens_BT.size(1);
@@ -335,15 +351,16 @@ const std::pair<at::Tensor, at::Tensor>& Decoder::stretched(int64_t length) {
   return tables;
 }
 
-Positions Decoder::positions(const ForwardContext& context, int64_t tokens) {
-  Positions place{cos_, sin_, position_leaf_, 0, false};
+Positions Decoder::positions(const ForwardContext& context, const at::Tensor& tokens_BT) {
+  const int64_t tokens = tokens_BT.size(1);
+  Positions place{cos_, sin_, position_leaf_, 0, false, nullptr};
   if (context.cache && context.cache->lengths.defined()) {
     const at::Tensor& lengths = context.cache->lengths;
     if (tokens != 1) throw std::logic_error("a cache with lengths takes one token a sequence");
     for (at::Tensor* table : {&place.cos, &place.sin, &place.learned}) {
       if (table->defined()) *table = table->index_select(0, lengths);
     }
-    place.per_sequence = true;
+    place.per_token = true;
     return place;
   }
   place.offset = context.cache ? context.cache->length : 0;
@@ -363,7 +380,26 @@ Positions Decoder::positions(const ForwardContext& context, int64_t tokens) {
         end, plan_.longest_cached);
   }
   if (plan_.rotary && end > plan_.longest_cached) std::tie(place.cos, place.sin) = stretched(end);
+  if (document_token_ && !context.cache) isolate(place, tokens_BT);
   return place;
+}
+
+void Decoder::isolate(Positions& place, const at::Tensor& tokens_BT) const {
+  if (plan_.rotary && tokens_BT.size(1) > plan_.longest_cached) {
+    fail_usage(
+        "data.documents = \"isolated\": with dynamic rotary scaling every angle follows from the "
+        "length of a document, so windows (data.context) can have {} tokens at most",
+        plan_.longest_cached);
+  }
+  place.documents =
+      std::make_shared<const Documents>(documents_of(tokens_BT, document_token_.value()));
+  const at::Tensor rows = place.documents->places();
+  for (at::Tensor* table : {&place.cos, &place.sin}) {
+    if (table->defined()) *table = table->index_select(0, rows);
+  }
+  // Whose gradient is summed in a fixed order, as that of index_select is not on every device.
+  if (place.learned.defined()) place.learned = at::embedding(place.learned, rows);
+  place.per_token = true;
 }
 
 bool Decoder::follows_lengths() const {

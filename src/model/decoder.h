@@ -4,11 +4,13 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "model/attention/documents.h"
 #include "model/config.h"
 #include "model/layer_plan.h"
 #include "model/parameters.h"
@@ -28,10 +30,11 @@ class DecoderLayer;
 
 // How the positions of a call's tokens enter the model.
 struct Positions {
-  at::Tensor cos, sin;        // of rope: rows of the tables; undefined without it
-  at::Tensor learned;         // rows of the position embedding; undefined without it
-  int64_t offset = 0;         // row of the first token
-  bool per_sequence = false;  // the rows are one per sequence, whose only token stands there
+  at::Tensor cos, sin;     // of rope: rows of the tables; undefined without it
+  at::Tensor learned;      // rows of the position embedding; undefined without it
+  int64_t offset = 0;      // row of the first token
+  bool per_token = false;  // the rows are one for each token of the batch, in its order
+  std::shared_ptr<const Documents> documents;  // where they are isolated
 };
 
 class Decoder {
@@ -57,6 +60,11 @@ class Decoder {
   // The share of the guides in every forward pass from now on, float [1] on the device
   // (ForwardContext::guide); an undefined one leaves the guides out.
   void set_guide(at::Tensor share) { guide_ = std::move(share); }
+
+  // From now on a document begins at each of these tokens in a call without a cache: positions
+  // begin again there, and no token sees another document. Nothing: all of a window is one text.
+  void isolate_documents(std::optional<int64_t> beginning) { document_token_ = beginning; }
+  std::optional<int64_t> document_token() const { return document_token_; }
 
   // tokens [B, T] int32 or int64 -> final normalized hidden states [B, T, C].
   at::Tensor hidden(const ForwardContext& context, const at::Tensor& tokens_BT);
@@ -88,7 +96,8 @@ class Decoder {
 
  private:
   void take_leaves(at::Device device, at::ScalarType compute_dtype);
-  Positions positions(const ForwardContext& context, int64_t tokens);
+  Positions positions(const ForwardContext& context, const at::Tensor& tokens_BT);
+  void isolate(Positions& place, const at::Tensor& tokens_BT) const;
   const std::pair<at::Tensor, at::Tensor>& stretched(int64_t length);
 
   ModelConfig config_;
@@ -105,6 +114,7 @@ class Decoder {
   // them, so they stay.
   std::map<int64_t, std::pair<at::Tensor, at::Tensor>> stretched_;
   at::Tensor embed_leaf_, position_leaf_, head_leaf_;
+  std::optional<int64_t> document_token_;  // begins an isolated document
 };
 
 }  // namespace refract

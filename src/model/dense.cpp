@@ -1,11 +1,14 @@
 #include "model/dense.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 
 #include <algorithm>
 #include <limits>
+#include <optional>
+#include <vector>
 
 #include "core/random.h"
 #include "model/attention_mask.h"
@@ -101,10 +104,19 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
   }
   const int64_t keys = k.size(2);
   const bool causal = !windowed && queries == keys && queries > 1;
+  at::Tensor seen;
+  if (!causal && queries > 1) seen = seen_keys(queries, keys, spec_.window, q.device());
+  return attend(context, q, k, v, seen, causal);
+}
+
+at::Tensor SdpaAttention::attend(const ForwardContext& context, const at::Tensor& q,
+                                 const at::Tensor& k, const at::Tensor& v, const at::Tensor& seen,
+                                 bool causal) const {
   at::Tensor out;
   if (context.training && spec_.dropout > 0) {
     // Dropout on the probabilities draws from the run's own random streams, so they have to exist.
-    const at::Tensor kept = seen_keys(queries, keys, spec_.window, q.device());
+    const at::Tensor kept =
+        seen.defined() ? seen : seen_keys(q.size(2), k.size(2), spec_.window, q.device());
     const at::Tensor scores =
         at::matmul(q, repeat_heads(k, spec_.num_heads).transpose(2, 3)).mul(spec_.scale);
     const at::Tensor probabilities = at::softmax(
@@ -115,12 +127,33 @@ at::Tensor SdpaAttention::forward(const ForwardContext& context, const at::Tenso
                 element_clock(context, probabilities));
     out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
   } else {
-    std::optional<at::Tensor> mask;
-    if (!causal && queries > 1) mask = seen_keys(queries, keys, spec_.window, q.device());
+    const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
     const bool grouped = spec_.num_heads != spec_.num_kv_heads;
     out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.scale, grouped);
   }
-  return out.transpose(1, 2).reshape({q.size(0), queries, spec_.num_heads * spec_.head_dim});
+  return out.transpose(1, 2).reshape({q.size(0), q.size(2), spec_.num_heads * spec_.head_dim});
+}
+
+// Where the lengths are known each document is computed as if it were alone, which takes no mask
+// and no more time than its own length. Dropout numbers the probabilities of whole windows.
+at::Tensor SdpaAttention::forward_documents(const ForwardContext& context, const at::Tensor& qkv,
+                                            const Documents& documents) {
+  const int64_t B = qkv.size(0), T = qkv.size(1), H = spec_.num_heads, K = spec_.num_kv_heads,
+                D = spec_.head_dim;
+  const bool dropped = context.training && spec_.dropout > 0;
+  if (!documents.lengths.empty() && !dropped) {
+    std::vector<at::Tensor> out;
+    for (const at::Tensor& document :
+         qkv.reshape({1, B * T, qkv.size(2)}).split_with_sizes(documents.lengths, 1))
+      out.push_back(forward_joint(context, spec_, document));
+    return at::cat(out, 1).view({B, T, H * D});
+  }
+  const std::vector<at::Tensor> parts = qkv.split_with_sizes({H * D, K * D, K * D}, -1);
+  const auto heads = [&](size_t i, int64_t count) {
+    return parts[i].view({B, T, count, D}).transpose(1, 2);
+  };
+  const at::Tensor seen = seen_keys(T, T, spec_.window, qkv.device()).logical_and(documents.same());
+  return attend(context, heads(0, H), heads(1, K), heads(2, K), seen, /*causal=*/false);
 }
 
 // The kernel reads all places; a window is a mask over them.

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "model/attention/documents.h"
 #include "model/slots.h"
 
 namespace refract {
@@ -52,8 +53,15 @@ class SdpaAttention : public AttentionCore {
   bool follows_window() const override { return true; }
   at::Tensor forward_joint(const ForwardContext& context, const AttentionSpec& spec,
                            const at::Tensor& qkv) override;
+  // The same for windows of several documents, none of which sees another.
+  at::Tensor forward_documents(const ForwardContext& context, const at::Tensor& qkv,
+                               const Documents& documents);
 
  private:
+  // q [B, H, T, D] over k, v [B, K, S, D] -> [B, T, H D]. `seen`: the mask over [.., T, S];
+  // undefined: all keys, or with `causal` those up to each query.
+  at::Tensor attend(const ForwardContext& context, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v, const at::Tensor& seen, bool causal) const;
   // One token per sequence over the places of the cache, see KvCache::lengths.
   at::Tensor decode(const at::Tensor& q_BTHD, const at::Tensor& k, const at::Tensor& v,
                     const at::Tensor& lengths) const;

@@ -29,8 +29,8 @@ std::shared_ptr<TokenStream> own_validation(const LoadedModel& loaded, const std
   if (!data.validation || data.validation->size() == 0)
     fail_usage("'{}' has no corpus to evaluate on; give one with --data", name);
   bool named = false;  // another corpus, or another cut of it
-  for (const char* key :
-       {"path", "validation", "tokenizer", "text_field", "split", "validation_fraction", "seed"}) {
+  for (const char* key : {"path", "weights", "validation", "tokenizer", "text_field", "min_chars",
+                          "split", "validation_fraction", "seed"}) {
     named = named || sets_key(overrides, std::string("data.") + key);
   }
   const std::filesystem::path run = loaded.folder.parent_path().parent_path();
@@ -63,6 +63,7 @@ LoadedModel load_model(const std::string& specification,
     loaded.tokenizer = folder_tokenizer(loaded.folder);
   }
   resolve(loaded.config.model, 0, loaded.config.data.context);
+  resolve_document_token(loaded.config.data, loaded.tokenizer.get());
   const at::Device device = open_device(loaded.config);
   const PremergeSettings premerge = premerge_settings(loaded.config, loaded.folder, device);
   check_layer_count(loaded.config.model, loaded.folder);

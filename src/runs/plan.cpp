@@ -12,6 +12,9 @@ TransformedModel plan_model(RunConfig& config, const std::string& where,
   TransformedModel model = build_model(config.model, config.transform, where,
                                        config.self_guided.mode != "none", premerge);
   config.transform = model.rules.to_json();
+  // Until the corpus is open the token need not be known; a model is only counted then.
+  if (config.data.documents == "isolated" && config.data.document_token >= 0)
+    model.decoder->isolate_documents(config.data.document_token);
   if (!premerge) train_only(*model.decoder, config.only, where);  // inference trains nothing
   return model;
 }

@@ -30,6 +30,7 @@ Dataset open_run_data(RunConfig& config, const fs::path& source, bool names_toke
   if (!source.empty() && config.model.vocab_size > 0)
     vocabulary = std::min(vocabulary, config.model.vocab_size);
   resolve(config.model, vocabulary, config.data.context);
+  resolve_document_token(config.data, data.tokenizer.get());
   check_tokens(*data.train, config.model.vocab_size, "the training tokens");
   if (data.validation)
     check_tokens(*data.validation, config.model.vocab_size, "the validation tokens");

@@ -3,11 +3,13 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "core/paths.h"
 #include "core/untrusted.h"
+#include "data/files/hub_dataset.h"
 #include "train/recipe.h"
 #include "train/run_config.h"
 
@@ -62,7 +64,10 @@ std::string rebased(const PathSetting& setting, const std::string& path, const f
   if (path.empty() || is_generated(path) || fs::path(path).is_absolute()) return path;
   const fs::path there = (origin / path).lexically_normal();
   std::error_code ignored;
-  if (setting.relative == Relative::kWhereItLies && !fs::exists(there, ignored)) return path;
+  const bool is_there = fs::exists(there, ignored);
+  if (!is_there && std::string_view(setting.table) == "data" && names_hub_dataset(path))
+    return path;
+  if (setting.relative == Relative::kWhereItLies && !is_there) return path;
   return there.string();
 }
 
@@ -121,7 +126,9 @@ void make_paths_absolute(RunConfig& config) {
     if (!path.empty() && fs::exists(path, ignored)) absolute(path);
   };
   for (auto* list : {&config.data.path, &config.data.validation}) {
-    for (std::string& path : *list) absolute(path);
+    for (std::string& path : *list) {
+      if (!names_hub_dataset(path)) absolute(path);
+    }
   }
   for (std::string* path : {&config.run.dir, &config.data.cache, &config.init.adapter})
     absolute(*path);

@@ -28,10 +28,10 @@
 namespace refract {
 namespace {
 
-WindowOrder window_order(const RunConfig& config, int64_t tokens) {
+WindowMix window_order(const RunConfig& config, const TokenStream& stream) {
   const Sampling sampling =
       config.data.sampling == "random" ? Sampling::kRandom : Sampling::kPermutation;
-  return {tokens, config.data.context, static_cast<uint64_t>(config.order_seed()), sampling};
+  return {stream, config.data.context, static_cast<uint64_t>(config.order_seed()), sampling};
 }
 
 // Where a verified step differs, the processes would have to agree on computing it once more.
@@ -59,7 +59,7 @@ TrainStep::TrainStep(Decoder& model, const RunConfig& config, std::shared_ptr<To
       plan_(config, steps),
       cuda_(model.device().is_cuda() ? cuda_runtime() : nullptr),
       stream_(std::move(stream)),
-      order_(window_order(config, stream_->size())),
+      order_(window_order(config, *stream_)),
       world_(world ? *world : World::single()),
       share_(share_of_batch(config, world_.rank(), world_.size())),
       micro_batches_(share_.micro_batches()),

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "data/mix/mixture.h"
 #include "data/tokens.h"
-#include "data/windows.h"
 #include "model/decoder.h"
 #include "ops/common/cuda_runtime.h"
 #include "train/run_config.h"
@@ -81,7 +81,7 @@ class TrainStep {
   // Memory for all of it, and taking it from there: this process's own, or its slices.
   OptimizerState blank_state() const;
   void take_state(const OptimizerState& whole);
-  const WindowOrder& order() const { return order_; }
+  const WindowMix& order() const { return order_; }
   bool captured() const { return variants_[0].graph || variants_[1].graph; }
 
  private:
@@ -131,7 +131,7 @@ class TrainStep {
   const SelfGuidedPlan plan_;
   const CudaRuntime* cuda_;  // null on the CPU, and where there is only torch's own CUDA library
   std::shared_ptr<TokenStream> stream_;
-  WindowOrder order_;
+  WindowMix order_;
   World& world_;
   BatchShare share_;
   int64_t micro_batches_, micro_batch_, context_;  // of this process

@@ -1,6 +1,7 @@
 // A small program for tests/parity/test_shards.py and for measurements by hand:
 //   data_probe read FILE...          prints the tokens of shards, one a line
 //   data_probe stories SEED BYTES    prints stories, parted by blank lines
+//   data_probe documents FIELD MIN_CHARS PATH...   prints each document with a zero byte behind it
 //   data_probe tokenize FILE TOKENIZER OUT FRACTION [SHARD_TOKENS]   writes shards
 #include <cstdio>
 #include <cstring>
@@ -32,6 +33,14 @@ void print_stories(uint64_t seed, const std::string& size) {
   }
 }
 
+void print_documents(int argc, char** argv) {
+  const auto source = open_source({argv + 4, argv + argc}, {argv[2], 1, std::stoll(argv[3])});
+  while (const auto document = source->next()) {
+    std::fwrite(document->text.data(), 1, document->text.size(), stdout);
+    std::fputc('\0', stdout);
+  }
+}
+
 void tokenize(int argc, char** argv) {
   DataConfig config;
   config.path = {argv[2]};
@@ -55,10 +64,12 @@ int main(int argc, char** argv) {
       refract::print_tokens(argc, argv);
     } else if (command == "stories" && argc == 4) {
       refract::print_stories(std::stoull(argv[2]), argv[3]);
+    } else if (command == "documents" && argc > 4) {
+      refract::print_documents(argc, argv);
     } else if (command == "tokenize" && argc >= 6) {
       refract::tokenize(argc, argv);
     } else {
-      std::fputs("usage: data_probe read|stories|tokenize ...\n", stderr);
+      std::fputs("usage: data_probe read|stories|documents|tokenize ...\n", stderr);
       return 2;
     }
   } catch (const refract::Error& error) {

@@ -187,5 +187,21 @@ TEST_F(DatasetTest, SettingsAreDescribed) {
   EXPECT_THROW(fields.set("data.context", 0, "here"), Error);
 }
 
+TEST(Dataset, IsolatedDocumentsBeginWithTheTokenizersEndOfText) {
+  DataConfig config;
+  const auto bytes = open_tokenizer("bytes");
+  resolve_document_token(config, bytes.get());
+  EXPECT_EQ(config.document_token, -1);  // documents are joined
+  config.documents = "isolated";
+  expect_error([&] { resolve_document_token(config, make_char_tokenizer("ab").get()); },
+               {"chars", "no end-of-text token", "data.document_token"});
+  expect_error([&] { resolve_document_token(config, nullptr); }, {"data.tokenizer"});
+  resolve_document_token(config, bytes.get());
+  EXPECT_EQ(config.document_token, 256);
+  config.document_token = 7;
+  resolve_document_token(config, nullptr);
+  EXPECT_EQ(config.document_token, 7);
+}
+
 }  // namespace dataset_test
 }  // namespace refract

@@ -39,7 +39,9 @@ TEST(Source, KindsAreToldByNamesInAnyCase) {
                            "a.jsonlines", "a.jsonlines.gz"})
     EXPECT_EQ(corpus_kind(name), CorpusKind::kJsonLines) << name;
   EXPECT_EQ(corpus_kind("a.BIN"), CorpusKind::kShard);
-  for (const char* name : {"a.bin.gz", "a.gz", "txt", "a.txt~", "a.json", "a.txt.bz2"})
+  EXPECT_EQ(corpus_kind("a/b.Parquet"), CorpusKind::kParquet);
+  for (const char* name :
+       {"a.bin.gz", "a.gz", "txt", "a.txt~", "a.json", "a.txt.bz2", "a.parquet.gz"})
     EXPECT_EQ(corpus_kind(name), CorpusKind::kOther) << name;
 }
 

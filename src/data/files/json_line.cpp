@@ -22,33 +22,14 @@ class LineReader {
   std::string text_of(const std::string& field) {
     space();
     if (peek() != '{') complain("is not an object; a .jsonl file has one object a line");
-    ++at_;
-    std::optional<std::string> found;
-    std::string names, other;  // the object's keys; what the field holds if it is no text
-    space();
-    bool more = peek() != '}';
-    if (!more) ++at_;
-    while (more) {
-      const std::string key = key_and_colon();
-      names += (names.empty() ? "" : ", ") + key;
-      const char first = peek();
-      if (key == field) {
-        other = kind_of(first);
-        found.reset();
-      }
-      if (first == '"' && key == field) {
-        found = string();
-      } else {
-        skip_value();
-      }
-      more = comma_or('}');
-    }
+    Found found = search(field);
     space();
     if (at_ < line_.size()) complain("goes on behind its object; a .jsonl file has one a line");
-    if (found) return std::move(*found);
-    if (!other.empty()) fail("{}: the field '{}' is {}, not a text", where_, field, other);
+    if (found.text) return std::move(*found.text);
+    if (!found.other.empty())
+      fail("{}: the field '{}' is {}, not a text", where_, field, found.other);
     fail("{}: the document has no field '{}' (it has: {}); name the text's with data.text_field",
-         where_, field, shown(names));
+         where_, field, shown(found.names));
   }
 
  private:
@@ -57,6 +38,47 @@ class LineReader {
   }
   [[noreturn]] void cut_off() const {
     fail("{}: the line ends inside its object: it is cut off, or not one object a line", where_);
+  }
+
+  struct Found {
+    std::optional<std::string> text;
+    std::string other;  // what the field holds if it is no text
+    std::string names;  // the object's keys
+  };
+
+  // Goes through the object here. "a.b" is the key of that name, or else b of the object a.
+  Found search(std::string_view field) {
+    Found found, inner;
+    ++at_;
+    space();
+    bool more = peek() != '}';
+    if (!more) ++at_;
+    while (more) {
+      const std::string key = key_and_colon();
+      found.names += (found.names.empty() ? "" : ", ") + key;
+      const char first = peek();
+      const bool above =
+          field.size() > key.size() + 1 && field.starts_with(key) && field[key.size()] == '.';
+      if (key == field) {
+        found.other = kind_of(first);
+        found.text.reset();
+      }
+      if (above) inner = {};
+      if (first == '"' && key == field) {
+        found.text = string();
+      } else if (first == '{' && above) {
+        inner = search(field.substr(key.size() + 1));
+        found.names += ", " + key + "." + inner.names;
+      } else {
+        skip_value();
+      }
+      more = comma_or('}');
+    }
+    if (found.other.empty()) {
+      found.text = std::move(inner.text);
+      found.other = std::move(inner.other);
+    }
+    return found;
   }
 
   char peek() const {

@@ -125,7 +125,11 @@ std::string file_difference(const json& was, const json& is) {
 std::vector<std::string> differences(const json& was, const json& is) {
   std::vector<std::string> found;
   const json settings = was.value("settings", json::object());
-  for (const auto& [key, value] : is.at("settings").items()) {
+  json now_set = is.at("settings");
+  for (const auto& [key, value] : settings.items()) {
+    if (!now_set.contains(key)) now_set[key] = nullptr;
+  }
+  for (const auto& [key, value] : now_set.items()) {
     const json old = settings.value(key, json());
     if (old != value)
       found.push_back(
@@ -174,6 +178,11 @@ json corpus_record(const DataConfig& config, const Dataset& data, bool tokenizer
                  {"train", stream_record(data.train)},
                  {"held_out", stream_record(data.validation)}};
   if (!tokenizer_of_model) record["settings"]["tokenizer"] = config.tokenizer;
+  if (config.min_chars > 0) record["settings"]["min_chars"] = config.min_chars;
+  if (!config.weights.empty()) {
+    record["settings"]["weights"] = config.weights;
+    record["weights"] = config.weights;
+  }
   if (!data.tokenizer) return record;
   record["tokenizer"] = data.tokenizer->description();
   record["vocabulary"] = vocabulary_hash(*data.tokenizer);
@@ -194,7 +203,7 @@ void check_corpus(const fs::path& run, const json& record) {
       try_parse_json(read_file(file, "the run's record of its corpus")).value_or(json());
   if (!was.is_object()) fail("'{}' is damaged: it is not a JSON object; remove it", file.string());
   bool same = true;
-  for (const char* part : {"train", "held_out", "vocabulary"})
+  for (const char* part : {"train", "held_out", "vocabulary", "weights"})
     same = same && was.value(part, json()) == record.value(part, json());
   if (same) return;
   fail_usage(

@@ -25,8 +25,8 @@ constexpr std::string_view kUsedUp[] = {"run.seed",         "run.noise_seed", "d
                                         "self_guided.mode", "train.only",     "distill.teacher"};
 // Judged by what they come to: the tokens, and the keys that a preset sets.
 constexpr std::string_view kJudgedElsewhere[] = {
-    "data.path",  "data.validation",          "data.tokenizer", "data.text_field",
-    "data.split", "data.validation_fraction", "data.seed",      "model.preset"};
+    "data.path",  "data.validation",          "data.tokenizer", "data.text_field", "data.min_chars",
+    "data.split", "data.validation_fraction", "data.seed",      "data.weights",    "model.preset"};
 
 bool is_one_of(std::string_view key, std::span<const std::string_view> keys) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
@@ -56,6 +56,8 @@ void check_resumed_settings(const fs::path& run, const RunConfig& now) {
   const fs::path file = run / "config.toml";
   if (!fs::exists(file)) return;
   RunConfig before = plain(saved_settings(file)), after = plain(now);
+  // A recipe leaves to the tokenizer what the run has written down.
+  if (after.data.document_token < 0) before.data.document_token = after.data.document_token;
   Fields was, is;
   describe(was, before);
   describe(is, after);

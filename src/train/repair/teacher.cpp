@@ -89,6 +89,7 @@ Teacher::Teacher(Decoder& student, const fs::path& folder, int64_t context) : fo
   }
   fingerprint_ = fingerprint.text();
   model_->allocate_beside(student, shared);
+  model_->isolate_documents(student.document_token());
   for (const Parameter& p : model_->arena().parameters()) {
     if (p.borrowed) continue;
     model_->arena().value(&p).copy_(reader.read(p.name));
