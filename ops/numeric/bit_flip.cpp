@@ -5,6 +5,7 @@
 #include <ATen/ops/abs.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -62,6 +63,48 @@ at::Tensor masks(const BitFlipInputs& in, const numeric::FlipType& type, const n
   return mask;
 }
 
+// int64 [n]: whether element by element more than `darts` were thrown at its group. The words are
+// compared by halves, since 64 bits have no sign here.
+at::Tensor more_than(const at::Tensor& words, const numeric::Darts& d, int darts) {
+  const auto limit = d.at_most[darts];
+  const auto high = static_cast<int64_t>(limit >> 32), low = static_cast<int64_t>(limit & ~0u);
+  const at::Tensor first = words.select(1, 0), second = words.select(1, 1);
+  return first.gt(high).logical_or(first.eq(high).logical_and(second.ge(low)));
+}
+
+// The same masks of rare flips: what falls on an element of its group's darts.
+at::Tensor rare_masks(const BitFlipInputs& in, const numeric::FlipType& type,
+                      const numeric::Flips& f) {
+  const numeric::RareFlips rare = numeric::rare_flips_of(type, f);
+  const int64_t per_group = numeric::kGroupBits / type.bits;
+  const at::Tensor element = at::arange(in.x.numel(), in.clock.options()) + in.clock[1];
+  const at::Tensor group = element.floor_divide(per_group);
+  const at::Tensor place = element.sub(group.mul(per_group));
+  const PhiloxKey key =
+      philox_key(static_cast<uint64_t>(in.seed), static_cast<uint64_t>(in.stream));
+  at::Tensor mask = at::zeros_like(element);
+  for (int process = 0; process < rare.processes; ++process) {
+    const auto words_of = [&](int second) {
+      const auto tag = static_cast<int64_t>(numeric::dart_block(process, second, 0));
+      return philox_words(key, in.clock[0], group.bitwise_or(tag), kNoiseRounds);
+    };
+    const at::Tensor words = words_of(0), more = words_of(1);
+    const numeric::Darts& darts = rare.darts[process];
+    for (int dart = 0; dart < darts.count; ++dart) {
+      const at::Tensor from =
+          dart < 8 ? words.select(1, 2 + dart / 4) : more.select(1, (dart - 8) / 4);
+      const at::Tensor at = from.bitwise_right_shift(8 * (dart % 4)).bitwise_and(127);
+      const at::Tensor hit =
+          more_than(words, darts, dart).logical_and(at.floor_divide(type.bits).eq(place));
+      const at::Tensor bit = at::ones_like(at).bitwise_left_shift(at.remainder(type.bits));
+      mask = mask.bitwise_or(at::where(hit, bit, at::zeros_like(bit))
+                                 .bitwise_and(static_cast<int64_t>(
+                                     rare.bits[process] & (type.bits == 32 ? ~0u : 0xffffu))));
+    }
+  }
+  return mask;
+}
+
 // x with its bits flipped, nothing zeroed.
 at::Tensor flipped(const BitFlipInputs& in, const numeric::Flips& f) {
   if (most_flips(f) == 0 || in.x.numel() == 0) return in.x.contiguous();
@@ -69,7 +112,7 @@ at::Tensor flipped(const BitFlipInputs& in, const numeric::Flips& f) {
   const at::Tensor x = in.x.contiguous().to(own);
   const numeric::FlipType type = numeric::flip_type(own);
   const at::ScalarType whole = type.bits == 32 ? at::kInt : at::kShort;
-  const at::Tensor mask = masks(in, type, f);
+  const at::Tensor mask = is_rare(f) ? rare_masks(in, type, f) : masks(in, type, f);
   const at::Tensor y = x.view(whole).to(at::kLong).flatten().bitwise_xor(mask).to(whole).view(own);
   const at::Tensor wide = y.view(x.sizes()).to(in.x.scalar_type());
   return at::where(mask.eq(0).view(x.sizes()), in.x, wide);

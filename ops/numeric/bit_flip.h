@@ -7,12 +7,14 @@
 namespace refract {
 
 // x of any shape. Every bit of sign and exponent flips with probability 2^-exponent_flips, every
-// bit of the fraction with 2^-fraction_flips (0: never; at most 24): a mask bit is the AND of that
-// many random bits. Then, with `zero_out` t, an element is kept where |x'| < t and is 0 otherwise,
-// NaN too. Bits are those of x's own type; an element of float64 flips as its float32 does, and
-// stays as it is where no bit of that flips.
-// Element i uses blocks (clock[1] + i) n .. of noise_block(philox_key(seed, stream), clock[0], .),
-// n blocks each; clock as of refract::dropout.
+// bit of the fraction with 2^-fraction_flips (0: never; at most 24), each by itself. Then, with
+// `zero_out` t, an element is kept where |x'| < t and is 0 otherwise, NaN too. Bits are those of
+// x's own type; an element of float64 flips as its float32 does, and stays as it is where no bit of
+// that flips.
+// Element i is number clock[1] + i of its stream, with key philox_key(seed, stream) and step
+// clock[0]; clock as of refract::dropout. Where a rate is above 2^-8, a mask bit is the AND of that
+// many random bits, and element e uses blocks e n .. of noise_block(), n each. Otherwise the 128
+// bits of 8 elements, or of 4 of float32, are drawn together (ops/numeric/rare_flips.h).
 // The gradient is that of the identity where an element is kept, and 0 where it is zeroed.
 struct BitFlipInputs {
   const at::Tensor& x;

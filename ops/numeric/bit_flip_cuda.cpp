@@ -23,6 +23,10 @@ at::Tensor flip(const BitFlipInputs& in, const at::Tensor& grad) {
   a.count = x.numel();
   a.key = philox_key(static_cast<uint64_t>(in.seed), static_cast<uint64_t>(in.stream));
   a.flips = numeric::flips_of(in);
+  if (is_rare(a.flips)) {
+    a.rare =
+        numeric::rare_flips_of(numeric::flip_type(numeric::flipped_type(x.scalar_type())), a.flips);
+  }
   check_launch("bit_flip", launch_bit_flip(a, cuda_dtype(x.scalar_type()), current_stream()));
   return y;
 }

@@ -1,4 +1,5 @@
-// A thread has 16 bytes of elements; each element draws blocks of its own.
+// A thread has 16 bytes of elements; each element draws blocks of its own, or, where flips are
+// rare, the thread one for all of them.
 #include <type_traits>
 
 #include "ops/device/vector.cuh"
@@ -85,6 +86,74 @@ __global__ void __launch_bounds__(kThreads) flip_kernel(BitFlipArgs a, bool whol
   }
 }
 
+__device__ __forceinline__ numeric::GroupMask group_mask(const BitFlipArgs& a, uint64_t step,
+                                                         uint64_t group) {
+  numeric::GroupMask mask{};
+  for (int process = 0; process < a.rare.processes; ++process) {
+    const PhiloxBlock block = noise_block(a.key, step, numeric::dart_block(process, 0, group));
+    throw_darts(a.rare, process, block.word, a.key, step, group, mask);
+  }
+  return mask;
+}
+
+// The masks of 128 bits from the group's bit `offset` on, which end in the next group.
+__device__ __noinline__ numeric::GroupMask straddling_mask(const BitFlipArgs& a, uint64_t step,
+                                                           uint64_t group, int offset) {
+  const numeric::GroupMask one = group_mask(a, step, group), next = group_mask(a, step, group + 1);
+  uint32_t both[8];
+  for (int w = 0; w < 4; ++w) both[w] = one.word[w];
+  for (int w = 0; w < 4; ++w) both[4 + w] = next.word[w];
+  numeric::GroupMask mask{};
+  const int words = offset / 32, bits = offset % 32;
+  for (int w = 0; w < 4; ++w) {
+    mask.word[w] = both[w + words] >> bits;
+    if (bits != 0) mask.word[w] |= both[w + words + 1] << (32 - bits);
+  }
+  return mask;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    rare_flip_kernel(const __grid_constant__ BitFlipArgs a, bool whole) {
+  constexpr int N = kVec<T>;
+  constexpr int kBits = 8 * static_cast<int>(sizeof(T));
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * N;
+  if (i >= a.count) return;
+  const uint64_t step = static_cast<uint64_t>(a.clock[0]);
+  const uint64_t first = static_cast<uint64_t>(a.clock[1] + i);
+  const T* x = static_cast<const T*>(a.x) + i;
+  const T* grad = a.grad == nullptr ? nullptr : static_cast<const T*>(a.grad) + i;
+  T* y = static_cast<T*>(a.y) + i;
+  const int n = static_cast<int>(a.count - i < N ? a.count - i : N);
+  Vec<T, N> in{}, other{}, out;
+  if (whole) {
+    in = load_vec(x);
+    if (grad != nullptr) other = load_vec(grad);
+  } else {
+    for (int j = 0; j < n; ++j) {
+      in.at[j] = x[j];
+      if (grad != nullptr) other.at[j] = grad[j];
+    }
+  }
+  const int skipped = static_cast<int>(first % N);
+  const numeric::GroupMask mask = skipped == 0
+                                      ? group_mask(a, step, first / N)
+                                      : straddling_mask(a, step, first / N, skipped * kBits);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    Bits<T> value;
+    value.value = in.at[j];
+    value.bits ^= kBits == 32 ? mask.word[j] : mask.word[j / 2] >> (j % 2 != 0 ? 16 : 0);
+    const bool keep = is_kept(a.flips, to_float(value.value));
+    out.at[j] = !keep ? from_float<T>(0.0f) : grad == nullptr ? value.value : other.at[j];
+  }
+  if (whole) {
+    store_vec(y, out);
+  } else {
+    for (int j = 0; j < n; ++j) y[j] = out.at[j];
+  }
+}
+
 template <class T, int BLOCKS>
 void launch(const BitFlipArgs& a, cudaStream_t stream) {
   const int64_t each = kThreads * kVec<T>;
@@ -94,7 +163,16 @@ void launch(const BitFlipArgs& a, cudaStream_t stream) {
 }
 
 template <class T>
+void launch_rare(const BitFlipArgs& a, cudaStream_t stream) {
+  const int64_t each = kThreads * kVec<T>;
+  const bool whole = a.count % kVec<T> == 0 && aligned16(a.x, a.grad, a.y);
+  rare_flip_kernel<T>
+      <<<static_cast<unsigned>((a.count + each - 1) / each), kThreads, 0, stream>>>(a, whole);
+}
+
+template <class T>
 void launch(const BitFlipArgs& a, cudaStream_t stream) {
+  if (is_rare(a.flips)) return launch_rare<T>(a, stream);
   switch (blocks_per_element(type_of<T>(), a.flips)) {
     case 0:
       return launch<T, 0>(a, stream);

@@ -7,6 +7,7 @@
 #include "ops/common/dtype.h"
 #include "ops/common/philox.h"
 #include "ops/numeric/flip_math.h"
+#include "ops/numeric/rare_flips.h"
 
 namespace refract {
 
@@ -18,6 +19,7 @@ struct BitFlipArgs {
   int64_t count;
   PhiloxKey key;
   numeric::Flips flips;
+  numeric::RareFlips rare;  // where is_rare(flips)
 };
 cudaError_t launch_bit_flip(const BitFlipArgs& a, Dtype dtype, cudaStream_t stream);
 

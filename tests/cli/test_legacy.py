@@ -91,3 +91,50 @@ def test_mistakes_name_the_file(refract, recipe, tmp_path, text, words):
     (tmp_path / "rules.yaml").write_text(text)
     (line,) = refract("train", recipe, "transform.legacy=rules.yaml", code=2).stderr.splitlines()[-1:]
     assert words in line and "rules.yaml" in line
+
+
+FLIPS = """
+use_lora = {lora}
+
+[fc]
+    w_p_exp = 1.52587890625e-05
+    w_p_frac = 1.52587890625e-05
+    w_zero_out_t = 1.25
+    x_p_exp = 1.52587890625e-05
+    x_p_frac = 1.52587890625e-05
+    x_zero_out_t = 30.0
+
+[lora]
+    r = 4
+    lora_alpha = 4
+"""
+
+FLIPS_YAML = """
+layer_name_to_config:
+  default:
+    w_p_exp: null
+    w_p_frac: 0.000244140625
+    w_seed_exp: 0
+    w_zero_out_t: 1.25
+    x_p_exp: 7.62939453125e-06
+transform_flavor: fc
+use_regex: true
+"""
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_bit_flips_in_toml(refract, refract_json, recipe, tmp_path, lora):
+    (tmp_path / "flips.toml").write_text(FLIPS.format(lora=str(lora).lower()))
+    refract("train", recipe, "transform.legacy=flips.toml", "train.steps=4")
+    (linear,) = saved_rules(tmp_path)
+    inner = linear["over"] if lora else linear
+    assert inner["kind"] == "bit_flip" and inner["x_zero_out_t"] == 30 and inner["w_p_exp"] == 2**-16
+    assert not lora or (linear["kind"], linear["adapter"], linear["r"]) == ("lora", "merged", 4)
+    assert refract_json("eval", "run")["loss"] > 0
+
+
+def test_bit_flips_in_yaml(refract, recipe, tmp_path):
+    (tmp_path / "flips.yaml").write_text(FLIPS_YAML)
+    refract("train", recipe, "transform.legacy=flips.yaml", "train.steps=4")
+    (linear,) = saved_rules(tmp_path)
+    assert linear["kind"] == "bit_flip" and linear["w_p_frac"] == 2**-12 and linear["w_p_exp"] == linear["x_zero_out_t"] == 0

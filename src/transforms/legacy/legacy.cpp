@@ -24,7 +24,43 @@ json optical(const char* match, json parameters) {
   return parameters;
 }
 
+// ---- Bit flips
+
+bool is_flip_parameter(const std::string& key) {
+  if (!key.starts_with("x_") && !key.starts_with("w_")) return false;
+  const std::string rest = key.substr(2);
+  return rest == "p_exp" || rest == "p_frac" || rest == "zero_out_t";
+}
+
+// Seeds of the reference's masks; ours are streams of the run's seed.
+bool is_flip_seed(const std::string& key) {
+  return key == "x_seed_exp" || key == "x_seed_frac" || key == "w_seed_exp" || key == "w_seed_frac";
+}
+
+// What is null or left out does not happen there; the kind's own defaults are the published rates.
+json bit_flip(const std::string& match, const json& given) {
+  json rule = {{"match", match}, {"kind", "bit_flip"}};
+  for (const char* key :
+       {"x_p_exp", "x_p_frac", "x_zero_out_t", "w_p_exp", "w_p_frac", "w_zero_out_t"})
+    rule[key] = 0.0;
+  for (const auto& [key, value] : given.items()) {
+    if (!is_flip_seed(key) && !value.is_null()) rule[key] = value;
+  }
+  return rule;
+}
+
 // ---- TOML
+
+// A file of bit flips has no attention, and no parameter of another medium. Without parameters it
+// is one of adapters alone.
+bool has_bit_flips(const json& tree) {
+  if (tree.contains("attention") || !tree.contains("fc") || !tree["fc"].is_object()) return false;
+  const json& fc = tree["fc"];
+  if (fc.empty()) return tree.value("use_lora", json(false)) == json(true);
+  return std::all_of(fc.items().begin(), fc.items().end(), [](const auto& item) {
+    return is_flip_parameter(item.key()) || is_flip_seed(item.key());
+  });
+}
 
 const json& table(const json& tree, const char* name, const fs::path& path) {
   if (!tree.contains(name) || !tree[name].is_object())
@@ -61,9 +97,12 @@ json toml_rules(const fs::path& path) {
   }
   const json use_lora = tree.value("use_lora", json(false));
   if (!use_lora.is_boolean()) fail_usage("{}: use_lora takes true or false", path.string());
-  json linear =
-      optical(R"(model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj)", table(tree, "fc", path));
+  constexpr const char* kLinear = R"(model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj)";
+  const bool flips = has_bit_flips(tree);
+  const json& fc = table(tree, "fc", path);
+  json linear = flips ? bit_flip(kLinear, fc) : optical(kLinear, fc);
   if (use_lora.get<bool>()) linear = lora_over(std::move(linear), tree, path);
+  if (flips) return json::array({linear});
   return {optical(R"(model\.layers\.\d+\.self_attn)", table(tree, "attention", path)), linear};
 }
 
@@ -93,6 +132,14 @@ std::string alternatives(const std::vector<std::string>& texts) {
   return texts.size() == 1 ? texts[0] : fmt::format("({})", fmt::join(texts, "|"));
 }
 
+// Those that a file's entries decide for: bit flips are of linear layers alone.
+std::vector<std::string> decided(const std::vector<std::string>& modules, const LegacyYaml& file) {
+  std::vector<std::string> all = modules;
+  if (!file.flavor.empty())
+    std::erase_if(all, [](const std::string& name) { return name.ends_with(".self_attn"); });
+  return all;
+}
+
 // "model.layers.3.mlp.up_proj" -> ("3", "mlp.up_proj").
 std::pair<std::string, std::string> split(const std::string& module) {
   const std::string_view prefix = "model.layers.";
@@ -103,7 +150,7 @@ std::pair<std::string, std::string> split(const std::string& module) {
 class YamlRules {
  public:
   YamlRules(const fs::path& path, const std::vector<std::string>& modules)
-      : path_(path), modules_(modules), file_(read_legacy_yaml(path)) {
+      : path_(path), file_(read_legacy_yaml(path)), modules_(decided(modules, file_)) {
     for (const std::string& module : modules_) layers_.insert(split(module).first);
     for (const LegacyEntry& entry : file_.entries) expressions_.push_back(compile(entry));
     torchtitan_ = std::ranges::any_of(modules_, [this](const std::string& module) {
@@ -216,6 +263,10 @@ class YamlRules {
       all.push_back({{"match", match}, {"kind", "none"}});
       return;
     }
+    if (!file_.flavor.empty()) {
+      all.push_back(bit_flip(match, given));
+      return;
+    }
     if (given.contains("q_quantiles")) {
       if (given["q_quantiles"].is_null()) given.erase("q_quantiles");
       all.push_back(optical(match.c_str(), std::move(given)));
@@ -232,8 +283,8 @@ class YamlRules {
   }
 
   fs::path path_;
-  const std::vector<std::string>& modules_;
   LegacyYaml file_;
+  std::vector<std::string> modules_;
   std::set<std::string> layers_;
   std::vector<Regex> expressions_;
   bool torchtitan_ = false;  // whether an entry stands for a module by torchtitan's name alone

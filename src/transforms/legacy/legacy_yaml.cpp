@@ -202,12 +202,17 @@ LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
         const json given = reader.value(value);
         if (!given.is_boolean()) reader.wrong(value, "use_regex takes true or false");
         file.use_regex = given.get<bool>();
+      } else if (name == "transform_flavor") {
+        const json given = reader.value(value);
+        if (given != json("fc"))
+          reader.wrong(value, "transform_flavor takes fc, the linear layers with bit flips");
+        file.flavor = "fc";
       } else if (name == "layer_name_to_config") {
         read_entries(reader, value, file);
         has_entries = true;
       } else if (!value.IsMap()) {  // a map is where others may keep what their aliases name
         reader.wrong(key, "unknown key '{}'; did you mean '{}'?", shown(name),
-                     nearest_name(name, {"use_regex", "layer_name_to_config"}));
+                     nearest_name(name, {"use_regex", "layer_name_to_config", "transform_flavor"}));
       }
     }
     if (!has_entries) fail_usage("{}: layer_name_to_config is missing", path.string());

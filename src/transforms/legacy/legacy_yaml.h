@@ -18,6 +18,7 @@ struct LegacyEntry {
 // The whole file.
 struct LegacyYaml {
   bool use_regex = false;
+  std::string flavor;                // transform_flavor: "fc", of bit flips; empty: not given
   std::vector<LegacyEntry> entries;  // in their order, without `default`
   std::string fallback;              // of `default`; empty: there is none
 };

@@ -133,7 +133,7 @@ class BesideProjections : public Projections {
 
 class MergedProjections;
 
-// A member of a merged dense group, seen alone.
+// A member of a merged group, seen alone.
 class MergedMember : public LinearLayer, public MergedAdapterLayer {
  public:
   MergedMember(MergedProjections& group, size_t member, int64_t first, int64_t count)
@@ -142,7 +142,7 @@ class MergedMember : public LinearLayer, public MergedAdapterLayer {
   void initialize(uint64_t seed) override;
   double take_over(const at::Tensor& weight) override;
   at::Tensor merged() const override;
-  bool computes_merged() const override { return true; }
+  bool computes_merged() const override;
   int64_t adapter_gradient_multiplications() const override;
 
  private:
@@ -154,8 +154,9 @@ class MergedMember : public LinearLayer, public MergedAdapterLayer {
 class MergedProjections : public Projections {
  public:
   MergedProjections(Build build, const ProjectionSpec& spec, const LoraSettings& settings,
-                    const std::string& kind)
+                    const std::string& kind, const GivesProduct* medium)
       : arena_(build.arena),
+        medium_(medium ? medium->product(build, spec.members.front()) : nullptr),
         weights_(declare_weights(build, spec.members)),
         adapters_(build, spec.members, settings),
         group_(build, spec, kind,
@@ -171,19 +172,24 @@ class MergedProjections : public Projections {
 
   at::Tensor product(const ForwardContext& context, const at::Tensor& x, const at::Tensor& bias) {
     const at::Tensor weight = adapters_.merge(context, arena_.joint_leaf(weights_));
-    return adapters_.attach(fused_linear(x, weight, maybe(bias)), x);
+    if (!medium_) return adapters_.attach(fused_linear(x, weight, maybe(bias)), x);
+    const at::Tensor y = adapters_.attach(medium_->multiply(context, x, weight), x);
+    return bias.defined() ? y.add(bias) : y;
   }
+  bool is_dense() const { return !medium_; }
   at::Tensor weight(size_t member) const { return arena_.value(weights_[member]); }
   AdapterGroup& adapters() { return adapters_; }
 
  private:
   ParameterArena& arena_;
+  std::unique_ptr<MediumProduct> medium_;  // null: none
   std::vector<Parameter*> weights_;
   AdapterGroup adapters_;
   LayerGroup group_;
   Activation activation_;
 };
 
+bool MergedMember::computes_merged() const { return group_.is_dense(); }
 at::Tensor MergedMember::forward(const ForwardContext& context, const at::Tensor& x) {
   return group_.product(context, x, {}).narrow(-1, first_, count_);
 }
@@ -232,10 +238,10 @@ std::unique_ptr<Projections> make_lora_beside(Build build, const ProjectionSpec&
 }
 
 std::unique_ptr<Projections> make_lora_merged(Build build, const ProjectionSpec& spec,
-                                              const LoraSettings& settings,
-                                              const std::string& kind) {
+                                              const LoraSettings& settings, const std::string& kind,
+                                              const GivesProduct* medium) {
   if (!even_biases(spec)) return nullptr;
-  return std::make_unique<MergedProjections>(build, spec, settings, kind);
+  return std::make_unique<MergedProjections>(build, spec, settings, kind, medium);
 }
 
 std::unique_ptr<LinearLayer> lone_member(std::unique_ptr<Projections> group,

@@ -8,6 +8,7 @@
 #include "model/slots.h"
 #include "transforms/kind.h"
 #include "transforms/lora/adapter_group.h"
+#include "transforms/media/medium_product.h"
 
 namespace refract {
 
@@ -30,10 +31,11 @@ std::unique_ptr<Projections> make_lora_beside(Build build, const ProjectionSpec&
                                               const LoraSettings& settings, const Kind* over,
                                               const std::string& kind);
 
-// Dense layers that multiply by W + s B A. Null where only some members have a bias.
+// Layers that multiply by W + s B A, in a medium or, without one, densely. Null where only some
+// members have a bias.
 std::unique_ptr<Projections> make_lora_merged(Build build, const ProjectionSpec& spec,
-                                              const LoraSettings& settings,
-                                              const std::string& kind);
+                                              const LoraSettings& settings, const std::string& kind,
+                                              const GivesProduct* medium = nullptr);
 
 // One member of a group of its own as a layer; its product has neither bias nor activation.
 // `members` is what the group entered.

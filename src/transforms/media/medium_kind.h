@@ -1,16 +1,19 @@
 // What the kinds share whose medium changes the operands of a product: they stand for linear
-// layers, groups of them, and attention, and other kinds can stand on them (GivesProduct).
+// layers, groups of them, and attention, other kinds can stand on them (GivesProduct), and adapters
+// may be merged into the weights that they multiply by.
 #pragma once
 #include <memory>
+#include <string>
 
 #include "transforms/kind.h"
+#include "transforms/lora/lora_projections.h"
 #include "transforms/media/medium_layers.h"
 #include "transforms/media/medium_product.h"
 #include "transforms/media/product_site.h"
 
 namespace refract {
 
-class MediumKind : public Kind, public GivesProduct {
+class MediumKind : public Kind, public GivesProduct, public MergesAdapters {
  public:
   bool transforms_linear() const override { return true; }
   bool transforms_attention() const override { return true; }
@@ -23,6 +26,12 @@ class MediumKind : public Kind, public GivesProduct {
   }
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
     return joins_weights() ? make_medium_projections(build, spec, *this, name()) : nullptr;
+  }
+  std::unique_ptr<Projections> merged_projections(Build build, const ProjectionSpec& spec,
+                                                  const LoraSettings& settings,
+                                                  const std::string& kind) const override {
+    if (spec.members.size() > 1 && !joins_weights()) return nullptr;
+    return make_lora_merged(build, spec, settings, kind, this);
   }
   std::unique_ptr<AttentionCore> attention(Build /*build*/,
                                            const AttentionSpec& spec) const override {

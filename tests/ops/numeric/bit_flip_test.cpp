@@ -37,7 +37,8 @@ template <class F>
 void for_all(F f) {
   for (const auto dtype : testing::kAllTypes) {
     for (const int64_t n : {0, 1, 7, 257, 4096}) {
-      for (const auto& [exponent, fraction] : {std::pair{2, 1}, {0, 3}, {5, 0}, {17, 24}, {0, 0}}) {
+      for (const auto& [exponent, fraction] :
+           {std::pair{2, 1}, {0, 3}, {5, 0}, {17, 24}, {0, 0}, {8, 8}, {0, 9}}) {
         for (const std::optional<double> t : {std::optional<double>(), std::optional(1.5)}) {
           f(normal({n}, dtype), normal({n}, dtype), exponent, fraction, t,
             name_of(dtype) + " " + std::to_string(n) + " " + std::to_string(exponent));
@@ -101,6 +102,87 @@ TEST(BitFlip, EveryBitFlipsAtItsRateAndIndependently) {
   }
 }
 
+// Drawn as darts at groups of 128 bits: the same rates, five deviations of a binomial, the rare
+// ones over all bits of a part together.
+TEST(BitFlip, RareFlipsHaveTheirRatesToo) {
+  const int64_t n = 1 << 19;
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const int bits = dtype == at::kFloat ? 32 : 16;
+    const int fraction_bits = dtype == at::kFloat ? 23 : dtype == at::kBFloat16 ? 7 : 10;
+    const at::Tensor x = at::full({n}, 1.5, dtype);
+    for (const auto& [exponent, fraction] : {std::pair{8, 8}, {8, 10}, {12, 9}, {0, 8}}) {
+      const at::Tensor flips =
+          difference(x, bit_flip(x, exponent, fraction, std::nullopt, 1, 2, clock_of(0, 3)));
+      for (int bit = 0; bit < bits; ++bit) {
+        const int of_bit = bit < fraction_bits ? fraction : exponent;
+        const double p = of_bit == 0 ? 0 : std::ldexp(1, -of_bit);
+        const double rate =
+            flips.bitwise_right_shift(bit).bitwise_and(1).to(at::kDouble).mean().item<double>();
+        EXPECT_NEAR(rate, p, 5 * std::sqrt(p * (1 - p) / static_cast<double>(n)))
+            << name_of(dtype) << " bit " << bit << " of " << exponent << ", " << fraction;
+      }
+    }
+    for (const int rare : {12, 16}) {
+      const at::Tensor flips =
+          difference(x, bit_flip(x, rare, rare, std::nullopt, 1, 2, clock_of(0, 0)));
+      double sum = 0;
+      for (int bit = 0; bit < bits; ++bit)
+        sum += flips.bitwise_right_shift(bit).bitwise_and(1).sum().item<double>();
+      const double mean = std::ldexp(static_cast<double>(n * bits), -rare);
+      EXPECT_NEAR(sum, mean, 5 * std::sqrt(mean)) << name_of(dtype) << " " << rare;
+    }
+  }
+}
+
+// Bits of one element, and the same bit of elements up to 8 apart, which share a group: how often
+// both flip, over all such pairs, within five deviations of a Poisson number.
+TEST(BitFlip, RareFlipsAreIndependentWithinAGroup) {
+  const int64_t n = 1 << 19;
+  const double p = 1.0 / 256;
+  const at::Tensor x = at::full({n}, 1.5, at::kBFloat16);
+  const at::Tensor flips = difference(x, bit_flip(x, 8, 8, std::nullopt, 4, 5, clock_of(1, 0)));
+  const auto ones = [](const at::Tensor& t) {
+    double sum = 0;
+    for (int bit = 0; bit < 16; ++bit)
+      sum += t.bitwise_right_shift(bit).bitwise_and(1).sum().item<double>();
+    return sum;
+  };
+  for (int apart = 1; apart < 16; ++apart) {
+    const double pairs = static_cast<double>(n) * (16 - apart);
+    EXPECT_NEAR(ones(flips.bitwise_and(flips.bitwise_right_shift(apart))), pairs * p * p,
+                5 * std::sqrt(pairs) * p)
+        << apart << " bits apart";
+  }
+  for (int64_t apart = 1; apart < 9; ++apart) {
+    const double pairs = static_cast<double>(n - apart) * 16;
+    EXPECT_NEAR(ones(flips.narrow(0, 0, n - apart).bitwise_and(flips.narrow(0, apart, n - apart))),
+                pairs * p * p, 5 * std::sqrt(pairs) * p)
+        << apart << " elements apart";
+  }
+  // The number of flips in a group of 8 elements has a binomial's mean and variance.
+  at::Tensor count = at::zeros({n / 8}, at::kDouble);
+  for (int bit = 0; bit < 16; ++bit)
+    count += flips.bitwise_right_shift(bit).bitwise_and(1).view({-1, 8}).sum(1);
+  const auto groups = static_cast<double>(n) / 8;
+  const double variance = 128 * p * (1 - p);
+  EXPECT_NEAR(count.var().item<double>(), variance,
+              5 * std::sqrt((variance + 2 * variance * variance) / groups));
+}
+
+TEST(BitFlip, AnyCutOfTheBatchDrawsTheSameRareFlips) {
+  const at::Tensor x = at::ones({4000});
+  const at::Tensor half = at::ones({4000}, at::kBFloat16);
+  const auto of = [](const at::Tensor& t, int64_t begin, int64_t length) {
+    return bit_flip(t.narrow(0, begin, length), 8, 9, std::nullopt, 1, 2, clock_of(3, begin));
+  };
+  for (const at::Tensor& t : {x, half}) {
+    const at::Tensor all = of(t, 0, 4000);
+    EXPECT_FALSE(identical(all, t));
+    for (const int64_t begin : {0, 1, 2, 3, 5, 7, 8, 1023, 1024, 1111})
+      EXPECT_TRUE(identical(all.narrow(0, begin, 2000), of(t, begin, 2000))) << begin;
+  }
+}
+
 TEST(BitFlip, StreamsSeedsAndStepsDrawOtherBits) {
   const at::Tensor x = at::ones({4000});
   const auto flips = [&](int64_t seed, int64_t stream, int64_t step, int64_t first) {
@@ -111,6 +193,13 @@ TEST(BitFlip, StreamsSeedsAndStepsDrawOtherBits) {
   EXPECT_FALSE(identical(one, flips(2, 2, 3, 0)));
   EXPECT_FALSE(identical(one, flips(1, 3, 3, 0)));
   EXPECT_FALSE(identical(one, flips(1, 2, 4, 0)));
+  const auto rare = [&](int64_t seed, int64_t stream, int64_t step) {
+    return bit_flip(x, 9, 9, std::nullopt, seed, stream, clock_of(step, 0));
+  };
+  EXPECT_FALSE(identical(rare(1, 2, 3), x));
+  EXPECT_FALSE(identical(rare(1, 2, 3), rare(2, 2, 3)));
+  EXPECT_FALSE(identical(rare(1, 2, 3), rare(1, 3, 3)));
+  EXPECT_FALSE(identical(rare(1, 2, 3), rare(1, 2, 4)));
   // A part of the batch draws what the whole draws.
   EXPECT_TRUE(identical(one.narrow(0, 1000, 500), bit_flip(x.narrow(0, 1000, 500), 4, 4,
                                                            std::nullopt, 1, 2, clock_of(3, 1000))));

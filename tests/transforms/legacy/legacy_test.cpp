@@ -119,6 +119,91 @@ TEST(LegacyTest, TomlWithLoraPutsItOverTheLinearLayers) {
   EXPECT_EQ(defaults[1]["alpha"], 32);
 }
 
+constexpr const char* kFlips = R"(
+use_lora = true
+[fc]
+    w_p_exp = 1.52587890625e-05
+    w_p_frac = 3.0517578125e-05
+    w_zero_out_t = 1.25
+    x_p_frac = 7.62939453125e-06
+    x_zero_out_t = 30.0
+[lora]
+    r = 16
+    lora_alpha = 32
+)";
+
+TEST(LegacyTest, ATomlOfBitFlipsIsOneRuleForTheLinearLayers) {
+  const json rules = toml(kFlips);
+  ASSERT_EQ(rules.size(), 1u);
+  EXPECT_EQ(decided_by(rules, 0).size(), 3u * 7);
+  EXPECT_EQ(rules[0]["kind"], "lora");
+  EXPECT_EQ(rules[0]["adapter"], "merged");
+  EXPECT_EQ(rules[0]["r"], 16);
+  // What is left out does not happen, though the kind's default is the published rate.
+  EXPECT_EQ(rules[0]["over"], json({{"kind", "bit_flip"},
+                                    {"x_p_exp", 0.0},
+                                    {"x_p_frac", 0x1p-17},
+                                    {"x_zero_out_t", 30.0},
+                                    {"w_p_exp", 0x1p-16},
+                                    {"w_p_frac", 0x1p-15},
+                                    {"w_zero_out_t", 1.25}}));
+  const json without = toml("use_lora = false\n[fc]\nx_p_exp = 0.25\nx_seed_exp = 0\n");
+  ASSERT_EQ(without.size(), 1u);
+  EXPECT_EQ(without[0]["kind"], "bit_flip");
+  EXPECT_EQ(without[0]["x_p_exp"], 0.25);
+  EXPECT_FALSE(without[0].contains("x_seed_exp"));
+  // Their baseline: adapters over layers without flips.
+  EXPECT_EQ(toml("use_lora = true\n[fc]\n[lora]\nr = 32\n")[0]["over"]["w_p_exp"], 0.0);
+  // A file of optical layers still needs its attention.
+  EXPECT_TRUE(has(message_of("rules.toml", "[fc]\nq_levels = 4\n"), "[attention] is missing"));
+}
+
+TEST(LegacyTest, AYamlOfBitFlipsDecidesForLinearLayersAlone) {
+  const json all = yaml(R"(
+use_regex: true
+transform_flavor: fc
+layer_name_to_config:
+  default:
+    w_p_exp: 7.62939453125e-06
+    w_p_frac: null
+    w_seed_exp: 0
+    w_seed_frac: 0
+    w_zero_out_t: 1.25
+    x_seed_exp: 0
+)");
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_EQ(all[0]["kind"], "bit_flip");
+  EXPECT_EQ(all[0]["w_p_exp"], 0x1p-17);
+  EXPECT_EQ(all[0]["w_p_frac"], 0.0);
+  EXPECT_EQ(all[0]["x_p_exp"], 0.0);
+  EXPECT_EQ(decided_by(all, 0).size(), 3u * 7);
+  for (const std::string& name : decided_by(all, 0)) EXPECT_FALSE(name.ends_with("self_attn"));
+  const json some = yaml(R"(
+transform_flavor: fc
+use_regex: true
+layer_name_to_config:
+  'layers\.\d+\.feed_forward\.w1':
+    x_p_exp: 0.0001
+  'layers\.0\..*': null
+  default:
+    w_p_frac: 0.000244140625
+)");
+  ASSERT_EQ(some.size(), 3u);
+  EXPECT_EQ(decided_by(some, 0), (std::vector<std::string>{"model.layers.0.mlp.gate_proj",
+                                                           "model.layers.1.mlp.gate_proj",
+                                                           "model.layers.2.mlp.gate_proj"}));
+  EXPECT_EQ(some[1]["kind"], "none");
+  EXPECT_EQ(decided_by(some, 1).size(), 6u);
+  EXPECT_EQ(some[2]["w_p_frac"], 0x1p-12);
+  EXPECT_TRUE(has(message_of("rules.yaml", "transform_flavor: attn\nlayer_name_to_config: {}\n"),
+                  "transform_flavor takes fc"));
+  EXPECT_TRUE(
+      has(message_of("rules.yaml",
+                     "transform_flavor: fc\nlayer_name_to_config: {lm_head: {x_p_exp: 0.1}, "
+                     "default: null}\n"),
+          "the model's head"));
+}
+
 constexpr const char* kYaml = R"(
 use_regex: true
 layer_name_to_config:

@@ -3,6 +3,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
@@ -137,6 +138,34 @@ TEST(MediumLayers, IntegersOfEveryGranularityComeNearAndFinerOnesNearer) {
   EXPECT_LT(error({{"x_bits", 8}, {"w_bits", 8}}), 0.02);
   EXPECT_LT(error({{"x_bits", 16}, {"w_bits", 16}}), 1e-4);
   EXPECT_LT(error({{"symmetric", false}, {"x_bits", 8}, {"w_bits", 8}}), 0.02);
+}
+
+// The medium sees W + s B A, and adapters get the dense product's gradients.
+TEST(MediumLayers, MergedAdaptersAreInTheWeightThatTheMediumMultipliesBy) {
+  for (const json& over :
+       {json{{"kind", "mx"}}, json{{"kind", "minifloat"}, {"format", "e4m3"}},
+        json{{"kind", "integer"}}, json{{"kind", "integer"}, {"w_scale", "tensor"}},
+        json{{"kind", "bit_flip"}, {"x_p_frac", 0.1}, {"w_p_frac", 0.1}, {"x_zero_out_t", 3}}}) {
+    FloatLayer lora(
+        {{"kind", "lora"}, {"r", 2}, {"alpha", 3}, {"adapter", "merged"}, {"over", over}}, 24, 16);
+    at::Tensor a = lora.arena.value(lora.arena.find("layer.lora_A.weight"));
+    at::Tensor b = lora.arena.value(lora.arena.find("layer.lora_B.weight"));
+    a.copy_(at::randn({2, 24}));
+    b.copy_(at::randn({16, 2}));
+    FloatLayer plain(over, 24, 16);
+    plain.weight().copy_(
+        at::addmm(lora.arena.value(lora.arena.find("layer.weight")), b.mul(1.5), a));
+    const at::Tensor x = at::randn({2, 5, 24}), g = at::randn({2, 5, 16});
+    EXPECT_TRUE(lora.forward(x).equal(plain.forward(x))) << over;
+    EXPECT_FALSE(lora.layer->computes_merged());
+    lora.arena.grads().zero_();
+    lora.forward(x).backward(g);
+    const at::Tensor rows = x.reshape({10, 24}), grads = g.reshape({10, 16});
+    expect_near(lora.arena.gradient(lora.arena.find("layer.lora_A.weight")),
+                at::matmul(at::matmul(grads, b.mul(1.5)).t(), rows), 1e-4);
+    expect_near(lora.arena.gradient(lora.arena.find("layer.lora_B.weight")),
+                at::matmul(grads.t(), at::matmul(rows, a.t())).mul(1.5), 1e-4);
+  }
 }
 
 ProjectionSpec qkv() { return {{{"q_proj", 32, 24}, {"k_proj", 32, 8}, {"v_proj", 32, 8}}}; }
