@@ -19,7 +19,7 @@ import sys
 import tarfile
 import time
 
-LIMITS = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=65536", "-print_final_stats=1"]
+LIMITS = ["-timeout=25", "-report_slow_units=25", "-rss_limit_mb=2048", "-max_len=65536", "-print_final_stats=1"]
 MOST_FINDINGS = 20  # of one process; after that the same one comes again and again
 Row = collections.namedtuple("Row", "target seconds inputs edges corpus findings")
 

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/system/child_process.h"
+#include "core/untrusted.h"
 
 namespace refract {
 namespace {
@@ -30,8 +31,8 @@ int64_t to_number(const std::string& text, const char* name, int64_t least, int6
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
-    fail_usage("{} = '{}' in the environment is no whole number from {} to {}", name, text, least,
-               most);
+    fail_usage("{} = '{}' in the environment is no whole number from {} to {}", name, shown(text),
+               least, most);
   }
   return value;
 }

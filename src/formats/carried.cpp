@@ -72,7 +72,7 @@ std::vector<int64_t> ids_in(const json& tree, const char* key, const char* name)
   for (const json& id : list) {
     if (!id.is_number_integer())
       fail("the model's {}: {} = {} is neither an id nor a list of ids", name, key,
-           tree[key].dump());
+           shown(tree[key]));
     ids.push_back(id.get<int64_t>());
   }
   return ids;
@@ -144,7 +144,8 @@ Carried read_carried(const fs::path& folder) {
 void carry_config(json& tree, const Carried& carried, const std::string& format) {
   if (carried.config.empty()) return;
   const json source = parse_config(carried.config, "config.json");
-  const bool same = source.value("model_type", "") == format;
+  const auto type = source.find("model_type");
+  const bool same = type != source.end() && *type == format;
   if (!source.contains(kWithoutIds)) {
     for (const char* key : kIds) {
       if (source.contains(key)) {

@@ -5,7 +5,6 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -21,17 +20,19 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kLargestStep = 1e15;  // a double counts so far without a gap
 
-// Calls `use` for each whole line that is a JSON object; a run that is being written may end in a
-// torn one.
+// Calls `use` for each whole line that is a JSON object of a step; a run that is being written may
+// end in a torn one.
 void for_each_object(const fs::path& path, const std::function<void(const json&)>& use) {
   if (!fs::exists(path)) return;
   std::istringstream lines(read_file(path));
   for (std::string line; std::getline(lines, line);) {
     const std::optional<json> parsed = try_parse_json(line);
     if (!parsed) continue;
-    const json& object = *parsed;
-    if (object.is_object() && object.contains("step") && object["step"].is_number()) use(object);
+    const auto step = parsed->find("step");
+    if (step == parsed->end() || !step->is_number()) continue;
+    if (step->get<double>() >= 0 && step->get<double>() <= kLargestStep) use(*parsed);
   }
 }
 
@@ -44,44 +45,6 @@ void flatten(const json& value, const std::string& key, std::map<std::string, st
   for (const auto& [name, entry] : value.items()) {
     flatten(entry, key.empty() ? name : key + "." + name, out);
   }
-}
-
-// The comments that transforms_toml() of the transforms writes before each rule:
-//     # 24 modules, 393216 -> 12288 parameters
-//     # left alone: 4 modules, 65536 -> 65536 parameters
-std::vector<TransformRow> read_transforms(const fs::path& path) {
-  static const std::regex comment(R"(# (left alone: )?(\d+) modules?, (\d+) -> (\d+) parameters)");
-  if (!fs::exists(path)) return {};
-  const std::string text = read_file(path, "the transforms");
-  const json rules = parse_toml(text, path.string()).value("transform", json::array());
-  std::vector<TransformRow> rows;
-  size_t rule = 0;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    std::smatch match;
-    if (!std::regex_match(line, match, comment)) continue;
-    TransformRow row;
-    row.modules = std::stoll(match[2]);
-    row.dense_parameters = std::stoll(match[3]);
-    row.parameters = std::stoll(match[4]);
-    if (!match[1].matched && rule < rules.size()) {
-      row.match = rules[rule].value("match", "");
-      row.kind = rules[rule].value("kind", "");
-      ++rule;
-    }
-    rows.push_back(row);
-  }
-  return rows;
-}
-
-std::vector<Sample> read_samples(const fs::path& path) {
-  std::vector<Sample> samples;
-  std::set<std::pair<int64_t, std::string>> seen;  // a resumed run draws some of them again
-  for_each_object(path, [&](const json& line) {
-    Sample sample{line["step"].get<int64_t>(), line.value("text", "")};
-    if (seen.emplace(sample.step, sample.text).second) samples.push_back(std::move(sample));
-  });
-  return samples;
 }
 
 }  // namespace
@@ -127,6 +90,18 @@ std::map<std::string, Curve> read_metrics(const fs::path& folder) {
   return metrics;
 }
 
+std::vector<Sample> read_samples(const fs::path& folder) {
+  std::vector<Sample> samples;
+  std::set<std::pair<int64_t, std::string>> seen;  // a resumed run draws some of them again
+  for_each_object(folder / kSamplesFile, [&](const json& line) {
+    const auto text = line.find("text");
+    if (text == line.end() || !text->is_string()) return;
+    Sample sample{line["step"].get<int64_t>(), text->get<std::string>()};
+    if (seen.emplace(sample.step, sample.text).second) samples.push_back(std::move(sample));
+  });
+  return samples;
+}
+
 RunRecord read_run(const fs::path& folder) {
   if (!is_run(folder)) {
     fail_usage("'{}' is not a run: it has neither metrics.jsonl nor config.toml", folder.string());
@@ -139,8 +114,8 @@ RunRecord read_run(const fs::path& folder) {
     flatten(read_toml(folder / "config.toml"), "", run.settings);
   }
   run.metrics = read_metrics(folder);
-  run.samples = read_samples(folder / kSamplesFile);
-  run.transforms = read_transforms(folder / "transforms.toml");
+  run.samples = read_samples(folder);
+  run.transforms = read_transform_rows(folder / "transforms.toml");
   run.ranges = read_ranges(folder);
   run.starts = read_starts(folder);
   return run;

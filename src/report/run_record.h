@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "report/run/start_record.h"
+#include "report/run/transform_rows.h"
 #include "report/run_ranges.h"
 
 namespace refract {
@@ -25,12 +26,6 @@ struct Curve {
 struct Sample {
   int64_t step = 0;
   std::string text;
-};
-
-// A rule of transforms.toml with what it did; an empty `kind`: the layers that were left alone.
-struct TransformRow {
-  std::string match, kind;
-  int64_t modules = 0, dense_parameters = 0, parameters = 0;
 };
 
 struct RunRecord {
@@ -58,5 +53,7 @@ std::map<std::string, Curve> read_metrics(const std::filesystem::path& folder);
 
 // The file that RunRecord::samples comes from: one JSON object {"step":,"text":} per line.
 inline constexpr const char* kSamplesFile = "samples.jsonl";
+// Each once: a resumed run draws some of them again.
+std::vector<Sample> read_samples(const std::filesystem::path& folder);
 
 }  // namespace refract

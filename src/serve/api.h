@@ -1,32 +1,16 @@
 // What the server answers to whom, apart from how it travels.
 #pragma once
-#include <functional>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "serve/completion.h"
 #include "serve/completion_request.h"
 #include "serve/engine/engine.h"
+#include "serve/http/http_call.h"
 #include "serve/metrics.h"
 #include "text/tokenizer.h"
 
 namespace refract {
-
-struct HttpCall {
-  std::string method, path, body;
-  std::function<bool()> gone;  // whether the client went away
-};
-
-struct HttpAnswer {
-  int status = 200;
-  std::string type = "application/json";
-  std::string body;
-  std::vector<std::pair<std::string, std::string>> headers;
-  // Where it is set it writes the body piece by piece; false: the answer broke off.
-  std::function<bool(const Completion::Write&)> stream;
-};
 
 // The model as it is served.
 struct ServedModel {

@@ -22,10 +22,6 @@ json numbers(const std::vector<double>& values) {
   return list;
 }
 
-double number(const json& value) {
-  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
-}
-
 constexpr const char *kBefore = ", before alignment", *kAfter = ", aligned";
 
 std::string share(double fraction) { return format_percent(fraction, 2); }
@@ -81,28 +77,6 @@ json path_json(const PathResult& result) {
                                  {"error_barrier", barrier_json(result.error_barrier(i))}};
   }
   return out;
-}
-
-PathResult path_from_json(const json& in) {
-  PathResult result;
-  result.alphas = in.at("alphas").get<std::vector<double>>();
-  result.engine = in.value("engine", "");
-  result.geometry.norm_a = number(in.at("norm_a"));
-  result.geometry.norm_b = number(in.at("norm_b"));
-  result.geometry.distance = number(in.at("distance"));
-  // The cosine is made from it again, to the last bit.
-  result.geometry.dot = in.contains("dot") ? number(in.at("dot"))
-                                           : number(in.at("cosine")) * result.geometry.norm_a *
-                                                 result.geometry.norm_b;
-  for (const auto& [name, split] : in.at("splits").items()) {
-    PathSplit read{name, {}};
-    for (size_t i = 0; i < result.alphas.size(); ++i) {
-      read.points.push_back({number(split.at("loss").at(i)), number(split.at("accuracy").at(i)),
-                             split.at("tokens").get<int64_t>()});
-    }
-    result.splits.push_back(std::move(read));
-  }
-  return result;
 }
 
 std::string path_csv(const PathResult& result) {

@@ -35,9 +35,6 @@ struct PathResult {
 // "loss", "perplexity", "error", "loss_barrier": {...}, "error_barrier": {...}}}}; what is not
 // finite is null.
 nlohmann::json path_json(const PathResult& result);
-// Reads what path_json() wrote; null numbers come back as NaN. Throws json::exception for anything
-// else.
-PathResult path_from_json(const nlohmann::json& json);
 
 nlohmann::json barrier_json(const Barrier& barrier);
 nlohmann::json finite_or_null(double value);

@@ -154,7 +154,7 @@ const std::vector<std::string>& tokenizer_side_files() {
 
 AddedToken read_added_token(const json& entry, const std::string& where) {
   if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string())
-    fail("{}: the added token {} has no content", where, entry.dump());
+    fail("{}: the added token {} has no content", where, shown(entry));
   AddedToken token;
   token.content = entry.at("content").get<std::string>();
   token.single_word = entry.value("single_word", false);

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/paths.h"
 #include "core/toml.h"
+#include "core/untrusted.h"
 #include "text/utf8.h"
 #include "train/run_config.h"
 #include "train/run_paths.h"
@@ -49,28 +50,31 @@ class Chain {
 json Chain::read_base(const json& base) {
   const std::string recipe = names_.back();
   if (!base.is_string()) {
-    fail_usage("{}: base takes the path of a recipe, as text, not {}", recipe, to_toml_value(base));
+    fail_usage("{}: base takes the path of a recipe, as text, not {}", recipe,
+               shown(to_toml_value(base)));
   }
   const fs::path wanted = base.get<std::string>();
   if (wanted.is_absolute()) {
     fail_usage("{}: its base '{}' is an absolute path; write it relative to the recipe's folder",
-               recipe, wanted.string());
+               recipe, shown(wanted.string()));
   }
   const std::string name = (fs::path(recipe).parent_path() / wanted).string();
   std::error_code error;
   const fs::path file = fs::canonical(name, error);
-  if (error) fail_usage("{}: can't open its base '{}': {}", recipe, name, error.message());
+  if (error) fail_usage("{}: can't open its base '{}': {}", recipe, shown(name), error.message());
   if (!in_top(file)) {
     fail_usage("{}: its base '{}' lies outside of '{}', the folder of {}; move it there, or below",
-               recipe, name, top_.string(), names_.front());
+               recipe, shown(name), top_.string(), names_.front());
   }
   const bool known = std::find(places_.begin(), places_.end(), file) != places_.end();
   names_.push_back(name);
   places_.push_back(file);
   if (known) {
-    fail_usage("{}: its base '{}' derives from it: {}", recipe, name, fmt::join(names_, " -> "));
+    fail_usage("{}: its base '{}' derives from it: {}", recipe, shown(name),
+               fmt::join(names_, " -> "));
   }
-  if (!fs::is_regular_file(file)) fail_usage("{}: its base '{}' is not a file", recipe, name);
+  if (!fs::is_regular_file(file))
+    fail_usage("{}: its base '{}' is not a file", recipe, shown(name));
   try {
     return read_toml(name);
   } catch (const Error& complaint) {

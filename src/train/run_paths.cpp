@@ -79,6 +79,12 @@ json record_in(const fs::path& run) {
   return record.is_object() ? record : json();
 }
 
+// The folder that the run was started in; empty where the record doesn't say.
+std::string started_in(const json& record) {
+  const auto folder = record.find("relative_to");
+  return folder != record.end() && folder->is_string() ? folder->get<std::string>() : "";
+}
+
 // The record of the run that a config.toml belongs to, its own or its checkpoint's.
 json record_of(const fs::path& config) {
   if (config.filename() != "config.toml") return {};
@@ -102,9 +108,9 @@ void expand_setting_paths(json& tree) {
 void restore_saved_settings(json& tree, const fs::path& config) {
   const json record = record_of(config);
   if (record.is_null()) return;
-  if (record.value("tokenizer_of_model", false) && sets_key(tree, "data.tokenizer"))
+  if (record.value("tokenizer_of_model", json()) == json(true) && sets_key(tree, "data.tokenizer"))
     tree["data"].erase("tokenizer");
-  const std::string origin = record.value("relative_to", "");
+  const std::string origin = started_in(record);
   std::error_code ignored;
   if (origin.empty() || fs::equivalent(origin, fs::current_path(), ignored)) return;
   for_each_path(tree, [&](const PathSetting& setting, const std::string& path) {
@@ -112,10 +118,7 @@ void restore_saved_settings(json& tree, const fs::path& config) {
   });
 }
 
-fs::path origin_of(const fs::path& run) {
-  const json record = record_in(run);
-  return record.is_object() ? record.value("relative_to", "") : "";
-}
+fs::path origin_of(const fs::path& run) { return started_in(record_in(run)); }
 
 void make_paths_absolute(RunConfig& config) {
   const auto absolute = [](std::string& path) {

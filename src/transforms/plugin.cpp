@@ -1,17 +1,14 @@
 #include "transforms/plugin.h"
 
 #include <dlfcn.h>
-#include <elf.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <optional>
-#include <span>
-#include <string_view>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/system/elf_section.h"
 #include "core/untrusted.h"
 #include "plugin_abi.h"  // generated: REFRACT_PLUGIN_ABI of the headers this program was built from
 
@@ -30,53 +27,11 @@ std::vector<std::string>& opened() {
       path, "REFRACT_KIND(name, Class, \"summary\");");
 }
 
-// A part of the file, or nothing where the file does not reach that far.
-std::span<const std::byte> part(std::span<const std::byte> file, uint64_t begin, uint64_t size) {
-  if (begin > file.size() || size > file.size() - begin) return {};
-  return file.subspan(begin, size);
-}
-
-template <class T>
-std::optional<T> read_at(std::span<const std::byte> file, uint64_t begin) {
-  const auto bytes = part(file, begin, sizeof(T));
-  if (bytes.empty()) return std::nullopt;
-  T value;
-  std::memcpy(&value, bytes.data(), sizeof(T));
-  return value;
-}
-
-std::string text_of(std::span<const std::byte> bytes) {
-  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  return text.substr(0, text.find('\0'));
-}
-
-// What a section of a 64-bit ELF file holds, up to its first zero byte.
-std::optional<std::string> section(std::span<const std::byte> file, std::string_view name) {
-  const auto header = read_at<Elf64_Ehdr>(file, 0);
-  if (!header || std::memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 ||
-      header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_shentsize != sizeof(Elf64_Shdr)) {
-    return std::nullopt;
-  }
-  const auto entry = [&](uint64_t index) {
-    return read_at<Elf64_Shdr>(file, header->e_shoff + index * sizeof(Elf64_Shdr));
-  };
-  const auto names = entry(header->e_shstrndx);
-  if (!names) return std::nullopt;
-  const auto name_table = part(file, names->sh_offset, names->sh_size);
-  for (uint64_t i = 0; i < header->e_shnum; ++i) {
-    const auto found = entry(i);
-    if (!found || found->sh_name >= name_table.size()) continue;
-    if (text_of(name_table.subspan(found->sh_name)) == name)
-      return text_of(part(file, found->sh_offset, found->sh_size));
-  }
-  return std::nullopt;
-}
-
 // Reads the file and opens nothing: classes of other headers may be laid out otherwise, and
 // dlopen() already runs what constructs a library's global objects.
 void check_abi(const std::string& path) {
   const MappedFile file(path);
-  const std::optional<std::string> abi = section(file.bytes(), ".refract.abi");
+  const std::optional<std::string> abi = elf_section(file.bytes(), ".refract.abi");
   if (!abi) not_a_plugin(path);
   if (*abi == REFRACT_PLUGIN_ABI) return;
   fail_usage(

@@ -81,6 +81,15 @@ def test_a_table_of_media_before_and_after_repair(refract, refract_json, model, 
     assert json.loads((tmp_path / "out/rows/dense/row.json").read_text())["before"]["texts"][0]["tokens"] == 64
 
 
+def test_ranges_are_calibrated_without_a_repair_too(refract, model, tmp_path):
+    (tmp_path / "media.toml").write_text('[[row]]\nname = "raw"\nkind = "optical"\n[[row]]\nname = "set"\nkind = "optical"\ncalibrate = "mse"\n')
+    compare(refract, "--tokens", "64")
+    found = json.loads((tmp_path / "out/compare.json").read_text())
+    raw, calibrated = (row["before"]["texts"][0]["loss"] for row in found["rows"] if row["name"] != "dense")
+    assert found["complete"] and raw != calibrated
+    assert (tmp_path / "out/rows/set/calibrated/model.safetensors").exists()
+
+
 @pytest.mark.parametrize("text, words", [
     ("", "there is no row"),
     ('[[row]]\nkind = "optical"', "row 1: 'name' is missing"),
@@ -88,6 +97,10 @@ def test_a_table_of_media_before_and_after_repair(refract, refract_json, model, 
     ('[[row]]\nname = "a b"\n[[row]]\nname = "a-b"', "row 2: another row is called 'a-b'"),
     ('[[row]]\nname = "a"\nkind = "optical"\nrules = "x"', "exclude each other"),
     ('[[row]]\nname = "a"\ncalibrate = "mse"', "no medium to calibrate"),
+    ('[[row]]\nname = "a"\nkind = "optical"\ncalibrate = "ms"', "row 1: 'calibrate': --method ms is not one of"),
+    ('[[row]]\nname = "a"\ntransform = 3', "row 1: 'transform' is an array of tables"),
+    ('[[row]]\nname = "a"\ntransform = [3]', "row 1"),
+    (f'[[row]]\nname = "{"a" * 101}"\nkind = "optical"', "row 1: 'name' has 101 bytes"),
     ('[[row]]\nname = "a"\nrepair = { train = { steps = 1 } }', "needs data.path"),
     ('[[row]]\nname = "a"\nrepair = { data = { path = "x" }, train = { stps = 1 } }', "needs train.steps"),
     ('[[row]]\nname = "a"\nrepair = { data = { path = "x" }, train = { steps = 1, bach = 2 } }', "train.bach"),

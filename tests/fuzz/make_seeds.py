@@ -1,4 +1,5 @@
 """Writes the seed corpus: make_seeds.py FOLDER makes FOLDER/<target>/*, small honest files of each format."""
+import gzip
 import json
 import pathlib
 import struct
@@ -78,6 +79,26 @@ def shard(magic, version, width, tokens):
     return struct.pack("<3i", magic, version, len(tokens)).ljust(1024, b"\0") + body
 
 
+def elf(name, content):
+    """A 64-bit ELF file of two sections beside the empty first: the names, and `name`."""
+    names = b"\0.shstrtab\0" + name + b"\0"
+    at = 64 + len(names)
+    sections = [(0, 0, 0, 0), (1, 3, 64, len(names)), (11, 1, at, len(content))]
+    table = b"".join(struct.pack("<IIQQQQIIQQ", label, kind, 0, 0, begin, size, 0, 0, 1, 0) for label, kind, begin, size in sections)
+    head = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 0, at + len(content), 0, 64, 0, 0, 64, 3, 1)
+    return head + names + content + table
+
+
+def zstd(content):
+    """One raw block in a frame, as zstd writes what does not pack; at most 255 bytes."""
+    return b"\x28\xb5\x2f\xfd\x20" + bytes([len(content)]) + struct.pack("<I", len(content) << 3 | 1)[:3] + content
+
+
+def http(line, body=b"", *headers):
+    length = [f"Content-Length: {len(body)}"] if body else []
+    return "\r\n".join([line, "Host: localhost", *length, *headers, "", ""]).encode() + body
+
+
 VOCAB = {character: i for i, character in enumerate("abcdefgh")} | {"ab": 8, "abc": 9, "\u0120": 10, "<|endoftext|>": 11}
 TOKENIZER = {
     "version": "1.0", "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
@@ -144,6 +165,20 @@ GGUF_PIECES = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["<unk>
                "tokenizer.ggml.token_type": [2, 1, 1], "tokenizer.ggml.scores": [0.0, -1.0, -2.0]}
 GGUF_TENSORS = {"token_embd.weight": ([32, 4], 8, 136), "output_norm.weight": ([32], 0, 128), "blk.0.attn_q.weight": ([32, 2], 3, 40),
                 "rope_freqs.weight": ([8], 0, 32)}
+LINES = b"{\"text\": \"one\"}\n{\"text\": \"two \\u00e9\"}\n"
+PROMPT = b"{\"prompt\": \"a\", \"max_tokens\": 2, \"stop\": [\"b\"]}"
+PATH = {"alphas": [0.0, 1.0], "distance": 1.5, "cosine": 0.5, "norm_a": 1.0, "norm_b": None, "engine": "batched", "measured_with": "settings",
+        "splits": {"train": {"loss": [2.0, None], "accuracy": [0.5, 0.25], "tokens": 7}}}
+SWEEP = {"recipe": "a.toml", "keys": ["optimizer.lr"],
+         "runs": [{"name": "lr=1", "values": ["1"], "settings": {"optimizer.lr": 1}, "state": "waiting", "reason": ""}]}
+START = {"time": 1.5, "version": "1", "command": "refract train", "device": "cpu", "precision": "fp32", "from_step": 0, "steps": 4,
+         "guided_steps": 0, "parameters": 10, "trainable_parameters": 10, "training_flops": 1e6}
+ENERGY = {"context": 8, "modules": [{"module": "model.layers.0.mlp.up_proj", "layer": 0, "medium": "optical", "multiplications": 64.0,
+                                     "product": 1e-9, "beside": 0.0, "digital": 2e-9}]}
+EVALUATION = {"tasks": {"lambada": {"model": "run", "num_fewshot": 0, "samples": 10, "metrics": [
+    {"name": "acc", "filter": "none", "value": 0.5, "stderr": 0.1, "higher_is_better": True}]}}}
+RULES = "# 24 modules, 393216 -> 12288 parameters\n[[transform]]\nmatch = 'a'\nkind = 'low_rank'\n# left alone: 4 modules, 65536 -> 65536 parameters\n"
+CORPUS = {"relative_to": "/runs", "tokenizer_of_model": True, "settings": {"path": ["a.txt"]}, "files": [{"name": "a.txt", "bytes": 3}]}
 SHARD = safetensors({"a": ("F32", [2, 5], 40)})
 
 
@@ -174,6 +209,21 @@ SEEDS = {
     "completion": [{"model": "m", "prompt": [[1, 2], [3]], "max_tokens": 1, "echo": True, "logprobs": 1, "seed": 1234, "temperature": 0},
                    {"prompt": ["One day", "\u00e9"], "n": 2, "stop": ["\n", "."], "top_p": 0.5, "top_k": 4, "stream": True,
                     "stream_options": {"include_usage": True}, "logit_bias": {}, "suffix": None, "best_of": 2}],
+    "compressed": [b"g" + gzip.compress(LINES, mtime=0), b"z" + zstd(LINES), b"t" + gzip.compress(b"one ", mtime=0) + gzip.compress(b"two", mtime=0),
+                   b"u" + zstd(b"one ") + zstd(b"two")],
+    "run_folder": [bytes([file]) + text(content) for file, content in enumerate(
+        ["{\"step\": 1, \"loss\": 2.5}\n{\"step\": 2, \"loss\": null}\n", "{\"step\": 1, \"text\": \"One day\"}\n", RULES, START, ENERGY, EVALUATION])],
+    "path_file": [PATH],
+    "sweep_file": [SWEEP],
+    "run_settings": [b"[run]\ndir = 'a'\n[data]\npath = ['a.txt']\ntokenizer = 'bytes'\n\0" + text(CORPUS)],
+    "special_ids": [text(LLAMA | {"eos_token_id": [1, 2], "bos_token_id": 0, "extra": {"a": 1}}) + b"\0" + text({"eos_token_id": 3}), text(OURS)],
+    "plugin_file": [elf(b".refract.abi", b"0123456789abcdef\0"), elf(b".text", b"x")],
+    "launch_environment": ["RANK=1\nWORLD_SIZE=2\nLOCAL_RANK=1\nMASTER_ADDR=node\nMASTER_PORT=29500\n",
+                           "SLURM_PROCID=3\nSLURM_STEP_NUM_TASKS=4\nSLURM_LOCALID=1\nSLURM_JOB_ID=7\nSLURM_STEP_NODELIST=node[03-07,11],b\n",
+                           "OMPI_COMM_WORLD_RANK=0\nOMPI_COMM_WORLD_SIZE=2\nOMPI_COMM_WORLD_LOCAL_RANK=0\nOMPI_COMM_WORLD_LOCAL_SIZE=2\n"],
+    "http_request": [http("POST /v1/completions HTTP/1.1", PROMPT), http("GET /health HTTP/1.1") + http("GET /v1/models?a=%20b HTTP/1.1"),
+                     http("POST /v1/completions HTTP/1.1", b"", "Transfer-Encoding: chunked") + b"5\r\n" + PROMPT[:5] + b"\r\n0\r\n\r\n",
+                     http("POST / HTTP/1.1", b"--x\r\n", "Content-Type: multipart/form-data; boundary=x", "Expect: 100-continue")],
     "metrics": ["{\"step\": 1, \"loss\": 2.5}\n{\"step\": 12, \"loss\": 2.5}\n{\"step\": 3, \"lo"],
 }
 

@@ -12,10 +12,15 @@ COMMANDS = {
     "calibrate": ["calibrate", "run", "--kind", "optical", "--tokens", "16", "--out", "out"],
     "align": ["align", "run", "run", "--out", "out"],
     "merge": ["merge", "run", "run", "--out", "out"],
+    "export gguf": ["export", "llama", "--format", "gguf", "--out", "out/model.gguf"],
     "data stories": ["data", "stories", "--size", "3KB", "--out", "stories.jsonl"],
     "report": ["report", "run", "--out", "out/report.html"],
 }
 
+
+# A model that a GGUF file can hold.
+LLAMA = ["model.norm=rmsnorm", "model.position=rope", "model.hidden_act=swiglu", "model.attention_bias=false",
+         "model.attention_output_bias=false", "model.mlp_bias=false"]
 
 # In the folder of `tokenize`, which is filled in place, until it is whole: a folder with it is refused as a corpus.
 MARK = "unfinished.bin.partial"
@@ -24,8 +29,9 @@ MARK = "unfinished.bin.partial"
 @pytest.fixture(scope="module")
 def trained(built, tmp_path_factory):
     place = Workplace(tmp_path_factory.mktemp("trained") / "work")
-    done = place.run("train", "recipe.toml", "train.steps=1")
-    assert done.returncode == 0, done.stderr
+    for arguments in ([], ["run.dir=llama", *LLAMA]):
+        done = place.run("train", "recipe.toml", "train.steps=1", *arguments)
+        assert done.returncode == 0, done.stderr
     return place
 
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "studies/path_record.h"
 #include "support/errors.h"
 #include "support/small_models.h"
 #include "support/temporary_folder.h"
@@ -79,6 +80,28 @@ TEST(PathJson, ReadsBackWhatItWrote) {
   EXPECT_EQ(read.splits[0].points[2].accuracy, 0.75);
   EXPECT_EQ(read.splits[0].points[2].tokens, 70);
   EXPECT_THROW(path_from_json({{"alphas", "x"}}), nlohmann::json::exception);
+}
+
+TEST(PathRecord, IsTakenWhereItIsWholeAndOfTheSameMeasurement) {
+  PathResult path;
+  path.alphas = {0, 1};
+  path.splits = {{"train", {{2, 0, 7}, {1, 0, 7}}}, {"val", {{3, 0, 7}, {4, 0, 7}}}};
+  nlohmann::json tree = path_json(path);
+  tree["measured_with"] = "these settings";
+  const std::string text = tree.dump();
+  const auto read = read_path(text, "these settings", {"val", "train"}, 2);
+  ASSERT_TRUE(read);
+  ASSERT_EQ(read->splits.size(), 2u);
+  EXPECT_EQ(read->splits[0].name, "val");
+  EXPECT_EQ(read->splits[1].points[0].loss, 2);
+  EXPECT_FALSE(read_path(text, "other settings", {"val"}, 2));
+  EXPECT_FALSE(read_path(text, "these settings", {"test"}, 2));
+  EXPECT_FALSE(read_path(text, "these settings", {"val"}, 3));
+  EXPECT_FALSE(read_path(text.substr(0, text.size() / 2), "these settings", {"val"}, 2));
+  tree["splits"]["val"]["loss"] = {1};
+  EXPECT_FALSE(read_path(tree.dump(), "these settings", {"val"}, 2));
+  tree["splits"] = "none";
+  EXPECT_FALSE(read_path(tree.dump(), "these settings", {"val"}, 2));
 }
 
 }  // namespace path_measure_test

@@ -19,6 +19,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kPiece = 1 << 20;
+// A file of a few bytes can unpack to any size. What a caller holds at a time, a document or a
+// line, may have so many bytes and, beyond them, so many times what was read: no text packs better.
+constexpr size_t kPlainBytes = size_t{64} << 20, kPlainTimes = 250;
 
 std::string lower_extension(const fs::path& path) {
   std::string text = path.extension().string();
@@ -36,6 +39,13 @@ class Reader : public CompressedFile {
   std::string_view rest() const {
     const std::span<const std::byte> left = file_.bytes().subspan(position_);
     return {reinterpret_cast<const char*>(left.data()), left.size()};
+  }
+  void check_growth(const std::string& out) const {
+    if (out.size() <= kPlainBytes || out.size() / kPlainTimes <= position_) return;
+    fail(
+        "'{}' unpacks to more than {} times its size within one document or line, which text never "
+        "does; unpack it yourself if it is right",
+        path_.string(), kPlainTimes);
   }
   [[noreturn]] void cut_off() const {
     fail("'{}' is cut off: its compressed data end early; copy or download it again",
@@ -66,29 +76,38 @@ class GzipFile : public Reader {
   GzipFile(const GzipFile&) = delete;
   GzipFile& operator=(const GzipFile&) = delete;
 
+  // A piece goes over the ends of members: a file may have one for every few bytes.
   bool read(std::string& out) override {
     if (!inside_ && only_padding()) return false;
-    const std::string_view in = rest().substr(0, kPiece);
     const size_t before = out.size();
     out.resize(before + kPiece);
-    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): zlib does not write to its input
-    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(in.data()));
-    stream_.avail_in = static_cast<uInt>(in.size());
     stream_.next_out = reinterpret_cast<Bytef*>(out.data() + before);
     stream_.avail_out = static_cast<uInt>(kPiece);
-    const int status = ::inflate(&stream_, Z_NO_FLUSH);
+    do {
+      unpack();
+    } while (stream_.avail_out > 0 && (inside_ || !only_padding()));
     out.resize(before + kPiece - stream_.avail_out);
-    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
-      damaged("gzip", "\x1f\x8b");
-    const size_t used = in.size() - stream_.avail_in;
-    inside_ = status != Z_STREAM_END;
-    if (inside_ && used == 0 && out.size() == before) cut_off();
-    position_ += used;
-    if (!inside_) ::inflateReset(&stream_);
+    check_growth(out);
     return true;
   }
 
  private:
+  void unpack() {
+    const std::string_view in = rest().substr(0, kPiece);
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): zlib does not write to its input
+    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(in.data()));
+    stream_.avail_in = static_cast<uInt>(in.size());
+    const uInt room = stream_.avail_out;
+    const int status = ::inflate(&stream_, Z_NO_FLUSH);
+    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
+      damaged("gzip", "\x1f\x8b");
+    const size_t used = in.size() - stream_.avail_in;
+    inside_ = status != Z_STREAM_END;
+    if (inside_ && used == 0 && stream_.avail_out == room) cut_off();
+    position_ += used;
+    if (!inside_) ::inflateReset(&stream_);
+  }
+
   // gzip itself allows zeros behind the last member.
   bool only_padding() const {
     const std::string_view left = rest();
@@ -140,24 +159,34 @@ class ZstdFile : public Reader {
   ZstdFile(const ZstdFile&) = delete;
   ZstdFile& operator=(const ZstdFile&) = delete;
 
+  // As of gzip, over the ends of frames.
   bool read(std::string& out) override {
-    if (!inside_ && position_ > 0 && rest().empty()) return false;
-    const std::string_view left = rest().substr(0, kPiece);
+    if (at_end()) return false;
     const size_t before = out.size();
     out.resize(before + kPiece);
-    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): zstd does not write to its input
-    ZstdBuffer in{const_cast<char*>(left.data()), left.size(), 0};
     ZstdBuffer to{out.data() + before, kPiece, 0};
-    const size_t status = zstd().decompress(stream_, &to, &in);
+    do {
+      unpack(to);
+    } while (to.position < kPiece && !at_end());
     out.resize(before + to.position);
-    if (zstd().is_error(status) != 0) damaged("zstd", "\x28\xb5\x2f\xfd");
-    inside_ = status != 0;
-    if (inside_ && in.position == 0 && to.position == 0) cut_off();
-    position_ += in.position;
+    check_growth(out);
     return true;
   }
 
  private:
+  bool at_end() const { return !inside_ && position_ > 0 && rest().empty(); }
+
+  void unpack(ZstdBuffer& to) {
+    const std::string_view left = rest().substr(0, kPiece);
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): zstd does not write to its input
+    ZstdBuffer in{const_cast<char*>(left.data()), left.size(), 0};
+    const size_t before = to.position, status = zstd().decompress(stream_, &to, &in);
+    if (zstd().is_error(status) != 0) damaged("zstd", "\x28\xb5\x2f\xfd");
+    inside_ = status != 0;
+    if (inside_ && in.position == 0 && to.position == before) cut_off();
+    position_ += in.position;
+  }
+
   void* stream_;
   bool inside_ = false;  // a frame
 };

@@ -1,9 +1,11 @@
 #include "report/run/start_record.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "core/files.h"
+#include "core/untrusted.h"
 #include "report/append_file.h"
 #include "text/utf8.h"
 
@@ -40,8 +42,10 @@ std::vector<StartRecord> read_starts(const fs::path& run_folder) {
   if (!fs::exists(path)) return starts;
   std::istringstream lines(read_file(path));
   for (std::string text; std::getline(lines, text);) {
+    const std::optional<json> parsed = try_parse_json(text);
+    if (!parsed) continue;  // torn by a crash: a report of the rest is better than none
     try {
-      const json line = json::parse(text);
+      const json& line = *parsed;
       StartRecord start;
       start.time = line.at("time").get<double>();
       start.version = line.at("version").get<std::string>();
@@ -55,7 +59,7 @@ std::vector<StartRecord> read_starts(const fs::path& run_folder) {
       start.trainable_parameters = line.at("trainable_parameters").get<int64_t>();
       start.training_flops = line.at("training_flops").get<double>();
       starts.push_back(std::move(start));
-    } catch (const json::exception&) {  // torn by a crash: a report of the rest is better than none
+    } catch (const json::exception&) {
       continue;
     }
   }

@@ -104,19 +104,16 @@ std::string only_in(const std::string& a, const std::string& b) {
   return out;
 }
 
-std::string short_text(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 // The first file that is another, of two lists of the same length.
 std::string file_difference(const json& was, const json& is) {
   if (was.size() != is.size())
     return fmt::format("it had {} files, and has {}", was.size(), is.size());
   for (size_t i = 0; i < was.size(); ++i) {
-    if (was[i].value("bytes", 0) == is[i].value("bytes", 0)) continue;
+    const auto then = was[i].value("bytes", int64_t{0}), today = is[i].value("bytes", int64_t{0});
+    if (then == today) continue;
     const std::string before = was[i].value("name", ""), now = is[i].value("name", "");
-    return fmt::format("'{}' had {} bytes, and {} {}", before, was[i].value("bytes", 0),
-                       now == before ? "has" : "'" + now + "' has", is[i].value("bytes", 0));
+    return fmt::format("'{}' had {} bytes, and {} {}", shown(before), then,
+                       now == before ? "has" : "'" + now + "' has", today);
   }
   return "";
 }
@@ -132,8 +129,7 @@ std::vector<std::string> differences(const json& was, const json& is) {
   for (const auto& [key, value] : now_set.items()) {
     const json old = settings.value(key, json());
     if (old != value)
-      found.push_back(
-          fmt::format("data.{} was {}, and is {}", key, short_text(old), short_text(value)));
+      found.push_back(fmt::format("data.{} was {}, and is {}", key, shown(old), shown(value)));
   }
   for (const char* list : {"files", "validation_files"}) {
     const std::string file = file_difference(was.value(list, json::array()), is.at(list));
@@ -206,11 +202,16 @@ void check_corpus(const fs::path& run, const json& record) {
   for (const char* part : {"train", "held_out", "vocabulary", "weights"})
     same = same && was.value(part, json()) == record.value(part, json());
   if (same) return;
+  std::vector<std::string> found;
+  try {
+    found = differences(was, record);
+  } catch (const json::exception&) {
+    fail("'{}' is damaged: it does not describe a corpus; remove it", file.string());
+  }
   fail_usage(
       "'{}' was trained on another corpus: {}. A run keeps its corpus; to train its weights on "
-      "this "
-      "one, start a new run with init.from={}",
-      run.string(), fmt::join(differences(was, record), "; "), run.string());
+      "this one, start a new run with init.from={}",
+      run.string(), fmt::join(found, "; "), run.string());
 }
 
 }  // namespace refract

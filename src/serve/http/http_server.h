@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "serve/api.h"
+#include "serve/http/http_call.h"
 
 namespace refract {
 

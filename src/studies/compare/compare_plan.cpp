@@ -4,17 +4,21 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "analysis/calibration.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/toml.h"
 #include "core/untrusted.h"
 #include "train/recipe.h"
 #include "train/run_config.h"
+#include "transforms/rules.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+
+constexpr size_t kLongestName = 100;
 
 // A name as a folder's: letters, digits and a few signs.
 std::string folder_name(const std::string& name) {
@@ -69,6 +73,17 @@ std::string repair_of(const json& row, const json& shared, const std::string& wh
   return settings.dump();
 }
 
+void check_method(const std::string& calibrate, const std::string& where) {
+  if (calibrate.empty()) return;
+  RangeSearch search;
+  search.method = calibrate;
+  try {
+    check_range_search(search);
+  } catch (const Error& complaint) {
+    throw Error(fmt::format("{}: 'calibrate': {}", where, complaint.what()), complaint.code());
+  }
+}
+
 bool has_medium(const CompareRow& row) {
   return !row.medium.kind.empty() || !row.medium.rules.empty() || !row.transform.empty();
 }
@@ -78,19 +93,26 @@ CompareRow parse_row(const json& table, const json& repair, const std::string& w
   CompareRow row;
   row.name = text_of(table, "name", where);
   if (row.name.empty()) fail_usage("{}: 'name' is missing", where);
+  if (row.name.size() > kLongestName)
+    fail_usage("{}: 'name' has {} bytes, and at most {} are possible: a folder is called so", where,
+               row.name.size(), kLongestName);
   row.folder = folder_name(row.name);
   if (table.contains("kind")) {
     const json& kind = table["kind"];
     row.medium.kind = kind.is_string() ? kind.get<std::string>() : to_toml_value(kind);
   }
   row.medium.rules = text_of(table, "rules", where);
-  if (table.contains("transform")) row.transform = table["transform"].dump();
+  if (table.contains("transform")) {
+    row.transform = table["transform"].dump();
+    Rules::parse(row.transform, where);
+  }
   const auto media = {"kind", "rules", "transform"};
   if (std::count_if(media.begin(), media.end(), [&](auto key) { return table.contains(key); }) > 1)
     fail_usage("{}: kind, rules and transform exclude each other", where);
   row.calibrate = text_of(table, "calibrate", where);
   if (!row.calibrate.empty() && !has_medium(row))
     fail_usage("{}: there is no medium to calibrate", where);
+  check_method(row.calibrate, where);
   row.repair = repair_of(table, repair, where);
   row_overrides(row, {});  // fails for a kind or rules that are none
   return row;

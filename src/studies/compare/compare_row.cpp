@@ -158,7 +158,7 @@ RowModel prepared(const CompareRequest& request, const CompareRow& row) {
     CalibrateStudy study;
     study.model = request.model;
     study.overrides = model.overrides;
-    const json repair = row.repair.empty() ? json() : json::parse(row.repair);
+    const json repair = row.repair.empty() ? json::object() : json::parse(row.repair);
     const json paths = repair.value(json::json_pointer("/data/path"), json(request.texts));
     study.data = paths.is_string() ? std::vector<std::string>{paths.get<std::string>()}
                                    : paths.get<std::vector<std::string>>();

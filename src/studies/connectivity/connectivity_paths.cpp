@@ -1,6 +1,5 @@
 #include "studies/connectivity/connectivity_paths.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -9,13 +8,13 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "core/progress.h"
-#include "core/untrusted.h"
 #include "formats/load_weights.h"
 #include "formats/model_path.h"
 #include "runs/device.h"
 #include "runs/plan.h"
 #include "studies/alignment.h"
 #include "studies/path_measure.h"
+#include "studies/path_record.h"
 
 namespace refract {
 namespace {
@@ -135,21 +134,8 @@ json ConnectivityPaths::measured_with(const Member& a, const Member& b) const {
 std::optional<PathResult> ConnectivityPaths::saved_path(const fs::path& file,
                                                         const json& with) const {
   if (!fs::exists(file)) return std::nullopt;
-  const json saved = try_parse_json(read_file(file, "the path")).value_or(json());
-  if (!saved.is_object() || saved.value("measured_with", json()) != with) return std::nullopt;
-  try {
-    PathResult path = path_from_json(saved);
-    const std::vector<PathSplit> read = std::exchange(path.splits, {});
-    for (const std::string& name : plan_.connectivity.splits) {  // in the order of the settings
-      const auto split = std::ranges::find(read, name, &PathSplit::name);
-      if (split == read.end()) return std::nullopt;
-      path.splits.push_back(*split);
-    }
-    const auto points = static_cast<size_t>(plan_.connectivity.alphas);
-    return path.alphas.size() == points ? std::optional(path) : std::nullopt;
-  } catch (const json::exception&) {
-    return std::nullopt;
-  }
+  const ConnectivityConfig& c = plan_.connectivity;
+  return read_path(read_file(file, "the path"), with, c.splits, static_cast<size_t>(c.alphas));
 }
 
 PathResult ConnectivityPaths::path_of(const fs::path& file, const Member& a, const Member& b) {

@@ -16,6 +16,7 @@
 #include "core/system/new_folder.h"
 #include "report/table.h"
 #include "report/terminal_plot.h"
+#include "studies/connectivity/connectivity_config.h"
 #include "studies/merge/merge_folder.h"
 
 namespace refract {
@@ -71,6 +72,8 @@ void check(const MergeStudy& study) {
     fail_usage("--base goes with task vectors, not with --method {}", s.method);
   if (study.points < 0 || study.points == 1)
     fail_usage("--points takes 0 or a number from 2 on, not {}", study.points);
+  if (study.points > kMostAlphas)
+    fail_usage("--points {} is too many: at most {} are possible", study.points, kMostAlphas);
   if (study.points > 0 && coefficient_of(study).empty())
     fail_usage("--points needs a path: slerp, task vectors, or linear between two models");
   if (study.best && study.points == 0)

@@ -48,7 +48,8 @@ std::string last_line(const fs::path& path) {
 bool was_stopped(const fs::path& folder) {
   if (!fs::exists(folder / kOutcome)) return false;
   const auto outcome = try_parse_json(read_file(folder / kOutcome)).value_or(nlohmann::json());
-  return outcome.is_object() && !outcome.value("finished", true);
+  const auto finished = outcome.find("finished");
+  return finished != outcome.end() && *finished == nlohmann::json(false);
 }
 
 double seconds_since(Clock::time_point time) {

@@ -130,6 +130,8 @@ TEST_F(Merge, RefusesWhatDoesNotGoTogether) {
   study_.settings.weights.clear();
   study_.points = 3;
   EXPECT_TRUE(has(refusal(), "needs a path"));
+  study_.points = 1'000'000'000'000;
+  EXPECT_TRUE(has(refusal(), "at most 100000"));
   study_.points = 0;
   study_.best = true;
   EXPECT_TRUE(has(refusal(), "--points"));
