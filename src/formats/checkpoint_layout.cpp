@@ -3,6 +3,7 @@
 
 #include <ATen/ops/cat.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string_view>
@@ -38,11 +39,12 @@ struct Content {
 using Contents = std::map<std::string, Content>;
 
 // All parameters; with `merge` those of each transformed layer give way to its dense weight, and
-// only its bias stays.
+// only its bias stays; of an attention nothing does.
 Contents contents_of(const Decoder& decoder, bool merge) {
   Contents contents;
   for (const Parameter& p : decoder.arena().parameters()) contents[p.name] = {p.shape, &p};
   if (!merge) return contents;
+  std::erase_if(contents, [&](const auto& item) { return is_of_attention(decoder, item.first); });
   for (const TransformedLayer& entry : decoder.transformed()) {
     const std::string prefix = entry.spec.name + ".";
     auto item = contents.lower_bound(prefix);
@@ -55,6 +57,13 @@ Contents contents_of(const Decoder& decoder, bool merge) {
 }
 
 }  // namespace
+
+bool is_of_attention(const Decoder& decoder, const std::string& parameter) {
+  const std::string owner = parameter.substr(0, parameter.rfind('.'));
+  const auto& layers = decoder.plan().layers;
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](const LayerPlan& layer) { return layer.attention.name == owner; });
+}
 
 std::vector<StoredName> our_names(const std::string& format, const std::string& stored) {
   if (format == "refract") return {{stored}};

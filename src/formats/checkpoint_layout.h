@@ -37,6 +37,10 @@ std::vector<TensorSource> checkpoint_tensors(
     const Decoder& decoder, const std::string& format, at::ScalarType dtype,
     const std::function<at::Tensor(const Parameter*)>& read, bool merge = false);
 
+// Whether a parameter is of what a kind makes of an attention's products,
+// "model.layers.3.self_attn.<name>": no folder of a dense model has it, nor a merged one.
+bool is_of_attention(const Decoder& decoder, const std::string& parameter);
+
 // One of our parameters as a part of a stored tensor: rows [part / parts, (part + 1) / parts) after
 // transposing.
 struct StoredName {

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "formats/checkpoint.h"
+#include "formats/checkpoint_layout.h"
 #include "formats/gguf/gguf_config.h"
 #include "formats/safetensors.h"
 
@@ -73,6 +74,7 @@ class LoadPlanner {
   LoadPlanner(Decoder& decoder, const CheckpointReader& reader, bool starting)
       : decoder_(decoder), reader_(reader) {
     if (starting) find_started();
+    starting_ = starting;
     for (const Parameter& parameter : decoder.arena().parameters()) check(parameter);
     for (const std::string& name : reader.names()) check_stored(name);
   }
@@ -119,6 +121,9 @@ class LoadPlanner {
 
   void check(const Parameter& parameter) {
     if (started(parameter.name)) return;
+    // What a kind learns for an attention starts as it was drawn.
+    if (starting_ && !reader_.contains(parameter.name) && is_of_attention(decoder_, parameter.name))
+      return;
     const std::string wanted = fmt::format("'{}' {}", parameter.name, shape_text(parameter.shape));
     if (!reader_.contains(parameter.name)) {
       missing_.add(wanted);
@@ -157,6 +162,7 @@ class LoadPlanner {
   Decoder& decoder_;
   const CheckpointReader& reader_;
   LoadPlan plan_;
+  bool starting_ = false;
   Layers started_;
   Complaints missing_, wrong_, unexpected_;
 };

@@ -31,6 +31,10 @@ void describe(Fields& fields, EnergyConstants& c) {
   fields.add({"optical.efficiency", kNothing}, c.efficiency,
              "share of the electrical energy that arrives as light at the detector",
              {.min = 0, .max = 1, .open_min = true});
+  fields.add({"spiking.add", kNothing}, c.spike_add, "joules of a spike's addition to one sum",
+             not_negative);
+  fields.add({"spiking.per_value", kNothing}, c.spikes_per_value,
+             "spikes of a value until its neuron has settled", not_negative);
 }
 
 double digital_energy(double multiplications, const EnergyConstants& c) {

@@ -37,7 +37,7 @@ class DenseProduct : public MediumProduct {
 class GivesProduct {
  public:
   virtual ~GivesProduct() = default;
-  // Declares the medium's buffers, "<spec.name>.<something>", and no parameter.
+  // Declares the medium's buffers, and the parameters that it learns, "<spec.name>.<something>".
   virtual std::unique_ptr<MediumProduct> product(Build build, const LinearSpec& spec) const = 0;
 };
 

@@ -175,7 +175,7 @@ TEST(ConditionedTest, RefusesAMediumThatTakesNoWeight) {
   const std::string error = testing::error_of([] {
     OneLayer(conditioned({{"over", {{"kind", "low_rank"}, {"rank", 2}}}}));
   });
-  for (const char* name : {"bit_flip", "integer", "minifloat", "mx", "optical"})
+  for (const char* name : {"bit_flip", "integer", "minifloat", "mx", "optical", "spiking"})
     EXPECT_NE(error.find(name), std::string::npos) << error;
   EXPECT_THROW(OneLayer(conditioned({{"method", "smoothe"}})), Error);
 }
