@@ -31,6 +31,10 @@ void describe(Fields& fields, EnergyConstants& c) {
   fields.add({"optical.efficiency", kNothing}, c.efficiency,
              "share of the electrical energy that arrives as light at the detector",
              {.min = 0, .max = 1, .open_min = true});
+  fields.add({"analog.conductance", kNothing}, c.conductance,
+             "siemens of a device, the mean over weights", not_negative);
+  fields.add({"analog.read_voltage", kNothing}, c.read_voltage, "volts across it", not_negative);
+  fields.add({"analog.read_time", kNothing}, c.read_time, "seconds for a product", not_negative);
 }
 
 double digital_energy(double multiplications, const EnergyConstants& c) {

@@ -14,7 +14,7 @@ namespace refract {
 
 class Fields;
 
-// All but the last three in joules.
+// In joules where nothing else is said.
 struct EnergyConstants {
   double mac_core = 0;    // an 8-bit multiplication and addition: in the arithmetic units alone
   double mac_system = 0;  // with what moves the operands
@@ -23,6 +23,8 @@ struct EnergyConstants {
   double wavelength = 0;                // metres
   double photons = 0;                   // of an output, over the square of its levels
   double efficiency = 0;                // from the wall plug to the detector, of the light
+  // Of a memory device that multiplies: the mean over weights in siemens, volts, seconds.
+  double conductance = 0, read_voltage = 0, read_time = 0;
 };
 void describe(Fields& fields, EnergyConstants& constants);
 
