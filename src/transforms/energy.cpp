@@ -35,6 +35,10 @@ void describe(Fields& fields, EnergyConstants& c) {
              not_negative);
   fields.add({"spiking.per_value", kNothing}, c.spikes_per_value,
              "spikes of a value until its neuron has settled", not_negative);
+  fields.add({"analog.conductance", kNothing}, c.conductance,
+             "siemens of a device, the mean over weights", not_negative);
+  fields.add({"analog.read_voltage", kNothing}, c.read_voltage, "volts across it", not_negative);
+  fields.add({"analog.read_time", kNothing}, c.read_time, "seconds for a product", not_negative);
 }
 
 double digital_energy(double multiplications, const EnergyConstants& c) {

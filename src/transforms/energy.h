@@ -14,7 +14,7 @@ namespace refract {
 
 class Fields;
 
-// In joules, where nothing else is said.
+// In joules where nothing else is said.
 struct EnergyConstants {
   double mac_core = 0;    // an 8-bit multiplication and addition: in the arithmetic units alone
   double mac_system = 0;  // with what moves the operands
@@ -25,6 +25,8 @@ struct EnergyConstants {
   double efficiency = 0;                // from the wall plug to the detector, of the light
   double spike_add = 0;                 // joules: a spike adds a number to a sum
   double spikes_per_value = 0;          // until a value's neuron has settled
+  // Of a memory device that multiplies: the mean over weights in siemens, volts, seconds.
+  double conductance = 0, read_voltage = 0, read_time = 0;
 };
 void describe(Fields& fields, EnergyConstants& constants);
 

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/toml.h"
 #include "text/regex.h"
+#include "transforms/legacy/legacy_analog.h"
 #include "transforms/legacy/legacy_yaml.h"
 
 namespace refract {
@@ -295,7 +296,10 @@ class YamlRules {
 std::string legacy_rules(const fs::path& path, const std::vector<std::string>& modules) {
   const std::string extension = path.extension();
   if (extension == ".toml") return toml_rules(path).dump();
-  if (extension == ".yaml" || extension == ".yml") return YamlRules(path, modules).rules().dump();
+  if (extension == ".yaml" || extension == ".yml") {
+    if (is_legacy_analog(path)) return legacy_analog_rules(path);
+    return YamlRules(path, modules).rules().dump();
+  }
   fail_usage(
       "transform.legacy = \"{}\" is not a rule file: its name must end in .toml, .yaml or .yml",
       path.string());

@@ -179,15 +179,48 @@ void read_entries(Reader& reader, const YAML::Node& map, LegacyYaml& file) {
   }
 }
 
-}  // namespace
-
-LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
+std::string rule_file_text(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream)
     fail_usage("can't read the rule file '{}': no such file, or no permission", path.string());
-  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
   // The library below takes any bytes for text, and a rule's parameters become JSON.
   if (!is_valid_utf8(text)) fail_usage("{}: the rule file is not UTF-8 text", path.string());
+  return text;
+}
+
+[[noreturn]] void fail_at(const std::filesystem::path& path, const YAML::Exception& error) {
+  fail_usage("{}, line {}, column {}: {}", path.string(), error.mark.line + 1,
+             error.mark.column + 1, shown(error.msg));
+}
+
+}  // namespace
+
+std::string legacy_yaml_tree(const std::filesystem::path& path) {
+  const std::string text = rule_file_text(path);
+  Reader reader(path.string());
+  try {
+    const YAML::Node root = YAML::Load(text);
+    if (!root.IsMap()) fail_usage("{}: it is not a map of settings", path.string());
+    return reader.value(root).dump();
+  } catch (const YAML::Exception& error) {
+    fail_at(path, error);
+  }
+}
+
+bool legacy_yaml_has(const std::filesystem::path& path, const std::string& key) {
+  try {
+    const YAML::Node root = YAML::Load(rule_file_text(path));
+    return root.IsMap() && root[key].IsDefined();
+  } catch (const YAML::Exception&) {
+    return false;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
+  const std::string text = rule_file_text(path);
   Reader reader(path.string());
   LegacyYaml file;
   try {
@@ -217,8 +250,7 @@ LegacyYaml read_legacy_yaml(const std::filesystem::path& path) {
     }
     if (!has_entries) fail_usage("{}: layer_name_to_config is missing", path.string());
   } catch (const YAML::Exception& error) {
-    fail_usage("{}, line {}, column {}: {}", path.string(), error.mark.line + 1,
-               error.mark.column + 1, shown(error.msg));
+    fail_at(path, error);
   }
   return file;
 }

@@ -26,4 +26,9 @@ struct LegacyYaml {
 // Fails (usage) with file and line.
 LegacyYaml read_legacy_yaml(const std::filesystem::path& path);
 
+// A YAML file of another form that is a map, as JSON text. Fails (usage) with file and line.
+std::string legacy_yaml_tree(const std::filesystem::path& path);
+// Whether the file is a map with this key at its top. False where it can't be read.
+bool legacy_yaml_has(const std::filesystem::path& path, const std::string& key);
+
 }  // namespace refract

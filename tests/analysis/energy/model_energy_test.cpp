@@ -33,6 +33,9 @@ EnergyConstants round_constants() {
   c.wavelength = 6.62607015e-34 * 299792458;  // a photon has 1 J
   c.photons = 2;
   c.efficiency = 0.5;
+  c.conductance = 2;
+  c.read_voltage = 3;
+  c.read_time = 5;
   return c;
 }
 
@@ -61,6 +64,20 @@ TEST(Energy, AnOpticalProductIsTheFormula) {
   json bypass = optical;
   bypass["q_bypass"] = true;
   EXPECT_EQ(of(bypass, linear(5, 3)).product, 10 * 15);
+}
+
+// Inputs of each tile along a row and outputs of each along a column are converted, and the two
+// devices of a weight are read; 8 levels again.
+TEST(Energy, AnAnalogProductPaysForItsConvertersAndItsDevices) {
+  const json tiles = {
+      {"kind", "analog"}, {"x_bits", 3}, {"adc_bits", 3}, {"tile_rows", 4}, {"tile_columns", 2}};
+  const Energy found = of(tiles, linear(6, 5));
+  EXPECT_DOUBLE_EQ(found.product, 6 * (3 * 100 + 3 * 8 * 7) + 5 * (2 * 8 * 9 + 3 * 1000) +
+                                      6 * 5 * 2.0 * 2 * 3 * 3 * 5);
+  EXPECT_DOUBLE_EQ(found.beside, 10 * 5 * 2);
+  const json digital = {
+      {"kind", "analog"}, {"preset", "sram"}, {"x_format", "int8"}, {"w_format", "int4"}};
+  EXPECT_DOUBLE_EQ(of(digital, linear(5, 3)).product, 15 * (4 * 0.5 + 6 * 0.75));
 }
 
 TEST(Energy, WhatIsBesideAMediumIsDigital) {
@@ -134,7 +151,7 @@ TEST(Energy, EveryConstantHasASource) {
     ++constants;
     EXPECT_TRUE(std::regex_search(line, std::regex(R"(= \S+ +# .{20,})"))) << line;
   }
-  EXPECT_EQ(constants, 9);
+  EXPECT_EQ(constants, 12);
 }
 
 TEST(Energy, AFileReplacesConstants) {

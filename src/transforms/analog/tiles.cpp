@@ -1,0 +1,180 @@
+#include "transforms/analog/tiles.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/amin.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/pad.h>
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace refract {
+namespace {
+
+constexpr double kWires = 1.75e-6;  // aihwkit's: 0.35 Ohm between devices of 5 uS
+
+at::Tensor one_where_zero(const at::Tensor& x) {
+  return at::where(x.gt(0), x, at::ones({}, x.options()));
+}
+
+at::Tensor padded(const at::Tensor& x, int64_t width) {
+  return x.size(-1) == width ? x : at::pad(x, {0, width - x.size(-1)});
+}
+
+at::Tensor repeated(const at::Tensor& x, int64_t times, int64_t width) {
+  return at::repeat_interleave(x, times, -1).narrow(-1, 0, width);
+}
+
+// a [M, R] b [N, R]^T, summed in fp32 where the type is a half one.
+at::Tensor tile_sum(const at::Tensor& a, const at::Tensor& b) {
+  const bool half = a.scalar_type() == at::kBFloat16 || a.scalar_type() == at::kHalf;
+  if (half && a.is_cuda()) return at::mm(a, b.t(), at::kFloat);
+  if (half) return at::mm(a.to(at::kFloat), b.to(at::kFloat).t());
+  return at::mm(a, b.t());
+}
+
+// What one tile gives. `steps`: u is in units of 1 / steps.
+class TileOutput {
+ public:
+  TileOutput(const TiledProduct& in, int64_t tile, const at::Tensor& u)
+      : in_(in),
+        p_(in.parameters),
+        tile_(tile),
+        u_(u),
+        weight_(in.weight_NK.narrow(1, in.grid.first(tile), in.grid.count(tile))),
+        inverse_(in.w_range_TN.select(0, tile).reciprocal()),
+        steps_(input_steps(in.parameters.x_bits)) {}
+
+  at::Tensor read() {
+    z_ = normalized(tile_sum(u_, weight_), steps_);
+    if (p_.ir_drop > 0) drop();
+    if (p_.read_noise > 0) {
+      const at::Tensor power =
+          normalized(tile_sum(u_.square(), weight_.abs()), steps_ * steps_).sqrt_();
+      z_.add_(power.mul_(in_.draw(z_, tile_, "reading")), p_.read_noise);
+    }
+    if (p_.out_noise > 0) z_.add_(in_.draw(z_, tile_, "out"), p_.out_noise);
+    if (p_.adc_range == "vector") {
+      convert_by_vector();
+    } else if (p_.adc_bits > 0) {
+      const double n = std::ldexp(1, static_cast<int>(p_.adc_bits) - 1) - 1;
+      z_.mul_(n / p_.out_bound).round_().clamp_(-n, n).mul_(p_.out_bound / n);
+    } else if (p_.out_bound > 0) {
+      z_.clamp_(-p_.out_bound, p_.out_bound);
+    }
+    return z_;
+  }
+
+ private:
+  at::Tensor normalized(const at::Tensor& z, double steps) const {
+    return z.mul_(steps == 1 ? inverse_ : inverse_.div(steps));
+  }
+
+  void drop() {
+    const auto n = static_cast<double>(u_.size(1));
+    const at::Tensor a =
+        normalized(tile_sum(u_.abs(), weight_.abs()), steps_).mul_(kWires * p_.ir_drop * n);
+    const at::Tensor c = a.mul(0.05).sub_(0.2).mul_(a).add_(0.5).mul_(a);
+    const at::Tensor far = at::arange(u_.size(1), inverse_.options()).div_(n).neg_().add_(1);
+    const at::Tensor share = far.square_().neg_().add_(1).to(u_.scalar_type());
+    z_.sub_(normalized(tile_sum(u_.mul(share), weight_), steps_).mul_(c));
+  }
+
+  void convert_by_vector() {
+    const double half = std::ldexp(1, static_cast<int>(p_.adc_bits) - 1);
+    if (p_.out_bound > 0) z_.clamp_(-p_.out_bound, p_.out_bound);
+    for (int64_t first = 0; first < z_.size(1); first += in_.grid.columns()) {
+      const at::Tensor part = z_.narrow(1, first, std::min(in_.grid.columns(), z_.size(1) - first));
+      const at::Tensor lo = part.amin(1, true), hi = part.amax(1, true);
+      const at::Tensor middle = lo.add(hi).div_(2);
+      const at::Tensor step = one_where_zero(hi.sub(lo).div_(2 * half));
+      part.sub_(middle).div_(step).round_().clamp_(-half, half - 1).mul_(step).add_(middle);
+    }
+  }
+
+  const TiledProduct& in_;
+  const AnalogParameters& p_;
+  int64_t tile_;
+  const at::Tensor& u_;
+  at::Tensor weight_, inverse_, z_;
+  double steps_;
+};
+
+}  // namespace
+
+TileGrid::TileGrid(int64_t inputs, int64_t outputs, const AnalogParameters& parameters)
+    : inputs_(inputs),
+      outputs_(outputs),
+      rows_(parameters.tile_rows > 0 ? std::min(parameters.tile_rows, inputs) : inputs),
+      columns_(parameters.tile_columns > 0 ? std::min(parameters.tile_columns, outputs) : outputs) {
+}
+
+at::Tensor TileGrid::by_tile(const at::Tensor& x, bool sum) const {
+  const at::Tensor grouped = padded(x, tiles() * rows_).view({x.size(0), tiles(), rows_}).abs();
+  return sum ? grouped.sum(-1) : grouped.amax(-1);
+}
+
+at::Tensor TileGrid::over_columns(const at::Tensor& of_tiles_TN, bool sum) const {
+  const int64_t groups = (outputs_ + columns_ - 1) / columns_;
+  const at::Tensor grouped =
+      padded(of_tiles_TN, groups * columns_).view({tiles(), groups, columns_});
+  return repeated(sum ? grouped.sum(-1) : grouped.amax(-1), columns_, outputs_);
+}
+
+at::Tensor TileGrid::largest_inputs(const at::Tensor& rows_MK) const {
+  return one_where_zero(by_tile(rows_MK, false));
+}
+
+at::Tensor TileGrid::largest_weights(const at::Tensor& weight_NK, const std::string& per) const {
+  at::Tensor largest = by_tile(weight_NK, false).t().contiguous();
+  if (per == "tile") largest = over_columns(largest, false);
+  if (per == "tensor") largest = largest.amax().expand_as(largest).contiguous();
+  return one_where_zero(largest);
+}
+
+at::Tensor TileGrid::mean_weights(const at::Tensor& weight_NK) const {
+  const at::Tensor one = at::ones({}, weight_NK.options()).expand_as(weight_NK);
+  const auto total = [this](const at::Tensor& w) {
+    return over_columns(by_tile(w, true).t().contiguous(), true);
+  };
+  return total(weight_NK).div_(total(one));
+}
+
+at::Tensor TileGrid::for_inputs(const at::Tensor& of_tiles) const {
+  return repeated(of_tiles, rows_, inputs_);
+}
+
+at::Tensor TileGrid::for_weights(const at::Tensor& of_tiles_TN) const {
+  return repeated(of_tiles_TN.t(), rows_, inputs_);
+}
+
+double input_steps(int64_t bits) {
+  return bits > 0 ? std::ldexp(1, static_cast<int>(bits) - 1) - 1 : 1;
+}
+
+at::Tensor converted_inputs(const at::Tensor& x, const at::Tensor& r, int64_t bits) {
+  const double n = input_steps(bits);
+  at::Tensor u = x.mul(r.reciprocal().mul_(n));
+  if (bits > 0) u.round_();
+  return u.clamp_(-n, n);
+}
+
+void add_tiled_product(const TiledProduct& in, const at::Tensor& y_MN) {
+  const at::ScalarType type = in.x_MK.scalar_type();
+  for (int64_t tile = 0; tile < in.grid.tiles(); ++tile) {
+    const at::Tensor r = in.x_range.narrow(-1, tile, 1);  // [M, 1] or [1]
+    const at::Tensor x = in.x_MK.narrow(1, in.grid.first(tile), in.grid.count(tile));
+    const at::Tensor u =
+        converted_inputs(x.to(y_MN.scalar_type()), r, in.parameters.x_bits).to(type);
+    const at::Tensor z = TileOutput(in, tile, u).read();
+    y_MN.addcmul_(z.mul_(in.out_TN.select(0, tile)), r.expand({z.size(0), 1}));
+  }
+}
+
+}  // namespace refract
