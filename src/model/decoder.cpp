@@ -17,9 +17,9 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "model/backward/layer_gradients.h"
+#include "model/backward/recompute.h"
 #include "model/dense.h"
-#include "model/layer_gradients.h"
-#include "model/recompute.h"
 #include "model/rope.h"
 #include "ops/dense/activation/dropout.h"
 #include "ops/dense/attention/rope.h"

@@ -15,8 +15,8 @@
 
 #include "core/error.h"
 #include "distributed/world.h"
-#include "model/layer_gradients.h"
-#include "model/recompute.h"
+#include "model/backward/layer_gradients.h"
+#include "model/backward/recompute.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "train/repair/teacher.h"
 #include "train/schedule.h"

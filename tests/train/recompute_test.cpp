@@ -1,5 +1,5 @@
 // train.recompute: the same bits as without it, and less memory.
-#include "model/recompute.h"
+#include "model/backward/recompute.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/recompute.h"
+#include "model/backward/recompute.h"
 #include "support/errors.h"
 #include "support/small_models.h"
 

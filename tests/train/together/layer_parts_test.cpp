@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "model/layer_gradients.h"
-#include "model/recompute.h"
+#include "model/backward/layer_gradients.h"
+#include "model/backward/recompute.h"
 #include "support/small_models.h"
 
 namespace refract {

@@ -1,4 +1,4 @@
-#include "model/recompute.h"
+#include "model/backward/recompute.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_copy.h>

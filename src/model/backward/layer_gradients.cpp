@@ -1,4 +1,4 @@
-#include "model/layer_gradients.h"
+#include "model/backward/layer_gradients.h"
 
 #include <utility>
 
