@@ -2,11 +2,11 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/system/command_line.h"
-#include "decode/generate.h"
-#include "decode/text_stream.h"
+#include "decode/continue_texts.h"
 #include "formats/carried.h"
 #include "formats/start_token.h"
 #include "runs/loaded_model.h"
@@ -63,31 +63,23 @@ void GenerateCommand::check() const {
 
 // One prompt, printed while it grows.
 void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
-  const std::vector<TokenId> prompt = prompt_tokens(tokenizer, prompts_[0], start_);
-  TextStream text(tokenizer, prompt);
   fmt::print("{}", prompts_[0]);
-  decode_.on_token = [&](int64_t, TokenId token) {
-    const std::string more = text.add(token);
-    std::fwrite(more.data(), 1, more.size(), stdout);
-    std::fflush(stdout);
-  };
-  generate_batch(model, {prompt}, options_, decode_);
-  const std::string rest = text.rest();
-  std::fwrite(rest.data(), 1, rest.size(), stdout);
+  continue_text(model, tokenizer, prompts_[0], start_, options_, decode_,
+                [](std::string_view more) {
+                  std::fwrite(more.data(), 1, more.size(), stdout);
+                  std::fflush(stdout);
+                });
   fmt::print("\n");
 }
 
 // All prompts together, printed when they are done.
 void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
-  std::vector<std::vector<TokenId>> tokens;
-  for (const std::string& prompt : prompts_)
-    tokens.push_back(prompt_tokens(tokenizer, prompt, start_));
-  const auto made = generate_batch(model, tokens, options_, decode_);
+  const auto made = continue_texts(model, tokenizer, prompts_, start_, options_, decode_);
   nlohmann::json samples = nlohmann::json::array();
   for (size_t i = 0; i < made.size(); ++i) {
-    const std::string text = continuation(tokenizer, tokens[i], made[i]);
-    samples.push_back({{"prompt", prompts_[i]}, {"text", text}, {"tokens", made[i]}});
-    if (!json_) fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], text);
+    samples.push_back(
+        {{"prompt", prompts_[i]}, {"text", made[i].text}, {"tokens", made[i].tokens}});
+    if (!json_) fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], made[i].text);
   }
   if (!json_) return;
   const nlohmann::json out =

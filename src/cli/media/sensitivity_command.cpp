@@ -5,7 +5,6 @@
 
 #include "core/error.h"
 #include "core/system/command_line.h"
-#include "report/table.h"
 #include "studies/media/sensitivity.h"
 #include "studies/media/sensitivity_output.h"
 
@@ -65,21 +64,6 @@ std::vector<std::string> parts_of(const std::string& text) {
   return parts;
 }
 
-void print(const SensitivityResult& result, const std::string& out) {
-  fmt::print(
-      "dense loss       {:.4f} nats per token ({} tokens)\nin the medium    {:.4f}\n\n{}\n{}",
-      result.dense, result.tokens, result.medium, culprit_table(result, 15).str(),
-      role_table(result, 10).str());
-  for (const DigitalProposal& proposal : result.proposals) {
-    fmt::print(
-        "\n{} of the multiplications digital in {} modules: loss {:.4f} (evenly spread {:.4f})\n",
-        format_percent(proposal.share, 2), proposal.modules.size(), proposal.loss,
-        proposal.even_loss);
-    for (const std::string& module : proposal.modules) fmt::print("  {}\n", module);
-  }
-  fmt::print("\nsensitivity.json, sensitivity.csv and report.html are in {}\n", out);
-}
-
 int SensitivityCommand::run() {
   study_.by = parts_of(by_);
   if (!keep_.empty()) study_.keep_digital = share_of(keep_);
@@ -87,7 +71,8 @@ int SensitivityCommand::run() {
   if (json_) {
     fmt::print("{}\n", sensitivity_json(result).dump());
   } else {
-    print(result, study_.out);
+    fmt::print("{}\nsensitivity.json, sensitivity.csv and report.html are in {}\n",
+               sensitivity_text(result), study_.out);
   }
   return 0;
 }

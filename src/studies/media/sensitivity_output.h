@@ -15,4 +15,7 @@ Table culprit_table(const SensitivityResult& result, size_t most);
 // The roles with the least signal-to-noise ratio.
 Table role_table(const SensitivityResult& result, size_t most);
 
+// What a terminal shows: losses, both tables, proposals.
+std::string sensitivity_text(const SensitivityResult& result);
+
 }  // namespace refract
