@@ -13,6 +13,7 @@ std::unique_ptr<Command> make_export_command();
 std::unique_ptr<Command> make_kinds_command();
 std::unique_ptr<Command> make_calibrate_command();
 std::unique_ptr<Command> make_sensitivity_command();
+std::unique_ptr<Command> make_spikes_command();
 std::unique_ptr<Command> make_compare_command();
 std::unique_ptr<Command> make_interpolate_command();
 std::unique_ptr<Command> make_connectivity_command();
@@ -42,6 +43,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_kinds_command());
   commands.push_back(make_calibrate_command());
   commands.push_back(make_sensitivity_command());
+  commands.push_back(make_spikes_command());
   commands.push_back(make_compare_command());
   commands.push_back(make_interpolate_command());
   commands.push_back(make_connectivity_command());
