@@ -12,6 +12,7 @@
   X(kinds)                  \
   X(calibrate)              \
   X(sensitivity)            \
+  X(spikes)                 \
   X(compare)                \
   X(interpolate)            \
   X(connectivity)           \

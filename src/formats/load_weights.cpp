@@ -4,7 +4,6 @@
 
 #include "core/error.h"
 #include "formats/checkpoint.h"
-#include "formats/checkpoint_layout.h"
 #include "formats/gguf/gguf_config.h"
 #include "formats/safetensors.h"
 
@@ -61,6 +60,7 @@ void load_buffer_file(Decoder& decoder, const fs::path& path, Complaints& compla
 // What loading found out before it wrote anything.
 struct LoadPlan {
   std::vector<const Parameter*> parameters;      // that the folder holds as they are
+  std::vector<const Parameter*> zeros;           // that it lacks and that start at 0
   std::vector<BufferStore::Buffer*> buffers;     // of our own format, among the parameters
   std::vector<const TransformedLayer*> started;  // that take over a dense weight
 };
@@ -74,7 +74,6 @@ class LoadPlanner {
   LoadPlanner(Decoder& decoder, const CheckpointReader& reader, bool starting)
       : decoder_(decoder), reader_(reader) {
     if (starting) find_started();
-    starting_ = starting;
     for (const Parameter& parameter : decoder.arena().parameters()) check(parameter);
     for (const std::string& name : reader.names()) check_stored(name);
   }
@@ -121,9 +120,11 @@ class LoadPlanner {
 
   void check(const Parameter& parameter) {
     if (started(parameter.name)) return;
-    // What a kind learns for an attention starts as it was drawn.
-    if (starting_ && !reader_.contains(parameter.name) && is_of_attention(decoder_, parameter.name))
+    // A folder that was not in this medium lacks what it learns of scales. They start at 0.
+    if (parameter.name.ends_with("_log_scale") && !reader_.contains(parameter.name)) {
+      plan_.zeros.push_back(&parameter);
       return;
+    }
     const std::string wanted = fmt::format("'{}' {}", parameter.name, shape_text(parameter.shape));
     if (!reader_.contains(parameter.name)) {
       missing_.add(wanted);
@@ -162,7 +163,6 @@ class LoadPlanner {
   Decoder& decoder_;
   const CheckpointReader& reader_;
   LoadPlan plan_;
-  bool starting_ = false;
   Layers started_;
   Complaints missing_, wrong_, unexpected_;
 };
@@ -179,6 +179,7 @@ std::vector<TakenOver> load(Decoder& decoder, const fs::path& folder, bool start
     decoder.arena().value(parameter).copy_(reader.read(parameter->name));
     reader.release(parameter->name);
   }
+  for (const Parameter* parameter : plan.zeros) decoder.arena().value(parameter).zero_();
   std::vector<TakenOver> taken;
   for (const TransformedLayer* entry : plan.started) {
     const std::string name = entry->spec.name + ".weight";

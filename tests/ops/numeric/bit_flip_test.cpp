@@ -1,6 +1,7 @@
 // Samples for tests/parity/test_every_op.py:
 // opcheck: bit_flip(normal(4, 8), 3, 2, 30.0, 1, 2, torch.tensor([3, 8]))
 // opcheck: bit_flip_backward(plain(4, 8), plain(4, 8), 3, 2, 30.0, 1, 2, torch.tensor([3, 8]))
+// opcheck: bit_flip(normal(4, 8), 9, 8, 30.0, 1, 2, torch.tensor([3, 8]))
 #include "ops/numeric/bit_flip.h"
 
 #include <ATen/ops/empty.h>
