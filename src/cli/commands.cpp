@@ -14,6 +14,7 @@ std::unique_ptr<Command> make_kinds_command();
 std::unique_ptr<Command> make_calibrate_command();
 std::unique_ptr<Command> make_sensitivity_command();
 std::unique_ptr<Command> make_compare_command();
+std::unique_ptr<Command> make_chips_command();
 std::unique_ptr<Command> make_interpolate_command();
 std::unique_ptr<Command> make_connectivity_command();
 std::unique_ptr<Command> make_align_command();
@@ -43,6 +44,7 @@ std::vector<std::unique_ptr<Command>> all_commands() {
   commands.push_back(make_calibrate_command());
   commands.push_back(make_sensitivity_command());
   commands.push_back(make_compare_command());
+  commands.push_back(make_chips_command());
   commands.push_back(make_interpolate_command());
   commands.push_back(make_connectivity_command());
   commands.push_back(make_align_command());
