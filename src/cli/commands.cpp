@@ -14,6 +14,7 @@
   X(sensitivity)            \
   X(spikes)                 \
   X(compare)                \
+  X(chips)                  \
   X(interpolate)            \
   X(connectivity)           \
   X(align)                  \

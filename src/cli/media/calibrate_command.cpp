@@ -5,7 +5,6 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/system/command_line.h"
-#include "report/table.h"
 #include "studies/media/calibrate.h"
 
 namespace refract {
@@ -43,22 +42,6 @@ class CalibrateCommand : public Command {
   bool json_ = false;
 };
 
-void print(const CalibrateResult& result) {
-  Table table({{"module"},
-               {"role"},
-               {"rows", Align::kRight},
-               {"min", Align::kRight},
-               {"max", Align::kRight},
-               {"lo", Align::kRight},
-               {"hi", Align::kRight}});
-  for (const CalibratedRange& range : result.ranges) {
-    table.add_row({range.module, range.role, range.rows > 0 ? format_integer(range.rows) : "",
-                   format_number(range.min), format_number(range.max), format_number(range.lo),
-                   format_number(range.hi)});
-  }
-  fmt::print("{}", table.str());
-}
-
 int CalibrateCommand::run() {
   if (!quantiles_.empty()) {
     const std::vector<double> both = numbers_of("--quantiles", quantiles_);
@@ -71,7 +54,7 @@ int CalibrateCommand::run() {
   if (json_) {
     fmt::print("{}\n", calibrate_json(study_, result).dump());
   } else {
-    print(result);
+    fmt::print("{}", calibrate_table(result).str());
     log_info("{} ranges by {} of {} tokens in {}", result.ranges.size(), study_.search.method,
              result.tokens, study_.out);
   }

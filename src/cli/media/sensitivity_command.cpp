@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 
-#include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
 #include "core/system/command_line.h"
 #include "studies/media/sensitivity.h"
 #include "studies/media/sensitivity_output.h"
@@ -45,34 +43,14 @@ class SensitivityCommand : public Command {
   bool json_ = false;
 };
 
-// "2%" or "0.02".
-double share_of(const std::string& text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string rest(end, text.data() + text.size());
-  if (error != std::errc() || !(rest.empty() || rest == "%"))
-    fail_usage("--keep-digital: '{}' is not a share; write 2% or 0.02", text);
-  return rest.empty() ? value : value / 100;
-}
-
-std::vector<std::string> parts_of(const std::string& text) {
-  std::vector<std::string> parts;
-  size_t begin = 0;
-  for (size_t comma; (comma = text.find(',', begin)) != std::string::npos; begin = comma + 1)
-    parts.push_back(text.substr(begin, comma - begin));
-  parts.push_back(text.substr(begin));
-  return parts;
-}
-
 int SensitivityCommand::run() {
-  study_.by = parts_of(by_);
-  if (!keep_.empty()) study_.keep_digital = share_of(keep_);
+  study_.by = words_of(by_);
+  if (!keep_.empty()) study_.keep_digital = share_of("--keep-digital", keep_);
   const SensitivityResult result = measure_sensitivity(study_);
   if (json_) {
     fmt::print("{}\n", sensitivity_json(result).dump());
   } else {
-    fmt::print("{}\nsensitivity.json, sensitivity.csv and report.html are in {}\n",
-               sensitivity_text(result), study_.out);
+    fmt::print("{}", sensitivity_text(result, study_.out));
   }
   return 0;
 }

@@ -94,13 +94,29 @@ std::string as_typed(const std::string& argument) {
   return argument.starts_with(kMark) ? argument.substr(1) : argument;
 }
 
-std::vector<double> numbers_of(const std::string& option, const std::string& text) {
-  std::vector<double> numbers;
+std::vector<std::string> words_of(const std::string& text) {
+  std::vector<std::string> words;
   size_t begin = 0;
   for (size_t comma; begin <= text.size(); begin = comma + 1) {
     comma = std::min(text.find(',', begin), text.size());
-    numbers.push_back(number_value<double>(option, text.substr(begin, comma - begin)));
+    words.push_back(text.substr(begin, comma - begin));
   }
+  return words;
+}
+
+double share_of(const std::string& option, const std::string& text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string rest(end, text.data() + text.size());
+  if (error != std::errc() || !(rest.empty() || rest == "%"))
+    fail_usage("{}: '{}' is not a share; write 2% or 0.02", option, text);
+  return rest.empty() ? value : value / 100;
+}
+
+std::vector<double> numbers_of(const std::string& option, const std::string& text) {
+  std::vector<double> numbers;
+  for (const std::string& word : words_of(text))
+    numbers.push_back(number_value<double>(option, word));
   return numbers;
 }
 

@@ -16,6 +16,10 @@ namespace refract {
 std::string marked(const char* argument);
 std::string as_typed(const std::string& argument);
 
+// "types,layers" as two words.
+std::vector<std::string> words_of(const std::string& text);
+// "2%" or "0.02". Fails (usage) for other words; `option` names where they were typed.
+double share_of(const std::string& option, const std::string& text);
 // "0.3,0.7" as two numbers. Fails (usage) for other words; `option` names where they were typed.
 std::vector<double> numbers_of(const std::string& option, const std::string& text);
 

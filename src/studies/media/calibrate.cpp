@@ -137,6 +137,22 @@ CalibrateResult calibrate(const CalibrateStudy& study) {
   return result;
 }
 
+Table calibrate_table(const CalibrateResult& result) {
+  Table table({{"module"},
+               {"role"},
+               {"rows", Align::kRight},
+               {"min", Align::kRight},
+               {"max", Align::kRight},
+               {"lo", Align::kRight},
+               {"hi", Align::kRight}});
+  for (const CalibratedRange& range : result.ranges) {
+    table.add_row({range.module, range.role, range.rows > 0 ? format_integer(range.rows) : "",
+                   format_number(range.min), format_number(range.max), format_number(range.lo),
+                   format_number(range.hi)});
+  }
+  return table;
+}
+
 json calibrate_json(const CalibrateStudy& study, const CalibrateResult& result) {
   json ranges = json::array();
   for (const CalibratedRange& range : result.ranges) {

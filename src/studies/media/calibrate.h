@@ -8,6 +8,7 @@
 
 #include "analysis/calibration.h"
 #include "model/decoder.h"
+#include "report/table.h"
 #include "studies/media/medium_rules.h"
 #include "transforms/media/observer.h"
 
@@ -64,6 +65,7 @@ struct CalibrateResult {
 // where `out` holds something.
 CalibrateResult calibrate(const CalibrateStudy& study);
 
+Table calibrate_table(const CalibrateResult& result);
 nlohmann::json calibrate_json(const CalibrateStudy& study, const CalibrateResult& result);
 
 }  // namespace refract

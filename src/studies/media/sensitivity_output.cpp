@@ -115,6 +115,22 @@ Table role_table(const SensitivityResult& result, size_t most) {
   return table;
 }
 
+std::string sensitivity_text(const SensitivityResult& result, const std::string& folder) {
+  std::string text = fmt::format(
+      "dense loss       {:.4f} nats per token ({} tokens)\nin the medium    {:.4f}\n\n{}\n{}",
+      result.dense, result.tokens, result.medium, culprit_table(result, 15).str(),
+      role_table(result, 10).str());
+  for (const DigitalProposal& proposal : result.proposals) {
+    text += fmt::format(
+        "\n{} of the multiplications digital in {} modules: loss {:.4f} (evenly spread {:.4f})\n",
+        format_percent(proposal.share, 2), proposal.modules.size(), proposal.loss,
+        proposal.even_loss);
+    for (const std::string& module : proposal.modules) text += fmt::format("  {}\n", module);
+  }
+  return text +
+         fmt::format("\nsensitivity.json, sensitivity.csv and report.html are in {}\n", folder);
+}
+
 void write_sensitivity(const SensitivityResult& result, const std::string& out) {
   const fs::path folder = out;
   write_file_atomically(folder / "sensitivity.json", sensitivity_json(result).dump(1) + "\n");
@@ -176,21 +192,6 @@ json sensitivity_json(const SensitivityResult& result) {
           {"tokens", result.tokens},          {"seconds", result.seconds},
           {"culprits", std::move(rows)},      {"roles", std::move(roles)},
           {"proposals", std::move(proposals)}};
-}
-
-std::string sensitivity_text(const SensitivityResult& result) {
-  std::string text = fmt::format(
-      "dense loss       {:.4f} nats per token ({} tokens)\nin the medium    {:.4f}\n\n{}\n{}",
-      result.dense, result.tokens, result.medium, culprit_table(result, 15).str(),
-      role_table(result, 10).str());
-  for (const DigitalProposal& proposal : result.proposals) {
-    text += fmt::format(
-        "\n{} of the multiplications digital in {} modules: loss {:.4f} (evenly spread {:.4f})\n",
-        format_percent(proposal.share, 2), proposal.modules.size(), proposal.loss,
-        proposal.even_loss);
-    for (const std::string& module : proposal.modules) text += fmt::format("  {}\n", module);
-  }
-  return text;
 }
 
 }  // namespace refract
