@@ -149,6 +149,17 @@ TEST_F(RecipeTest, ABaseThatIsNotARecipeIsAnError) {
   expect_names(complaint(path), {path + ": its base is wrong: '" + bytes, "it is a program (ELF)"});
 }
 
+TEST_F(RecipeTest, ALongBaseIsNotRepeatedInFull) {
+  const std::string longest(9000, 'b');
+  for (const std::string& base :
+       {"'" + longest + "'", "'/" + longest + "'", "{" + longest + " = 1}"}) {
+    const std::string path = write("a.toml", "base = " + base + "\n");
+    const std::string text = complaint(path);
+    expect_names(text, {path, "more bytes)"});
+    EXPECT_LT(text.size(), 1000u) << text;
+  }
+}
+
 TEST_F(RecipeTest, ABaseOutsideOfTheFolderIsAnError) {
   const std::string outer = write("outer.toml", "[run]\nseed = 5\n");
   const std::string up = write("recipes/up.toml", "base = \"../outer.toml\"\n");

@@ -49,6 +49,19 @@ TEST(RunPaths, AnEmptyOneIsRefusedWhereOneIsNeeded) {
   EXPECT_NO_THROW(expand_setting_paths(tree));
 }
 
+TEST(RunPaths, ARecordOfAnotherFormChangesNothing) {
+  const testing::TemporaryFolder folder;
+  const json settings = {{"data", {{"path", {"a.txt"}}, {"tokenizer", "tok"}}}};
+  for (const char* record : {"{\"relative_to\": 3, \"tokenizer_of_model\": \"yes\"}",
+                             "{\"relative_to\": [], \"tokenizer_of_model\": 1}", "[1]", "{"}) {
+    testing::write_text(folder / "corpus.json", record);
+    json tree = settings;
+    restore_saved_settings(tree, folder / "config.toml");
+    EXPECT_EQ(tree, settings) << record;
+    EXPECT_EQ(origin_of(folder.path()), "") << record;
+  }
+}
+
 TEST(RunPaths, ARunsRelativePathsStartWhereItWasStarted) {
   const testing::TemporaryFolder folder;
   testing::write_text(

@@ -42,6 +42,7 @@ class CompressedTest : public ::testing::Test {
     return out;
   }
   testing::TemporaryFolder folder_;
+  const std::string small_member_ = gzip("a");
 };
 
 TEST_F(CompressedTest, GzipOfSeveralMembers) {
@@ -54,6 +55,27 @@ TEST_F(CompressedTest, GzipOfSeveralMembers) {
 TEST_F(CompressedTest, ZstdOfSeveralFrames) {
   EXPECT_EQ(read("a.zst", zstd_hello()), "hello\n");
   EXPECT_EQ(read("a.Zst", zstd_hello() + zstd_hello()), "hello\nhello\n");
+}
+
+TEST_F(CompressedTest, MembersOfAFewBytes) {
+  std::string gz, zst;
+  for (int i = 0; i < 50'000; ++i) {
+    gz += small_member_;
+    zst += zstd_hello();
+  }
+  EXPECT_EQ(read("a.gz", gz), std::string(50'000, 'a'));
+  EXPECT_EQ(read("a.zst", zst).size(), 50'000u * 6);
+}
+
+TEST_F(CompressedTest, WhatUnpacksWithoutBoundIsRefused) {
+  // Blocks that repeat one byte 131,072 times, in a window of as many.
+  std::string bomb("\x28\xb5\x2f\xfd\x00\x38", 6);
+  for (int i = 0; i < 2000; ++i) bomb += std::string("\x02\x00\x10", 3) + "a";
+  bomb += std::string("\x01\x00\x00", 3);
+  EXPECT_EQ(testing::error_of([&] { read("bomb.zst", bomb); }),
+            "'" + (folder_ / "bomb.zst").string() +
+                "' unpacks to more than 250 times its size within one document or line, which text "
+                "never does; unpack it yourself if it is right");
 }
 
 TEST_F(CompressedTest, WhatIsCutOffOrDamagedIsNamed) {
