@@ -152,6 +152,9 @@ TEST(Recompute, ARunUnderAnyRulesEndsInTheSameBits) {
        rule(kLinear, R"("kind": "conditioned", "method": "hadamard", "over": "optical")")},
       {"mx", rule(kAll, R"("kind": "mx")")},
       {"bit flip", rule(kAll, R"("kind": "bit_flip")")},
+      {"spiking", rule(kAll, R"("kind": "spiking", "levels": 16)")},
+      {"merged lora in flips",
+       rule(kLinear, R"("kind": "lora", "r": 4, "over": "bit_flip", "adapter": "merged")")},
       {"low rank", rule(kLinear, R"("kind": "low_rank", "rank": 8)")}};
   for (const auto& [name, transform] : rules) {
     for (const int64_t micro_batch : {0, 2}) {

@@ -77,6 +77,16 @@ RunConfig optical_with_noise() {
   return config;
 }
 
+RunConfig spiking() {
+  RunConfig config = grouped("spiking");
+  config.train.batch = 4;
+  config.train.micro_batch = 1;
+  config.train.steps = 80;
+  config.transform =
+      R"([{"match": "model\\.layers\\.\\d+\\.(self_attn|mlp)(\\.\\w+_proj)?", "kind": "spiking"}])";
+  return config;
+}
+
 RunConfig self_guided() {
   RunConfig config = grouped("guided");
   config.transform =
@@ -115,7 +125,7 @@ TEST_P(SameBits, ResumedInAnotherNumberOfProcesses) {
 
 INSTANTIATE_TEST_SUITE_P(Of, SameBits,
                          ::testing::Values(&dense, &dropout_in_half_precision, &optical_with_noise,
-                                           &self_guided));
+                                           &spiking, &self_guided));
 
 // The moments are divided, and a checkpoint does not show it.
 TEST_P(SameBits, WithDividedMoments) {
