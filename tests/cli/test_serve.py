@@ -192,6 +192,7 @@ def test_a_model_in_a_medium(program, tmp_path):
 @pytest.mark.parametrize("body, words", [
     (b"{", "JSON"), (b"[" * 100000, "nests"), (b'"a"', "object"), (b"{}", "prompt is missing"), (b'{"prompt": "a", "max_token": 1}', "max_tokens"),
     (b'{"prompt": "a", "max_tokens": 5000}', "max_tokens"), (b'{"prompt": "a", "n": 1000}', "n must"), (b'{"prompt": [257]}', "token id"),
+    (b'{"prompt": "\xff"}', "JSON"), (b'{"prompt": "\\ud800"}', "JSON"), (b'{"\xc3": 1, "prompt": "a"}', "JSON"), (b'\xef\xbb\xbf{', "JSON"),
     (b'{"prompt": "a", "max_tokens": 4097}', "4096"), (json.dumps({"prompt": "a" * 4097, "max_tokens": 1}).encode(), "4097 tokens")])
 def test_requests_that_cannot_be_right(server, body, words):
     status, answer = server.post("/v1/completions", body)
@@ -238,6 +239,66 @@ def test_rude_clients_get_an_answer(server, data, status):
     body = answer.split(b"\r\n\r\n", 1)[1]
     assert json.loads(body)["error"]["code"] == int(status)
     assert server.get("/health")[0] == 200
+
+
+BODY = json.dumps({"prompt": "One day", "max_tokens": 5, "temperature": 0}).encode()
+
+
+def sized(body):
+    return HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def chunked(*parts, end=b"0\r\n\r\n"):
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + end
+
+
+def answers_of(data):
+    """(status, JSON) of each answer on a connection, in order."""
+    answers = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        length = int(fields[b"content-length"])
+        answers.append((int(head.split()[1]), json.loads(data[:length])))
+        data = data[length:]
+    return answers
+
+
+def test_bodies_that_are_not_as_long_as_they_say(server):
+    for data in (HEAD + b"Content-Length: 500\r\n\r\n" + BODY, chunked(BODY, end=b"ff\r\n{"), chunked(BODY, end=b"")):
+        with server.socket() as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)  # nothing more will come
+            (answer,) = answers_of(read_all(connection))
+            assert answer[0] == 400 and "broke off" in answer[1]["error"]["message"], answer
+    # What stands behind a body is the next request.
+    with server.socket() as connection:
+        connection.sendall(sized(BODY) + b"{}\r\n\r\n")
+        first, second = answers_of(read_all(connection))
+    assert first[0] == 200 and second[0] == 400 and server.get("/health")[0] == 200
+
+
+def test_chunked_bodies(server):
+    expected = server.complete(**json.loads(BODY))["choices"]
+    bytewise = chunked(*(BODY[i:i + 1] for i in range(len(BODY))))
+    with server.socket() as connection:
+        connection.sendall(chunked(BODY) + bytewise.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close"))
+        answers = answers_of(read_all(connection))
+    assert [(status, answer["choices"]) for status, answer in answers] == [(200, expected)] * 2
+    for size in (b"ffffffffffffffff", b"-1", b"", b"0x5", b"5 5"):
+        answer = server.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n" + BODY + b"\r\n0\r\n\r\n")
+        assert answer.split()[1] in (b"400", b"413"), (size, answer[:200])
+    assert server.get("/health")[0] == 200
+
+
+def test_requests_that_come_at_once_are_answered_in_order(server):
+    requests = [{"prompt": prompt, "max_tokens": 3, "temperature": 0} for prompt in ("One", "Two", "The old")]
+    expected = [server.complete(**request)["choices"] for request in requests]
+    data = b"".join(sized(json.dumps(request).encode()) for request in requests)
+    with server.socket() as connection:
+        connection.sendall(data + sized(b"{"))  # a mistake ends the connection
+        answers = answers_of(read_all(connection))
+    assert [answer["choices"] for status, answer in answers if status == 200] == expected and answers[-1][0] == 400
 
 
 def test_rude_clients_that_get_none(server):
