@@ -4,8 +4,10 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/gguf/gguf_types.h"
 #include "core/log.h"
 #include "core/system/new_folder.h"
+#include "data/source_paths.h"
 #include "formats/checkpoint.h"
 #include "formats/gguf/gguf_write.h"
 #include "formats/hf_config.h"
@@ -89,6 +91,12 @@ std::string name_of(const std::string& specification) {
   return last.empty() ? "model" : last.string();
 }
 
+uint32_t gguf_type(const std::string& name) {
+  if (name == "q8_0") return kGgufQ8_0;
+  const at::ScalarType dtype = file_dtype(name, "q8_0");
+  return dtype == at::kFloat ? kGgufF32 : dtype == at::kHalf ? kGgufF16 : kGgufBF16;
+}
+
 }  // namespace
 
 at::ScalarType file_dtype(const std::string& name, const std::string& further) {
@@ -129,6 +137,24 @@ ExportedModel export_gguf(const std::string& specification, const fs::path& out,
   const std::string note = save_gguf(*loaded.model, out, save);
   if (!note.empty()) log_warning("'{}': {}", out.string(), note);
   return {loaded.folder, save.family};
+}
+
+ExportedModel export_as(const ExportRequest& request) {
+  if (request.format == "gguf") {
+    if (request.adapter) fail_usage("--adapter writes peft's files, not --format gguf");
+    if (!request.shard_size.empty())
+      fail_usage("--max-shard-size is not for --format gguf, which is one file");
+    return export_gguf(request.model, request.out, gguf_type(request.dtype));
+  }
+  if (request.format != "huggingface")
+    fail_usage("--format {} is not one of huggingface, gguf", request.format);
+  if (request.dtype == "q8_0") fail_usage("--dtype q8_0 needs --format gguf");
+  ExportOptions options;
+  options.adapter = request.adapter;
+  options.dtype = file_dtype(request.dtype);
+  if (!request.shard_size.empty())
+    options.max_shard_bytes = static_cast<uint64_t>(parse_size(request.shard_size));
+  return export_model(request.model, request.out, options);
 }
 
 }  // namespace refract

@@ -38,4 +38,14 @@ ExportedModel export_model(const std::string& specification, const std::filesyst
 ExportedModel export_gguf(const std::string& specification, const std::filesystem::path& out,
                           uint32_t type);
 
+// Either, as `refract export` takes it in words. Fails (usage) where they don't go together.
+struct ExportRequest {
+  std::string model, out;
+  std::string format = "huggingface";  // or "gguf"
+  std::string dtype = "float32";       // of GGUF also "q8_0"
+  std::string shard_size;              // "5GB"; empty: as ExportOptions
+  bool adapter = false;
+};
+ExportedModel export_as(const ExportRequest& request);
+
 }  // namespace refract
