@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
+#include "report/json_number.h"
 #include "report/run_report.h"
 
 namespace refract {
@@ -31,8 +32,6 @@ auto rank(const SweepRow& row) {
   const bool finished = row.run.state == SweepState::kFinished;
   return std::tuple(!finished, !std::isfinite(loss), std::isfinite(loss) ? loss : 0.0);
 }
-
-json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
 std::string csv_field(const std::string& text) {
   if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
@@ -149,11 +148,11 @@ json outcome_json(const SweepOutcome& outcome) {
                   {"reason", row.run.reason},
                   {"values", std::move(values)},
                   {"step", std::max<int64_t>(0, row.record.last_step())},
-                  {"training_loss", number(row.training_loss)},
-                  {"validation_loss", number(row.validation_loss)},
-                  {"lowest_validation_loss", number(row.lowest_validation_loss)}};
+                  {"training_loss", json_number(row.training_loss)},
+                  {"validation_loss", json_number(row.validation_loss)},
+                  {"lowest_validation_loss", json_number(row.lowest_validation_loss)}};
     for (const auto& [name, metric] : kFigures) {
-      entry[name] = number(row.record.curve(metric).last());
+      entry[name] = json_number(row.record.curve(metric).last());
     }
     list.push_back(std::move(entry));
   }

@@ -9,14 +9,13 @@
 #include <utility>
 
 #include "core/files.h"
+#include "report/json_number.h"
 #include "report/page/page.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
-
-json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
 std::pair<double, double> ends_of(const ChipsRow& row) {
   const auto [low, high] = std::minmax_element(row.losses.begin(), row.losses.end());
@@ -83,15 +82,15 @@ json chips_json(const ChipsResult& result) {
   json rows = json::array();
   for (const ChipsRow& row : result.rows) {
     json losses = json::array();
-    for (const double loss : row.losses) losses.push_back(number(loss));
+    for (const double loss : row.losses) losses.push_back(json_number(loss));
     rows.push_back({{"time", row.name},
                     {"seconds", row.seconds},
-                    {"loss", number(row.mean())},
-                    {"deviation", number(row.deviation())},
-                    {"perplexity", number(std::exp(row.mean()))},
+                    {"loss", json_number(row.mean())},
+                    {"deviation", json_number(row.deviation())},
+                    {"perplexity", json_number(std::exp(row.mean()))},
                     {"losses", std::move(losses)}});
   }
-  return {{"ideal", number(result.ideal)},
+  return {{"ideal", json_number(result.ideal)},
           {"tokens", result.tokens},
           {"first", result.first},
           {"rows", std::move(rows)},

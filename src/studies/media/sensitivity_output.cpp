@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/files.h"
+#include "report/json_number.h"
 #include "report/page/page.h"
 
 namespace refract {
@@ -16,8 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
 std::vector<SensitivityRow> ranked(const SensitivityResult& result) {
   std::vector<SensitivityRow> rows = result.rows;
@@ -165,32 +164,35 @@ json sensitivity_json(const SensitivityResult& result) {
   for (const SensitivityRow& row : ranked(result)) {
     rows.push_back({{"by", row.group},
                     {"name", row.name},
-                    {"only", number(row.only)},
-                    {"cost", number(row.only - result.dense)},
-                    {"except", number(row.except)}});
+                    {"only", json_number(row.only)},
+                    {"cost", json_number(row.only - result.dense)},
+                    {"except", json_number(row.except)}});
   }
   for (const RoleStatistics& role : result.roles) {
     roles.push_back({{"module", role.module},
                      {"role", role.role},
-                     {"largest", number(role.largest)},
-                     {"median", number(role.median)},
-                     {"ratio", number(role.ratio())},
+                     {"largest", json_number(role.largest)},
+                     {"median", json_number(role.median)},
+                     {"ratio", json_number(role.ratio())},
                      {"channel", role.channel},
                      {"row", role.row},
-                     {"snr_db", number(role.snr_db)},
-                     {"levels_in_use", number(role.levels_in_use)}});
+                     {"snr_db", json_number(role.snr_db)},
+                     {"levels_in_use", json_number(role.levels_in_use)}});
   }
   for (const DigitalProposal& proposal : result.proposals) {
     proposals.push_back({{"modules", proposal.modules},
                          {"share", proposal.share},
-                         {"loss", number(proposal.loss)},
+                         {"loss", json_number(proposal.loss)},
                          {"even_share", proposal.even_share},
-                         {"even_loss", number(proposal.even_loss)},
+                         {"even_loss", json_number(proposal.even_loss)},
                          {"rules", proposal.rules}});
   }
-  return {{"dense", number(result.dense)},    {"medium", number(result.medium)},
-          {"tokens", result.tokens},          {"seconds", result.seconds},
-          {"culprits", std::move(rows)},      {"roles", std::move(roles)},
+  return {{"dense", json_number(result.dense)},
+          {"medium", json_number(result.medium)},
+          {"tokens", result.tokens},
+          {"seconds", result.seconds},
+          {"culprits", std::move(rows)},
+          {"roles", std::move(roles)},
           {"proposals", std::move(proposals)}};
 }
 

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
 #include "report/energy/energy_record.h"
+#include "report/json_number.h"
 #include "report/page/page.h"
 
 namespace refract {
@@ -15,8 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
 
 bool is_shown(const SpikesResult& result, int64_t step) {
   return (step & (step - 1)) == 0 || step == result.within || step == result.steps.back().step;
@@ -102,7 +100,7 @@ json spikes_json(const SpikesResult& result) {
   json steps = json::array(), types = json::array();
   for (const SpikesStep& step : result.steps) {
     steps.push_back({{"step", step.step},
-                     {"loss", number(step.loss)},
+                     {"loss", json_number(step.loss)},
                      {"accuracy", step.accuracy},
                      {"spikes_per_token", step.spikes},
                      {"joules_per_token", step.joules}});
@@ -112,7 +110,7 @@ json spikes_json(const SpikesResult& result) {
                      {"values_per_token", type.values},
                      {"spikes_per_token", type.spikes}});
   }
-  return {{"quantized", {{"loss", number(result.loss)}, {"accuracy", result.accuracy}}},
+  return {{"quantized", {{"loss", json_number(result.loss)}, {"accuracy", result.accuracy}}},
           {"tokens", result.tokens},
           {"steps_to_one_percent", result.within > 0 ? json(result.within) : json(nullptr)},
           {"settled", result.settled},
