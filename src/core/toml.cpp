@@ -168,30 +168,10 @@ json parse_toml(std::string_view text, std::string_view where) {
   }
 }
 
-namespace {
-
-// "; it holds a.toml, b.toml" for a folder in which there are some.
-std::string recipes_in(const std::filesystem::path& folder) {
-  constexpr size_t kNamed = 3;
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
-    if (entry.path().extension() == ".toml") names.push_back(entry.path().string());
-  }
-  if (names.empty()) return "";
-  std::sort(names.begin(), names.end());
-  std::string text = "; it holds ";
-  for (size_t i = 0; i < std::min(kNamed, names.size()); ++i)
-    text += (i > 0 ? ", " : "") + names[i];
-  return text + (names.size() > kNamed ? ", ..." : "");
-}
-
-}  // namespace
-
 json read_toml(const std::filesystem::path& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
-    fail_usage("'{}' is a folder, and a recipe is a TOML file{}", path.string(), recipes_in(path));
+    fail_usage("'{}' is a folder, not a TOML file", path.string());
   }
   std::ifstream file(path, std::ios::binary);
   if (!file)

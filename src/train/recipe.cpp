@@ -13,6 +13,7 @@
 #include "core/toml.h"
 #include "core/untrusted.h"
 #include "text/utf8.h"
+#include "train/recipe_names.h"
 #include "train/run_config.h"
 #include "train/run_paths.h"
 
@@ -170,7 +171,9 @@ void merge(json& tree, const std::string& key, json value) {
 }  // namespace
 
 json read_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  json tree = read_with_bases(found_recipe(path));
+  const std::string file = found_recipe(path);
+  refuse_folder(file, run_settings());
+  json tree = read_with_bases(file);
   merge_overrides(tree, overrides);
   return tree;
 }

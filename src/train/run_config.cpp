@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/config.h"
@@ -10,19 +9,13 @@
 #include "core/expression.h"
 #include "core/toml.h"
 #include "train/batch_count.h"
+#include "train/recipe_names.h"
 #include "train/together/batch_share.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
-
-using TableCheck = std::function<void(const json&, const std::string&)>;
-
-std::map<std::string, TableCheck>& foreign_tables() {
-  static std::map<std::string, TableCheck> tables;
-  return tables;
-}
 
 // The name that the recipe gives, whose defaults differ from AdamW's.
 std::string given_optimizer(const json& tree) {
@@ -228,6 +221,7 @@ RunConfig make_run_config(const json& tree, const std::string& where,
   if (optimizer == "sgd") config.optimizer.weight_decay = 0;
   Fields fields;
   describe(fields, config);
+  check_recipe_names(tree, fields, where);
   json own = tree;
   for (const auto& [name, check] : foreign_tables()) {
     if (!own.is_object() || !own.contains(name)) continue;
@@ -239,7 +233,7 @@ RunConfig make_run_config(const json& tree, const std::string& where,
   return config;
 }
 
-void register_recipe_table(std::string name, TableCheck check) {
+void register_recipe_table(std::string name, RecipeTableCheck check) {
   foreign_tables().insert_or_assign(std::move(name), std::move(check));
 }
 

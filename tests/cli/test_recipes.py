@@ -184,3 +184,19 @@ def test_a_bad_base_is_one_clear_line(refract, recipe, tmp_path):
         assert "derived.toml: can't open its base 'nowhere.toml'" in line
     (line,) = refract("train", recipe, "base=derived.toml", code=2).stderr.splitlines()
     assert "base" in line
+
+
+@pytest.mark.parametrize("text, hint", [
+    ('bas = "x.toml"\n', "unknown key 'bas'; did you mean 'base'?"),
+    ('[run]\nbase = "x.toml"\n', "base stands in the table [run]; move it to the top"),
+    ("[conectivity]\nspawn = [0]\n", "unknown table [conectivity]; did you mean [connectivity]?"),
+])
+def test_a_name_that_is_not_a_setting_has_its_hint(refract, tmp_path, text, hint):
+    (tmp_path / "recipe.toml").write_text(text)
+    (line,) = refract("inspect", "recipe.toml", code=2).stderr.splitlines()
+    assert hint in line
+
+
+def test_a_folder_names_its_recipes_alone(refract):
+    (line,) = refract("train", RECIPES, code=2).stderr.splitlines()
+    assert line.endswith(f"'{RECIPES}' is a folder, and a recipe is a TOML file; it holds {RECIPES / 'demo.toml'}")
