@@ -2,12 +2,13 @@
 
 import json
 import pathlib
+import subprocess
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-from probe import probe  # noqa: E402
+from probe import find_program, probe  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from test_model_parity import (TOLERANCE, VARIANTS, assert_same_numbers, make_model, make_tokens,  # noqa: E402
                                reference, relative_error)
@@ -17,6 +18,10 @@ PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "models.md"
 # With what sets the family apart: windows, norms of heads, parallel layers, stretched positions.
 FAMILIES = {"gpt2": "gelu_new", "llama": "llama3", "mistral": "window", "qwen2": "layer_types", "qwen3": "all_slide_yarn",
             "gpt_neox": "parallel_partial"}
+
+# Of the families that GGUF files hold, what transformers reads in them: no window, no stretched positions, and of Qwen3 only heads of
+# the width that it takes for granted.
+GGUF = {"llama": "gqa", "mistral": "plain", "qwen2": "plain", "qwen3": "wide_heads"}
 
 
 class Case:
@@ -89,7 +94,34 @@ def decodes(case):
     assert load_file(case.folder / "made.safetensors")["tokens"].tolist() == theirs[:, case.tokens.shape[1]:].tolist()
 
 
-COLUMNS = {"load": loads, "save": saves, "logits and loss": has_its_logits, "gradients": has_its_gradients, "decode": decodes}
+def export_gguf(source, file):
+    return subprocess.run([find_program("refract"), "export", str(source), "--format", "gguf", "--out", str(file)], capture_output=True, text=True)
+
+
+def goes_through_gguf(case):
+    """transformers opens the file with the same bits, and refract; a family that GGUF does not hold here is refused by its name."""
+    pytest.importorskip("gguf")
+    folder = case.folder / "gguf"
+    file = folder / "m.gguf"
+    if case.family not in GGUF:
+        refused = export_gguf(case.folder / "hf", file)
+        assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1, refused.stderr
+        assert f"family {case.family} can't be written as GGUF" in refused.stderr and not file.exists()
+        return
+    model = make_model(case.family, GGUF[case.family])
+    model.save_pretrained(folder / "hf")
+    done = export_gguf(folder / "hf", file)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = model(case.tokens).logits
+        opened = AutoModelForCausalLM.from_pretrained(folder, gguf_file="m.gguf", dtype=torch.float32)
+        assert torch.equal(opened.eval()(case.tokens).logits, expected)
+    probe("run", file, case.folder / "tokens.safetensors", folder / "out.safetensors")
+    assert relative_error(load_file(folder / "out.safetensors")["logits"], expected) < TOLERANCE
+
+
+COLUMNS = {"load": loads, "save": saves, "logits and loss": has_its_logits, "gradients": has_its_gradients, "decode": decodes,
+           "GGUF": goes_through_gguf}
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -106,4 +138,5 @@ def test_the_page_has_the_table():
     assert lines[head][3:] == list(COLUMNS)
     rows = lines[head + 2:head + 2 + len(FAMILIES)]
     assert [row[1] for row in rows] == [f"`{family}`" for family in FAMILIES]
-    assert all(row[3:] == ["yes"] * len(COLUMNS) for row in rows)
+    for row, family in zip(rows, FAMILIES):
+        assert row[3:] == ["yes"] * (len(COLUMNS) - 1) + ["yes" if family in GGUF else "refused"]

@@ -66,6 +66,7 @@ QWEN3 = {
     "plain": {},
     "tied_head_dim": {"tie_word_embeddings": True, "head_dim": 24, "rms_norm_eps": 1e-3},
     "bias": {"attention_bias": True, "num_key_value_heads": 4},
+    "wide_heads": {"head_dim": 128},
     "all_slide_yarn": {**WINDOW, "max_window_layers": 0, "rope_parameters": YARN},
 }
 # Heads are 16 wide, so a factor of 0.25 turns two pairs of channels.
