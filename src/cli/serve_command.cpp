@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/system/command_line.h"
 #include "runs/loaded_model.h"
 #include "serve/server.h"
@@ -37,7 +38,7 @@ class ServeCommand : public Command {
     line.option("--timeout", options_.timeout,
                 "seconds for a request to come, and for a client to read on");
     line.option("--grace", options_.grace, "seconds that requests may still take after a signal");
-    line.flag("--json", json_, "print one JSON object with the URL when it listens");
+    line.flag("--json", json_, "print one JSON object with URL and size when it listens");
   }
   int run() override;
 
@@ -53,16 +54,23 @@ int ServeCommand::run() {
   if (const char* token = std::getenv("REFRACT_SERVE_TOKEN"); token && options_.token.empty())
     options_.token = token;
   const LoadedModel loaded = load_model(model_, overrides_);
-  serve(loaded, options_, [&](const std::string& url) {
-    if (json_) {
-      fmt::print(
-          "{}\n",
-          nlohmann::json{{"url", url}, {"model", options_.name}, {"folder", loaded.folder.string()}}
-              .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-      std::fflush(stdout);
-    } else {
-      log_info("'{}' is served at {}/v1/completions; Ctrl-C stops it", options_.name, url);
+  serve(loaded, options_, [&](const Listening& listening) {
+    if (!json_) {
+      log_info(
+          "'{}' is served at {}/v1/completions, with {} for {} slots of {} tokens; Ctrl-C "
+          "stops it",
+          options_.name, listening.url, format_bytes(listening.cache_bytes), listening.slots,
+          listening.context);
+      return;
     }
+    const nlohmann::json line = {{"url", listening.url},
+                                 {"model", options_.name},
+                                 {"folder", loaded.folder.string()},
+                                 {"slots", listening.slots},
+                                 {"context", listening.context},
+                                 {"cache_bytes", static_cast<int64_t>(listening.cache_bytes)}};
+    fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    std::fflush(stdout);
   });
   return 0;
 }

@@ -18,6 +18,7 @@
 #include "formats/carried.h"
 #include "formats/start_token.h"
 #include "serve/api.h"
+#include "serve/engine/cache_memory.h"
 #include "serve/engine/engine.h"
 #include "serve/http/connection.h"
 #include "serve/http/http_server.h"
@@ -100,7 +101,7 @@ ServedModel served(const LoadedModel& loaded, const ServeOptions& options, int64
 }  // namespace
 
 void serve(const LoadedModel& loaded, const ServeOptions& options,
-           const std::function<void(const std::string& url)>& ready) {
+           const std::function<void(const Listening&)>& ready) {
   check(options, loaded);
   const StopSignals signals;
   const int64_t longest = loaded.config.model.longest_cached();
@@ -116,7 +117,7 @@ void serve(const LoadedModel& loaded, const ServeOptions& options,
   HttpServer server(
       http, [&](const HttpCall& call) { return api.answer(call); },
       [&](int status) { metrics.answered(status); });
-  ready(server.url());
+  ready({server.url(), options.slots, context, cache_bytes(*loaded.model, options.slots, context)});
   std::exception_ptr trouble, lost;  // of the acceptor, of the engine
   std::atomic<bool> stop = false;
   std::thread acceptor([&] {

@@ -20,10 +20,17 @@ struct ServeOptions {
   double grace = 10;    // seconds that requests under way may take after a signal
 };
 
+// What a server that listens says of itself.
+struct Listening {
+  std::string url;
+  int64_t slots = 0, context = 0;
+  double cache_bytes = 0;  // of all slots
+};
+
 // Serves until a signal of StopSignals; then it takes nothing new and finishes what it can in
-// `grace`. `ready` is told the URL. The calling thread computes. Errors (usage) name the options of
-// `refract serve`.
+// `grace`. `ready` is told once it listens. The calling thread computes. Errors (usage) name the
+// options of `refract serve`.
 void serve(const LoadedModel& loaded, const ServeOptions& options,
-           const std::function<void(const std::string& url)>& ready);
+           const std::function<void(const Listening&)>& ready);
 
 }  // namespace refract

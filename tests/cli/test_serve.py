@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import json
 import math
+import resource
 import signal
 import socket
 import subprocess
@@ -31,6 +32,8 @@ def generated(program, folder, *arguments):
 
 def test_what_there_is(server):
     assert server.started["model"] == "run"
+    # Keys and values of two layers of 32 channels, in fp32.
+    assert (server.started["slots"], server.started["context"], server.started["cache_bytes"]) == (4, CONTEXT, 4 * CONTEXT * 2 * 2 * 32 * 4)
     assert server.get("/health") == (200, {"status": "ok"})
     status, models = server.get("/v1/models")
     assert status == 200 and models["object"] == "list"
@@ -400,6 +403,28 @@ def test_a_token_keeps_others_out(program, folder):
 def test_settings_that_cannot_be_right(program, folder, arguments, words):
     done = subprocess.run([str(program), "serve", "run", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
+def test_the_first_line_says_what_the_caches_take(program, folder):
+    process = subprocess.Popen([str(program), "serve", "run", "--port", "0", "--slots", "2", "--context", "1024"], cwd=folder,
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in process.stderr if "is served at" in line)
+        assert "with 1.0 MiB for 2 slots of 1024 tokens" in line
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_caches_that_do_not_fit(program, tmp_path):
+    trained(program, tmp_path, "model.max_position_embeddings=32768", "train.steps=1")
+    gib = 1 << 30
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (6 * gib, 6 * gib))}
+    done = subprocess.run([str(program), "serve", "run", "--slots", "512", "--port", "0"], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60, **limits)
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "512 slots of 32768 tokens need 8.0 GiB" in said and "--slots" in said and "--context" in said, done.stderr
 
 
 def test_a_port_that_is_taken(program, folder, server):

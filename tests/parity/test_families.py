@@ -140,3 +140,18 @@ def test_the_page_has_the_table():
     assert [row[1] for row in rows] == [f"`{family}`" for family in FAMILIES]
     for row, family in zip(rows, FAMILIES):
         assert row[3:] == ["yes"] * (len(COLUMNS) - 1) + ["yes" if family in GGUF else "refused"]
+
+
+@pytest.mark.parametrize("family", GGUF)
+def test_windows_and_positions_come_back_from_gguf(cases, family):
+    """What transformers does not read of such files refract does: Llama 3's positions, a window, layers with and without one."""
+    case = cases(family)
+    file = case.folder / "own.gguf"
+    done = export_gguf(case.folder / "hf", file)
+    if family == "qwen3":  # yarn
+        assert done.returncode == 1 and "no yarn scaling of positions" in done.stderr and not file.exists()
+        return
+    assert done.returncode == 0, done.stderr
+    assert ("attend to everything" in done.stderr) == (family != "llama"), done.stderr
+    probe("run", file, case.folder / "tokens.safetensors", case.folder / "own.safetensors")
+    assert relative_error(load_file(case.folder / "own.safetensors")["logits"], case.expected["logits"]) < TOLERANCE

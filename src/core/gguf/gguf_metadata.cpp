@@ -62,6 +62,11 @@ const GgufValue* GgufMetadata::find(std::string_view key) const {
   return found == values_.end() ? nullptr : &found->second;
 }
 
+bool GgufMetadata::is_list(std::string_view key) const {
+  const GgufValue* value = find(key);
+  return value && value->kind == GgufKind::kList;
+}
+
 void GgufMetadata::complain(std::string_view key, std::string_view wanted) const {
   fail("'{}': the setting {} is not {}", where_, shown(key), wanted);
 }

@@ -43,6 +43,7 @@ class GgufMetadata {
   explicit GgufMetadata(std::string where) : where_(std::move(where)) {}
 
   bool has(std::string_view key) const { return values_.contains(key); }
+  bool is_list(std::string_view key) const;
   bool add(std::string key, const GgufValue& value);  // false where the key is there already
 
   // Each fails for a value of another kind, and for a whole number that an int64 can't hold.

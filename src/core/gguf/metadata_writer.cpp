@@ -54,4 +54,9 @@ void GgufMetadataWriter::add_numbers(std::string_view key, std::span<const float
   for (const float value : values) append_gguf(bytes_, value);
 }
 
+void GgufMetadataWriter::add_flags(std::string_view key, std::span<const uint8_t> values) {
+  begin_list(key, GgufKind::kBool, values.size());
+  for (const uint8_t value : values) append_gguf(bytes_, value);
+}
+
 }  // namespace refract

@@ -18,6 +18,7 @@ class GgufMetadataWriter {
   void add_texts(std::string_view key, std::span<const std::string> values);
   void add_wholes(std::string_view key, std::span<const int32_t> values);
   void add_numbers(std::string_view key, std::span<const float> values);
+  void add_flags(std::string_view key, std::span<const uint8_t> values);  // 0 or 1 each
 
   uint64_t count() const { return count_; }
   const std::string& bytes() const { return bytes_; }

@@ -12,6 +12,7 @@
 #include "core/untrusted.h"
 #include "formats/gguf/gguf_names.h"
 #include "formats/gguf/gguf_rope.h"
+#include "formats/gguf/gguf_window.h"
 
 namespace refract {
 namespace {
@@ -73,7 +74,7 @@ class GgufConfigReader {
     read_biases();
     read_head_width();
     read_rope();
-    read_window();
+    read_gguf_window(settings_, architecture_.name, tree_);
     read_ids();
     return std::move(tree_);
   }
@@ -172,13 +173,6 @@ class GgufConfigReader {
     rope["low_freq_factor"] = found->low;
     rope["high_freq_factor"] = found->high;
     rope["original_max_position_embeddings"] = found->original;
-  }
-
-  void read_window() {
-    const int64_t window = settings_.whole(key("attention.sliding_window"), 0);
-    if (window == 0 || window >= settings_.whole(key("context_length"))) return;
-    if (architecture_.family == "llama") tree_["model_type"] = "mistral";
-    tree_["sliding_window"] = window;
   }
 
   void read_ids() {
@@ -289,9 +283,6 @@ std::vector<float> add_gguf_config(GgufMetadataWriter& settings, const json& con
   if (!architecture)
     fail("a model of the family {} can't be written as GGUF; those like Llama can", family);
   refuse_biases(config);
-  if (config.contains("sliding_window") && config["sliding_window"].is_number() &&
-      config.value("use_sliding_window", true))
-    fail("a model with a sliding window can't be written as GGUF");
   const std::string_view prefix = architecture->name;
   const auto key = [&](const char* name) { return fmt::format("{}.{}", prefix, name); };
   for (const auto& [theirs, ours] : kWholes)

@@ -17,12 +17,17 @@
 #include "formats/gguf/dequantize.h"
 #include "formats/gguf/gguf_config.h"
 #include "formats/gguf/gguf_names.h"
+#include "formats/gguf/gguf_window.h"
 #include "text/gguf/write_tokenizer.h"
 
 namespace refract {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::string_view kWindowNote =
+    "its sliding window is written, but programs that know no window of this architecture "
+    "(transformers is one) attend to everything in a longer text";
 
 // general.file_type: what most of the tensors are.
 uint32_t file_type(uint32_t type) {
@@ -168,9 +173,15 @@ std::string save_gguf(Decoder& decoder, const std::filesystem::path& path,
   std::string note;
   std::vector<float> divisors;
   try {
-    divisors = add_gguf_config(settings, parse_json(options.config, "config.json"));
+    const json config = parse_json(options.config, "config.json");
+    divisors = add_gguf_config(settings, config);
     if (!options.tokenizer.empty())
-      note = add_gguf_tokenizer(settings, options.tokenizer, decoder.config().vocab_size);
+      note = add_gguf_tokenizer(settings, options.tokenizer, decoder.config().vocab_size,
+                                options.config);
+    if (add_gguf_window(settings, architecture->name, config)) {
+      if (!note.empty()) note.append("; ");
+      note.append(kWindowNote);
+    }
   } catch (const json::exception& error) {
     fail("can't write '{}': the model's configuration or tokenizer is not as expected: {}",
          path.string(), error.what());

@@ -29,7 +29,7 @@ struct GgufSaveOptions {
 };
 
 // Writes a model, its transformed layers as the dense weights they multiply by. Returns what should
-// be known of the tokenizer in it (add_gguf_tokenizer), or nothing.
+// be known of its tokenizer (add_gguf_tokenizer) and its window where others read it, or nothing.
 std::string save_gguf(Decoder& decoder, const std::filesystem::path& path,
                       const GgufSaveOptions& options);
 

@@ -1,6 +1,7 @@
 #include "serve/engine/engine.h"
 
 #include <ATen/core/grad_mode.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <exception>
@@ -9,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "serve/engine/cache_memory.h"
 #include "serve/engine/inbox.h"
 
 namespace refract {
@@ -22,6 +24,12 @@ void put_end(const Work& work, End end, const std::string& message = "") {
   news.end = end;
   news.message = message;
   work.inbox->put(std::move(news));
+}
+
+// torch has a class for a GPU's memory alone.
+bool is_out_of_memory(const c10::Error& error) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         error.msg().find("can't allocate memory") != std::string::npos;
 }
 
 // Runs `action`; where it throws, the work fails and the server goes on.
@@ -46,8 +54,15 @@ bool guarded_work(const Work& work, const Action& action) {
 Engine::Engine(Decoder& model, const EngineOptions& options)
     : use_(model), causal_(use_.is_causal()), options_(options) {
   const at::NoGradGuard no_grad;
-  for (int64_t i = 0; i < options.slots; ++i)
-    slots_.push_back(std::make_unique<Slot>(use_, options.context));
+  check_cache_memory(model, options.slots, options.context);
+  try {
+    for (int64_t i = 0; i < options.slots; ++i)
+      slots_.push_back(std::make_unique<Slot>(use_, options.context));
+  } catch (const c10::Error& error) {
+    if (!is_out_of_memory(error)) throw;
+    slots_.clear();
+    fail_for_caches(model, options.slots, options.context);
+  }
 }
 
 // A prompt's scores and one token behind it need no cache, where the token that stands last changes

@@ -34,6 +34,7 @@ enum class Admission { kTaken, kFull, kStopping };
 
 class Engine {
  public:
+  // Allocates the slots' caches. Fails, naming --slots and --context, where they do not fit.
   Engine(Decoder& model, const EngineOptions& options);
 
   // All of a request's works or none of them. By any thread.

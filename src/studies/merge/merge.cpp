@@ -36,8 +36,13 @@ std::string coefficient_of(const MergeStudy& study) {
 }
 
 void check_numbers(const MergeSettings& s) {
-  if (s.t < 0 || s.t > 1) fail_usage("--t {} must be in [0, 1]", s.t);
-  if (s.density <= 0 || s.density > 1) fail_usage("--density {} must be in (0, 1]", s.density);
+  // So that what is no number is refused too.
+  if (!(s.t >= 0 && s.t <= 1)) fail_usage("--t {} must be in [0, 1]", s.t);
+  if (!(s.density > 0 && s.density <= 1)) fail_usage("--density {} must be in (0, 1]", s.density);
+  if (!std::isfinite(s.lambda)) fail_usage("--lambda {} must be a finite number", s.lambda);
+  for (const double weight : s.weights) {
+    if (!std::isfinite(weight)) fail_usage("--weights has {}, which is no finite number", weight);
+  }
 }
 
 void check_weights(const MergeStudy& study) {

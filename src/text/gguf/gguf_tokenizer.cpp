@@ -85,7 +85,7 @@ json tokenizer_config(const GgufMetadata& settings, const GgufVocabulary& vocabu
     return config;
   }
   config["tokenizer_class"] = "LlamaTokenizer";
-  config["legacy"] = false;
+  config["legacy"] = settings.flag(kGgufLegacy, false);
   config["add_bos_token"] = settings.flag("tokenizer.ggml.add_bos_token", true);
   config["add_eos_token"] = settings.flag("tokenizer.ggml.add_eos_token", false);
   config["add_prefix_space"] = settings.flag("tokenizer.ggml.add_space_prefix", true);
@@ -106,6 +106,12 @@ TokenizerFiles bpe_files(const GgufMetadata& settings, const GgufVocabulary& voc
   if (settings.has(kHuggingFace)) {
     files["tokenizer.json"] = settings.text(kHuggingFace, "");
   } else {
+    // Without them every text would fall into single bytes, and nobody would be told.
+    if (!settings.has("tokenizer.ggml.merges"))
+      fail(
+          "'{}': its byte-level BPE has no tokenizer.ggml.merges; name the model's own tokenizer "
+          "with data.tokenizer",
+          settings.where());
     const GgufFront front = gguf_front(settings.text("tokenizer.ggml.pre", ""), settings.where());
     files["tokenizer.json"] = gguf_bpe_json(
         vocabulary, front, first_token(settings, vocabulary, front.adds_bos), settings.where());

@@ -13,6 +13,10 @@ namespace refract {
 inline constexpr int32_t kGgufNormal = 1, kGgufUnknown = 2, kGgufControl = 3, kGgufUserDefined = 4,
                          kGgufUnused = 5, kGgufByte = 6;
 
+// refract's own setting: a SentencePiece tokenizer that puts a space behind added tokens too, which
+// transformers calls legacy.
+inline constexpr const char* kGgufLegacy = "refract.tokenizer.legacy";
+
 bool has_gguf_tokenizer(const GgufMetadata& settings);
 
 // The files that a Hugging Face folder with this tokenizer has: tokenizer.json for byte-level BPE

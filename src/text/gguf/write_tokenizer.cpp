@@ -13,6 +13,7 @@
 #include "text/gguf/gguf_tokenizer.h"
 #include "text/gguf/pre_names.h"
 #include "text/hf_tokenizer.h"
+#include "text/sentencepiece/space_prefix.h"
 
 namespace refract {
 namespace {
@@ -115,7 +116,7 @@ std::string add_bpe(GgufMetadataWriter& settings, const TokenizerFiles& files, i
 }
 
 std::string add_pieces(GgufMetadataWriter& settings, const TokenizerFiles& files,
-                       const GgufPieces& pieces, int64_t vocab_size) {
+                       const GgufPieces& pieces, int64_t vocab_size, SpacePrefix prefix) {
   const json config = tree_of(files, "tokenizer_config.json");
   WrittenTokens written(vocab_size);
   set_all_added(written, tree_of(files, "tokenizer.json"), config);
@@ -133,10 +134,13 @@ std::string add_pieces(GgufMetadataWriter& settings, const TokenizerFiles& files
   };
   settings.add_flag("tokenizer.ggml.add_bos_token", flag("add_bos_token", true));
   settings.add_flag("tokenizer.ggml.add_eos_token", flag("add_eos_token", false));
-  settings.add_flag("tokenizer.ggml.add_space_prefix",
-                    flag("add_prefix_space", pieces.add_space_prefix));
+  const bool prefixed = pieces.add_space_prefix && prefix != SpacePrefix::kNever;
+  settings.add_flag("tokenizer.ggml.add_space_prefix", prefixed);
   settings.add_flag("tokenizer.ggml.remove_extra_whitespaces", pieces.remove_extra_spaces);
-  return "";
+  if (prefixed && prefix == SpacePrefix::kUnlessSpace) settings.add_flag(kGgufLegacy, true);
+  if (!prefixed || prefix != SpacePrefix::kAlways) return "";
+  return "GGUF has no place for the space that its tokenizer puts behind every special token, so a "
+         "text that goes on there is cut otherwise";
 }
 
 void add_chat_template(GgufMetadataWriter& settings, const TokenizerFiles& files) {
@@ -154,14 +158,18 @@ void add_chat_template(GgufMetadataWriter& settings, const TokenizerFiles& files
 }  // namespace
 
 std::string add_gguf_tokenizer(GgufMetadataWriter& settings, const TokenizerFiles& files,
-                               int64_t vocab_size) {
+                               int64_t vocab_size, const std::string& config_json) {
   add_chat_template(settings, files);
   const auto model = files.find("tokenizer.model"), whole = files.find("tokenizer.json");
   if (whole != files.end() && !is_sentencepiece_translation(whole->second))
     return add_bpe(settings, files, vocab_size);
   if (model != files.end()) {
-    if (const auto pieces = read_sentencepiece_model(model->second, "tokenizer.model"))
-      return add_pieces(settings, files, *pieces, vocab_size);
+    if (const auto pieces = read_sentencepiece_model(model->second, "tokenizer.model")) {
+      const json translation = whole == files.end() ? json() : tree_of(files, "tokenizer.json");
+      const SpacePrefix prefix =
+          space_prefix(read_tokenizer_settings(files, config_json, "the tokenizer"), translation);
+      return add_pieces(settings, files, *pieces, vocab_size, prefix);
+    }
   }
   settings.add_text("tokenizer.ggml.model", "none");
   return "GGUF has no place for its tokenizer, which is left out; name it with data.tokenizer "

@@ -13,6 +13,7 @@
 #include "text/hf_components.h"
 #include "text/hf_settings.h"
 #include "text/sentencepiece/sentencepiece_check.h"
+#include "text/sentencepiece/space_prefix.h"
 #include "text/utf8.h"
 
 namespace refract {
@@ -24,22 +25,6 @@ using sentencepiece::SentencePieceProcessor;
 // Behind a model: its normalizer_spec (field 3) with add_dummy_prefix (field 3) = false. Fields
 // that stand twice in a message are merged, and the later value counts.
 constexpr std::string_view kWithoutPrefix("\x1a\x02\x18\x00", 4);
-
-// Before which stretches of text between added tokens a space is put; kUnlessSpace: before each,
-// but behind an added token only where none stands there.
-enum class Prefix { kAlways, kUnlessSpace, kFirst, kNever };
-
-Prefix prefix_of(const TokenizerSettings& settings, const json& translation) {
-  if (settings.add_prefix_space == false) return Prefix::kNever;
-  if (settings.tokenizer_class == "LlamaTokenizer")
-    return settings.legacy ? Prefix::kUnlessSpace : Prefix::kFirst;
-  if (translation.is_null()) return Prefix::kFirst;
-  const json front = translation.value("pre_tokenizer", json());
-  if (!front.is_object() || front.value("type", "") != "Metaspace") return Prefix::kAlways;
-  const std::string scheme = front.value("prepend_scheme", "always");
-  if (scheme == "first") return Prefix::kFirst;
-  return scheme == "never" ? Prefix::kNever : Prefix::kUnlessSpace;
-}
 
 void load(SentencePieceProcessor& processor, const std::string& model, const std::string& where) {
   const auto status = processor.LoadFromSerializedProto(model);
@@ -59,7 +44,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     json translation;
     if (const auto file = files_.find("tokenizer.json"); file != files_.end())
       translation = parse_json(file->second, where);
-    prefix_ = prefix_of(settings, translation);
+    prefix_ = space_prefix(settings, translation);
     add_tokens(settings, translation, where);
   }
 
@@ -86,7 +71,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<int> run;
     bool first = true;
     const auto finish_run = [&] {
-      if (!run.empty()) out += decode_run(run, first && prefix_ != Prefix::kNever);
+      if (!run.empty()) out += decode_run(run, first && prefix_ != SpacePrefix::kNever);
       first = false;
       run.clear();
     };
@@ -121,13 +106,13 @@ class SentencePieceTokenizer final : public Tokenizer {
  private:
   bool prefixed(std::string_view stretch, bool first) const {
     switch (prefix_) {
-      case Prefix::kAlways:
+      case SpacePrefix::kAlways:
         return true;
-      case Prefix::kUnlessSpace:
+      case SpacePrefix::kUnlessSpace:
         return first || !stretch.starts_with(' ');
-      case Prefix::kFirst:
+      case SpacePrefix::kFirst:
         return first;
-      case Prefix::kNever:
+      case SpacePrefix::kNever:
         break;
     }
     return false;
@@ -172,7 +157,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   TokenizerFiles files_;
   SentencePieceProcessor whole_, inner_;  // inner_ puts no space before a text
-  Prefix prefix_ = Prefix::kFirst;
+  SpacePrefix prefix_ = SpacePrefix::kFirst;
   AddedTokenFinder finder_;
   std::map<TokenId, std::string> content_;  // of added tokens behind the model's pieces
   int64_t size_ = 0;

@@ -9,6 +9,7 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -93,28 +94,40 @@ bool has_foreign_rope(const ModelConfig& config) {
   return config.rope_scaling == "yarn" || config.rope_scaling == "dynamic";
 }
 
+bool is_written(const ModelConfig& config) {
+  const std::string family = hf_family(config).name;
+  if (has_foreign_rope(config)) return false;
+  if (family == "qwen2") return true;
+  return (family == "llama" || family == "mistral" || family == "qwen3") && !config.attention_bias;
+}
+
 std::vector<std::pair<std::string, ModelConfig>> written_settings() {
   std::vector<std::pair<std::string, ModelConfig>> all;
   for (auto& [name, config] : testing::every_setting()) {
-    if (hf_family(config).name == "llama" && !config.attention_bias && !has_foreign_rope(config))
-      all.emplace_back(name, config);
+    if (is_written(config)) all.emplace_back(name, config);
   }
   return all;
 }
 
-std::string config_text(const ModelConfig& config) {
-  return config_to_json(config, "llama", "float32", {3, {4, 5}}).dump();
+std::string config_text(const ModelConfig& config, const std::string& family = "llama") {
+  return config_to_json(config, family, "float32", {3, {4, 5}}).dump();
 }
 
 TEST(GgufModel, ComesBackBitForBit) {
-  ASSERT_GE(written_settings().size(), 4u);
+  std::set<std::string> families;
   for (const auto& [name, config] : written_settings()) {
     SCOPED_TRACE(name);
     const TemporaryFolder folder;
     const auto decoder = make_decoder(config);
     const fs::path path = folder / "m.gguf";
-    save_gguf(*decoder, path, {kGgufF32, "llama", "small", config_text(config), {}});
+    const std::string family = hf_family(config).name;
+    families.insert(family);
+    const std::string note =
+        save_gguf(*decoder, path, {kGgufF32, family, "small", config_text(config, family), {}});
+    EXPECT_EQ(note.find("sliding window") != std::string::npos, config.sliding_window > 0) << note;
     const ModelConfig read = read_model_config(path);
+    EXPECT_EQ(read.sliding_window, config.sliding_window);
+    EXPECT_EQ(read.layer_types, config.layer_types);
     EXPECT_EQ(read.rope_scaling, config.rope_scaling);
     EXPECT_NEAR(read.rope_factor, config.rope_factor, 1e-5);
     if (config.rope_scaling == "llama3") {
@@ -134,9 +147,11 @@ TEST(GgufModel, ComesBackBitForBit) {
       EXPECT_TRUE(at::equal(again.arena().value(other), decoder->arena().value(&parameter)));
     }
     const nlohmann::json tree = read_config_json(path);
+    EXPECT_EQ(tree["model_type"], family);
     EXPECT_EQ(tree["eos_token_id"], nlohmann::json({4, 5}));
     EXPECT_EQ(read_carried(path).eos(), (std::vector<int64_t>{4, 5}));
   }
+  EXPECT_EQ(families, (std::set<std::string>{"llama", "mistral", "qwen2", "qwen3"}));
 }
 
 TEST(GgufModel, HoldsEachTypeWithinItsRounding) {
@@ -236,6 +251,23 @@ TEST(GgufModel, NamesWhatItDoesNotRead) {
       {reset("split.count", 3), {"one of 3 parts"}},
       {[](GgufFile& f) { f.text("llama.rope.scaling.type", "yarn"); }, {"none or linear"}},
       {[](GgufFile& f) {
+         f.whole("llama.attention.sliding_window", 3);
+         f.list<uint8_t>("llama.attention.sliding_window_pattern", 7, {1, 0});
+       },
+       {"sliding_window_pattern", "a list of 1 flags"}},
+      {[&](GgufFile& f) {
+         reset("llama.block_count", 2)(f);
+         f.whole("llama.attention.sliding_window", 3);
+         f.list<uint8_t>("llama.attention.sliding_window_pattern", 7, {1, 0});
+       },
+       {"sliding_window_pattern", "the same for all layers"}},
+      {[&](GgufFile& f) {
+         reset("llama.block_count", 1 << 30)(f);
+         f.whole("llama.attention.sliding_window", 3);
+         f.whole("llama.attention.sliding_window_pattern", 2);
+       },
+       {"sliding_window_pattern", "100000 layers"}},
+      {[](GgufFile& f) {
          f.floats("rope_freqs.weight", {2}, {3, 1});
        },
        {"rope_freqs.weight"}},
@@ -277,8 +309,7 @@ TEST(GgufModel, NamesWhatItDoesNotRead) {
   }
 }
 
-TEST(GgufModel, KnowsTheOtherArchitectures) {
-  const TemporaryFolder folder;
+GgufFile tiny_qwen3() {
   GgufFile file = tiny();
   for (std::string& setting : file.settings) {
     const size_t at = setting.find("llama.");
@@ -287,11 +318,54 @@ TEST(GgufModel, KnowsTheOtherArchitectures) {
   }
   file.settings.erase(file.settings.begin());
   file.text("general.architecture", "qwen3");
-  testing::write_text(folder / "m.gguf", file.bytes());
+  return file;
+}
+
+TEST(GgufModel, KnowsTheOtherArchitectures) {
+  const TemporaryFolder folder;
+  testing::write_text(folder / "m.gguf", tiny_qwen3().bytes());
   EXPECT_EQ(read_config_json(folder / "m.gguf")["model_type"], "qwen3");
   const at::Tensor q =
       GgufTensors(folder / "m.gguf").tensor("model.layers.0.self_attn.q_proj.weight");
   EXPECT_TRUE(at::equal(q.select(1, 0), at::arange(4, at::kFloat))) << "its rows are in order";
+}
+
+// A list of flags, and a number n, of which every n-th layer does not slide.
+TEST(GgufModel, ReadsEveryPatternOfWindows) {
+  const std::string full = "full_attention", slides = "sliding_attention";
+  struct Case {
+    std::vector<uint8_t> flags;
+    int period;  // -1: none
+    uint32_t window;
+    std::vector<std::string> layers;  // empty: all slide
+  };
+  const std::vector<Case> all = {{{}, -1, 5, {}},
+                                 {{}, 0, 5, {}},
+                                 {{}, 2, 5, {slides, full, slides, full}},
+                                 {{}, 3, 5, {slides, slides, full, slides}},
+                                 {{1, 1, 1, 1}, -1, 5, {}},
+                                 {{0, 1, 1, 0}, -1, 5, {full, slides, slides, full}},
+                                 {{0, 0, 0, 0}, -1, 0, {}},
+                                 {{}, 1, 0, {}},
+                                 {{}, -1, 16, {}}};  // as long as the context
+  for (size_t i = 0; i < all.size(); ++i) {
+    SCOPED_TRACE(i);
+    const Case& one = all[i];
+    const TemporaryFolder folder;
+    GgufFile file = tiny_qwen3();
+    std::erase_if(file.settings, [](const std::string& setting) {
+      return setting.find("qwen3.block_count") != std::string::npos;
+    });
+    file.whole("qwen3.block_count", 4);
+    file.whole("qwen3.attention.sliding_window", one.window == 0 ? 5 : one.window);
+    const std::string pattern = "qwen3.attention.sliding_window_pattern";
+    if (!one.flags.empty()) file.list<uint8_t>(pattern, 7, one.flags);
+    if (one.period >= 0) file.whole(pattern, static_cast<uint32_t>(one.period));
+    testing::write_text(folder / "m.gguf", file.bytes());
+    const ModelConfig config = read_model_config(folder / "m.gguf");
+    EXPECT_EQ(config.sliding_window, one.window == 16 ? 0 : one.window);
+    EXPECT_EQ(config.layer_types, one.layers);
+  }
 }
 
 TEST(GgufRope, FindsTheSettingsOfPublishedModels) {

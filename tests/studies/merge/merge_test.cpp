@@ -6,9 +6,15 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "core/files.h"
+#include "formats/checkpoint.h"
+#include "formats/safetensors.h"
+#include "formats/safetensors_write.h"
 #include "studies/saved_models.h"
 #include "support/errors.h"
 #include "support/temporary_folder.h"
@@ -150,6 +156,72 @@ TEST_F(Merge, TaskVectorsMayBeSubtracted) {
     };
     const at::Tensor expected = of(2) + ((of(0) - of(2)) - (of(1) - of(2)));
     expect_close(merged.model->arena().value(&parameter), expected, parameter.name);
+  }
+}
+
+TEST_F(Merge, RefusesDensitiesAndPlacesOutsideTheirRange) {
+  study_.settings.method = "ties";
+  study_.base = path("base");
+  for (const double density : {0.0, -0.5, 1.5, std::numeric_limits<double>::quiet_NaN()}) {
+    study_.settings.density = density;
+    EXPECT_TRUE(has(refusal(), "must be in (0, 1]")) << density;
+  }
+  study_.settings = {};
+  study_.settings.method = "ties";
+  study_.settings.lambda = std::numeric_limits<double>::infinity();
+  EXPECT_TRUE(has(refusal(), "--lambda inf"));
+  study_.settings.lambda = 1;
+  study_.settings.weights = {1, std::numeric_limits<double>::quiet_NaN()};
+  EXPECT_TRUE(has(refusal(), "no finite number"));
+  study_.settings = {};
+  study_.settings.method = "slerp";
+  study_.base.clear();
+  for (const double t : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN()}) {
+    study_.settings.t = t;
+    EXPECT_TRUE(has(refusal(), "must be in [0, 1]")) << t;
+  }
+}
+
+// Files whose config.json says the same, and whose tensors are not.
+TEST_F(Merge, RefusesTensorsThatAreMissingOrOfAnotherShape) {
+  const std::string norm = "model.norm.weight";
+  const fs::path file = scratch_ / "b" / "model.safetensors";
+  std::vector<TensorSource> without, other;
+  {
+    const SafetensorsFile whole(file);
+    for (const TensorInfo& info : whole.tensors()) {
+      const at::Tensor tensor = whole.tensor(info.name).clone();
+      if (info.name != norm) without.push_back(source_of(info.name, tensor));
+      other.push_back(source_of(info.name, info.name == norm ? tensor.slice(0, 1) : tensor));
+    }
+  }
+  write_safetensors(file, without);
+  const std::string missing = refusal();
+  EXPECT_TRUE(has(missing, norm) && has(missing, "which the first model has")) << missing;
+  std::swap(study_.models[0], study_.models[1]);
+  EXPECT_TRUE(has(refusal(), "tensors that the first model does not have"));
+  std::swap(study_.models[0], study_.models[1]);
+  write_safetensors(file, other);
+  const std::string shorter = refusal();
+  EXPECT_TRUE(has(shorter, norm) && has(shorter, "in the first model")) << shorter;
+}
+
+// The first model's types, unless others are asked for; sums are fp32.
+TEST_F(Merge, TypesMayDiffer) {
+  SaveOptions half;
+  half.dtype = at::kHalf;
+  save_model(*models_[1], scratch_ / "half", half);
+  study_.models = {path("half"), path("a")};
+  merge_models(study_);
+  const SafetensorsFile merged(fs::path(study_.out) / "model.safetensors");
+  for (const Parameter& parameter : models_[0]->arena().parameters()) {
+    const auto of = [&](size_t i) {
+      ParameterArena& arena = models_[i]->arena();
+      return arena.value(arena.find(parameter.name));
+    };
+    const at::Tensor expected =
+        (of(1).to(at::kHalf).to(at::kFloat) * 0.5 + of(0) * 0.5).to(at::kHalf);
+    EXPECT_TRUE(at::equal(merged.tensor(parameter.name), expected)) << parameter.name;
   }
 }
 

@@ -141,7 +141,12 @@ TEST(GgufTokenizer, NamesWhatIsWrong) {
        {"rwkv", "gpt2"}},
       {bpe_with([](GgufFile&) {}), {"tokenizer.ggml.tokens"}},
       {bpe_with([](GgufFile& f) {
+         f.texts("tokenizer.ggml.tokens", {"a", "b", "ab"});
+       }),
+       {"no tokenizer.ggml.merges", "data.tokenizer"}},
+      {bpe_with([](GgufFile& f) {
          f.texts("tokenizer.ggml.tokens", {"a", "a"});
+         f.texts("tokenizer.ggml.merges", {});
        }),
        {"tokens 0 and 1", "'a'"}},
       {bpe_with([](GgufFile& f) {
@@ -160,6 +165,7 @@ TEST(GgufTokenizer, NamesWhatIsWrong) {
        {"'c'", "merges"}},
       {bpe_with([](GgufFile& f) {
          f.texts("tokenizer.ggml.tokens", {"a", "b"});
+         f.texts("tokenizer.ggml.merges", {});
          f.whole("tokenizer.ggml.eos_token_id", 2);
        }),
        {"eos_token_id", "0 to 1"}},
@@ -187,15 +193,20 @@ TEST(GgufTokenizer, NamesWhatIsWrong) {
   expect_error([&] { open(none); }, {"holds no tokenizer"});
 }
 
-// Through the settings of a file and back.
-std::unique_ptr<Tokenizer> written(const Tokenizer& tokenizer, int64_t vocab_size) {
-  const TokenId end = tokenizer.end_of_text().value();
+TokenizerFiles files_of(const Tokenizer& tokenizer) {
   const TemporaryFolder folder;
   std::filesystem::create_directories(folder / "t");
   tokenizer.save(folder / "t");
   TokenizerFiles files;
   for (const auto& entry : std::filesystem::directory_iterator(folder / "t"))
     files[entry.path().filename().string()] = read_file(entry.path());
+  return files;
+}
+
+// Through the settings of a file and back.
+std::unique_ptr<Tokenizer> written(const Tokenizer& tokenizer, int64_t vocab_size) {
+  const TokenId end = tokenizer.end_of_text().value();
+  const TokenizerFiles files = files_of(tokenizer);
   GgufMetadataWriter settings;
   EXPECT_EQ(add_gguf_tokenizer(settings, files, vocab_size), "");
   settings.add_whole("tokenizer.ggml.eos_token_id", static_cast<uint32_t>(end));
@@ -212,6 +223,47 @@ TEST(GgufTokenizer, ComesBackAsItWasWritten) {
   EXPECT_EQ(written(*bpe, 12)->vocab_size(), 10) << "its own, whatever the model has";
   for (const std::string text : {"cat catA", "</s>cat"})
     EXPECT_EQ(written(*sentencepiece, kPieces)->encode(text), sentencepiece->encode(text));
+}
+
+TEST(GgufTokenizer, KeepsTheSpaceThatLegacyPutsBehindSpecialTokens) {
+  GgufFile file = pieces();
+  file.flag("refract.tokenizer.legacy", true);
+  const auto legacy = open(file);
+  EXPECT_EQ(legacy->encode("</s>cat"), (Ids{2, kSpaceCat}));
+  EXPECT_EQ(written(*legacy, kPieces)->encode("</s>cat"), (Ids{2, kSpaceCat}));
+  EXPECT_EQ(written(*open(pieces()), kPieces)->encode("</s>cat"), (Ids{2, kCat}));
+}
+
+// What a tokenizer.json beside the model says of that space.
+TEST(GgufTokenizer, SaysWhatSpacesItCanNotHold) {
+  struct Case {
+    const char *front, *space_prefix, *note;
+    bool legacy;
+  };
+  const std::vector<Case> all = {
+      {"null", "true", "behind every special token", false},
+      {R"({"type": "Metaspace"})", "true", "", true},
+      {R"({"type": "Metaspace", "prepend_scheme": "first"})", "true", "", false},
+      {R"({"type": "Metaspace", "prepend_scheme": "never"})", "false", "", false}};
+  TokenizerFiles files = files_of(*open(pieces()));
+  files["tokenizer_config.json"] = R"({"eos_token": "</s>"})";
+  for (const Case& one : all) {
+    SCOPED_TRACE(one.front);
+    files["tokenizer.json"] =
+        fmt::format(R"({{"model": {{"type": "Unigram"}}, "pre_tokenizer": {}}})", one.front);
+    GgufMetadataWriter settings;
+    const std::string note = add_gguf_tokenizer(settings, files, kPieces);
+    EXPECT_TRUE(*one.note == '\0' ? note.empty() : testing::has(note, one.note)) << note;
+    GgufFile file;
+    file.counts[1] = static_cast<int64_t>(settings.count());
+    file.settings.push_back(settings.bytes());
+    const std::string bytes = file.bytes();
+    const GgufHeader header =
+        read_gguf_header(std::as_bytes(std::span(bytes.data(), bytes.size())), "x.gguf");
+    EXPECT_EQ(header.settings.flag("refract.tokenizer.legacy", false), one.legacy);
+    EXPECT_EQ(header.settings.flag("tokenizer.ggml.add_space_prefix", false),
+              std::string(one.space_prefix) == "true");
+  }
 }
 
 TEST(GgufTokenizer, WithoutTheWholeTokenizerTheTokensSayTheSame) {
