@@ -75,16 +75,13 @@ void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
 // All prompts together, printed when they are done.
 void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
   const auto made = continue_texts(model, tokenizer, prompts_, start_, options_, decode_);
-  nlohmann::json samples = nlohmann::json::array();
-  for (size_t i = 0; i < made.size(); ++i) {
-    samples.push_back(
-        {{"prompt", prompts_[i]}, {"text", made[i].text}, {"tokens", made[i].tokens}});
-    if (!json_) fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], made[i].text);
+  if (json_) {
+    const nlohmann::json out = samples_json(prompts_, made);
+    fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    return;
   }
-  if (!json_) return;
-  const nlohmann::json out =
-      samples.size() == 1 ? samples[0] : nlohmann::json{{"samples", samples}};
-  fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  for (size_t i = 0; i < made.size(); ++i)
+    fmt::print("{}{}{}\n", i > 0 ? "\n" : "", prompts_[i], made[i].text);
 }
 
 int GenerateCommand::run() {

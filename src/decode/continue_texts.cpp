@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 
 #include "decode/text_stream.h"
 
@@ -19,6 +20,14 @@ std::vector<Continuation> continue_texts(Decoder& model, const Tokenizer& tokeni
   for (size_t i = 0; i < made.size(); ++i)
     all.push_back({continuation(tokenizer, tokens[i], made[i]), made[i]});
   return all;
+}
+
+nlohmann::json samples_json(const std::vector<std::string>& prompts,
+                            const std::vector<Continuation>& made) {
+  nlohmann::json samples = nlohmann::json::array();
+  for (size_t i = 0; i < made.size(); ++i)
+    samples.push_back({{"prompt", prompts[i]}, {"text", made[i].text}, {"tokens", made[i].tokens}});
+  return samples.size() == 1 ? samples[0] : nlohmann::json{{"samples", samples}};
 }
 
 void continue_text(Decoder& model, const Tokenizer& tokenizer, const std::string& prompt,

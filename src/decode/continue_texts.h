@@ -1,6 +1,7 @@
 // Continuing texts: prompts become tokens, and what a model makes of them text again.
 #pragma once
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,10 @@ std::vector<Continuation> continue_texts(Decoder& model, const Tokenizer& tokeni
                                          const std::vector<std::string>& prompts, TokenId start,
                                          const SamplingOptions& sampling,
                                          const DecodeOptions& options);
+
+// {"prompt", "text", "tokens"} of one, {"samples": [...]} of several.
+nlohmann::json samples_json(const std::vector<std::string>& prompts,
+                            const std::vector<Continuation>& made);
 
 // One prompt; `write` gets the text piece by piece while it grows.
 void continue_text(Decoder& model, const Tokenizer& tokenizer, const std::string& prompt,
