@@ -1,7 +1,7 @@
 """A run of refract in MLflow: python -m refract.mlflow RUN [--experiment NAME] [--tracking URI]
 
-Brings the settings, the metrics and the files (config.toml, samples, report) of a run's folder into an experiment. It may be called
-while the run trains and again afterwards: the same folder is always the same run there, and a step that was sent is not sent again.
+Brings the settings, the metrics and the files (config.toml, samples, report) of a run's folder into an experiment. Call it
+when the run has stopped: the same folder is always the same run there, and what a resumed run adds is added.
 """
 import argparse
 import math

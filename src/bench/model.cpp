@@ -72,6 +72,7 @@ BenchModel open_bench_model(const std::string& source, const BenchSettings& sett
   TransformedModel planned = plan_model(bench.config, source, &premerge);
   bench.model = std::move(planned.decoder);
   bench.premerged = std::move(planned.premerged);
+  bench.model->isolate_documents(std::nullopt);  // the tokens here are drawn, and have no documents
   bench.model->allocate(bench.device.device, bench.device.dtype);
   if (bench.folder.empty()) {
     bench.model->initialize(static_cast<uint64_t>(bench.config.run.seed));

@@ -12,9 +12,14 @@ TransformedModel plan_model(RunConfig& config, const std::string& where,
   TransformedModel model = build_model(config.model, config.transform, where,
                                        config.self_guided.mode != "none", premerge);
   config.transform = model.rules.to_json();
-  // Until the corpus is open the token need not be known; a model is only counted then.
-  if (config.data.documents == "isolated" && config.data.document_token >= 0)
+  // Until the corpus is open the token need not be known; a model is only counted or timed then.
+  if (config.data.documents == "isolated" && config.data.document_token >= 0) {
+    if (config.data.document_token >= config.model.vocab_size) {
+      fail_usage("{}: data.document_token = {} is beyond the model's {} tokens", where,
+                 config.data.document_token, config.model.vocab_size);
+    }
     model.decoder->isolate_documents(config.data.document_token);
+  }
   if (!premerge) train_only(*model.decoder, config.only, where);  // inference trains nothing
   return model;
 }

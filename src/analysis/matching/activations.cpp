@@ -55,6 +55,7 @@ struct Recorded {
     if (copy.arena().layout() != model.arena().layout())
       fail("activations can be matched for dense models only");
     at::Tensor(copy.arena().master()).copy_(model.arena().master());
+    copy.isolate_documents(model.document_token());
   }
   Inputs inputs;
   Decoder copy;

@@ -20,9 +20,10 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // Of those that decide the outcome, what is over when a run has begun.
-constexpr std::string_view kUsedUp[] = {"run.seed",         "run.noise_seed", "data.order_seed",
-                                        "data.context",     "init.from",      "init.adapter",
-                                        "self_guided.mode", "train.only",     "distill.teacher"};
+constexpr std::string_view kUsedUp[] = {"run.seed",         "run.noise_seed",     "data.order_seed",
+                                        "data.context",     "init.from",          "init.adapter",
+                                        "self_guided.mode", "train.only",         "distill.teacher",
+                                        "data.documents",   "data.document_token"};
 // Judged by what they come to: the tokens, and the keys that a preset sets.
 constexpr std::string_view kJudgedElsewhere[] = {
     "data.path",  "data.validation",          "data.tokenizer", "data.text_field", "data.min_chars",

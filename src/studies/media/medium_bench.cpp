@@ -69,6 +69,11 @@ std::vector<RoleStatistics> MediumBench::role_statistics_of_first_batch() {
 
 // The loaded model is the plain one; the same weights go behind switches, and it goes.
 void MediumBench::rebuild() {
+  if (loaded_.model->document_token()) {
+    fail_usage(
+        "'{}' isolates documents, which a switch between media can't; add data.documents=joined",
+        loaded_.folder.string());
+  }
   const TransformFactory factory(loaded_.rules);
   const SwitchedFactory switched(factory, switches_);
   auto model = std::make_unique<Decoder>(loaded_.config.model, switched);
