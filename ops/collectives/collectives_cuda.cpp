@@ -115,9 +115,9 @@ class NcclEngine : public Collectives {
   void run_beside(const std::function<void()>& work) override {
     C10_CUDA_CHECK(cudaEventRecord(before_, stream()));
     C10_CUDA_CHECK(cudaStreamWaitEvent(beside_, before_));
+    waiting_ = true;
     const c10::cuda::CUDAStreamGuard guard(beside_);
     work();
-    waiting_ = true;
   }
   void wait_beside() override {
     if (!waiting_) return;

@@ -145,11 +145,11 @@ void World::broadcast_(const at::Tensor& data) {
 
 void World::run_beside(const std::function<void()>& work) {
   if (size() == 1) return work();
-  engine_->run_beside(work);
+  exchange([&](Collectives& engine) { engine.run_beside(work); });
 }
 
 void World::wait_beside() {
-  if (size() > 1) engine_->wait_beside();
+  if (size() > 1) exchange([](Collectives& engine) { engine.wait_beside(); });
 }
 
 void World::barrier() {

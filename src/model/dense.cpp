@@ -128,8 +128,11 @@ at::Tensor SdpaAttention::attend(const ForwardContext& context, const at::Tensor
     out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
   } else {
     const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
-    const bool grouped = spec_.num_heads != spec_.num_kv_heads;
-    out = at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, spec_.scale, grouped);
+    // Of CUDA's kernels that take a mask the one that stores no scores wants a key for each query.
+    const bool grouped = spec_.num_heads != spec_.num_kv_heads, repeat = mask && q.is_cuda();
+    out = at::scaled_dot_product_attention(q, repeat ? repeat_heads(k, spec_.num_heads) : k,
+                                           repeat ? repeat_heads(v, spec_.num_heads) : v, mask, 0.0,
+                                           causal, spec_.scale, grouped && !repeat);
   }
   return out.transpose(1, 2).reshape({q.size(0), q.size(2), spec_.num_heads * spec_.head_dim});
 }

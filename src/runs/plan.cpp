@@ -2,16 +2,36 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "report/table.h"
 #include "train/repair/train_only.h"
 
 namespace refract {
+namespace {
+
+// The decoder would refuse it as well, in the first step.
+void check_isolated(const TransformedModel& model, const std::string& where) {
+  for (const PlanRow& row : model.plan) {
+    if (row.rule < 0 || row.kind == "none") continue;
+    for (const std::string& module : row.modules) {
+      if (!module.ends_with(".self_attn")) continue;
+      fail_usage(
+          "{}: data.documents = \"isolated\": the attention '{}' is of the kind \"{}\", which "
+          "can't "
+          "keep documents apart; leave the attention out of the rules, or join the documents",
+          where, module, row.kind);
+    }
+  }
+}
+
+}  // namespace
 
 TransformedModel plan_model(RunConfig& config, const std::string& where,
                             const PremergeSettings* premerge) {
   TransformedModel model = build_model(config.model, config.transform, where,
                                        config.self_guided.mode != "none", premerge);
   config.transform = model.rules.to_json();
+  if (config.data.documents == "isolated") check_isolated(model, where);
   // Until the corpus is open the token need not be known; a model is only counted or timed then.
   if (config.data.documents == "isolated" && config.data.document_token >= 0) {
     if (config.data.document_token >= config.model.vocab_size) {
