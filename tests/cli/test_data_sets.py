@@ -131,4 +131,7 @@ def test_isolated_documents(refract, refract_json, recipe, tmp_path):
     assert weights_of(tmp_path / "whole", 8) != weights_of(tmp_path / "joined", 8)
     optical = 'transform=[{match="model\\\\.layers\\\\.0\\\\.self_attn", kind="optical"}]'
     refused = refract("train", recipe, *settings, "data.tokenizer=bytes", "run.dir=optical", optical, code=2)
-    assert "'model.layers.0.self_attn' is of a kind that can't keep documents apart" in refused.stderr
+    assert "'model.layers.0.self_attn' is of the kind \"optical\", which can't keep documents apart" in refused.stderr
+    assert not (tmp_path / "optical").exists()
+    beyond = refract("train", recipe, *settings, "data.tokenizer=bytes", "run.dir=beyond", "data.document_token=99999", code=2)
+    assert "data.document_token = 99999 is beyond the model's" in beyond.stderr and not (tmp_path / "beyond").exists()
