@@ -134,7 +134,7 @@ def test_isolated_documents(refract, refract_json, recipe, tmp_path):
     refract("train", recipe, *settings, "data.tokenizer=bytes", "train.steps=8", "run.dir=parts", "--resume")
     assert "changed on the way: train.steps = 8 (was 4)\n" in (tmp_path / "parts/log.txt").read_text()
     assert weights_of(tmp_path / "whole", 8) == weights_of(tmp_path / "parts", 8)
-    refused = refract("train", recipe, *settings, "data.tokenizer=bytes", "data.documents=joined", "data.document_token=9", "run.dir=no", code=2)
+    refused = refract("train", recipe, "data.tokenizer=bytes", "data.document_token=9", "run.dir=no", code=2)
     assert "data.document_token = 9 does nothing" in refused.stderr
     isolated = refract_json("eval", "whole")
     joined = refract_json("eval", "whole", "data.documents=joined")
