@@ -1,8 +1,11 @@
 #include "data/dataset.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -49,6 +52,35 @@ void check_weights(const DataConfig& config) {
     if (slots[i] > 0) continue;
     fail_usage("data.weights: the share of '{}' is below 1 in {}, the least that is drawn",
                config.path[i], kMixSlots);
+  }
+}
+
+// What tells a source of a corpus from others. The generator's texts of all sizes begin alike, and
+// two links may lead to one file.
+std::string source_key(const std::filesystem::path& source) {
+  if (source.string().starts_with("stories:")) return "stories:";
+  std::error_code error;
+  const auto whole = std::filesystem::canonical(source, error);
+  return error ? source.string() : whole.string();
+}
+
+// Each corpus is split by itself, so what two of them hold would be for training in one and for
+// validation in the other.
+void check_apart(const DataConfig& config) {
+  std::map<std::string, size_t> holders;
+  for (size_t i = 0; i < config.path.size(); ++i) {
+    const SourcePaths paths = expand_paths({config.path[i]});
+    std::vector<std::filesystem::path> sources(paths.text.begin(), paths.text.end());
+    sources.insert(sources.end(), paths.shards.begin(), paths.shards.end());
+    sources.insert(sources.end(), paths.validation_shards.begin(), paths.validation_shards.end());
+    for (const std::filesystem::path& source : sources) {
+      const size_t holder = holders.emplace(source_key(source), i).first->second;
+      if (holder == i) continue;
+      fail_usage(
+          "'{}' is in two corpora of data.path, '{}' and '{}': what one keeps for validation the "
+          "other would train on; name it once, or set data.validation",
+          source.string(), config.path[holder], config.path[i]);
+    }
   }
 }
 
@@ -129,6 +161,7 @@ Dataset open_mixed(const DataConfig& config, std::shared_ptr<const Tokenizer> to
   DataConfig each = config;
   each.weights.clear();
   const bool separate = !config.validation.empty();
+  if (!separate) check_apart(config);
   if (separate) {
     each.validation.clear();
     each.validation_fraction = 0;
@@ -141,10 +174,6 @@ Dataset open_mixed(const DataConfig& config, std::shared_ptr<const Tokenizer> to
   for (size_t i = 0; i < config.path.size(); ++i) {
     each.path = {config.path[i]};
     const Dataset part = open_dataset(each, tokenizer);
-    if (part.train->size() < config.context + 1) {
-      fail("the corpus '{}' has {} tokens, but one sequence takes {} (data.context + 1)",
-           config.path[i], part.train->size(), config.context + 1);
-    }
     train.push_back({part.train, config.weights[i]});
     validation.push_back({part.validation, 1});
     shares += fmt::format("{}{:g} x ({})", i > 0 ? " + " : "", config.weights[i], part.description);

@@ -101,6 +101,16 @@ def test_a_mixture_goes_on_as_if_it_had_not_stopped(refract, mixed, tmp_path):
     assert "data.weights has 2 numbers for 1 corpora" in alone.stderr
 
 
+def test_a_mixture_remembers_where_its_corpora_end(refract, mixed, tmp_path):
+    (tmp_path / "v.jsonl").write_text(lines("vvv", 20))
+    refract("train", mixed, "run.dir=parts", "data.validation=v.jsonl", *SMALL)
+    one, two = (tmp_path / "a.jsonl").read_text().splitlines(True), (tmp_path / "b.jsonl").read_text()
+    (tmp_path / "a.jsonl").write_text("".join(one[:-1]))
+    (tmp_path / "b.jsonl").write_text(one[-1] + two)
+    refused = refract("train", "parts", "--resume", "train.steps=6", code=2)
+    assert "its corpora had [" in refused.stderr
+
+
 def test_a_mixture_is_the_same_in_two_processes(refract, mixed, program, tmp_path):
     if not (program.parents[1] / "lib/librefract_gloo.so").exists():
         pytest.skip("librefract_gloo.so is not built; install libgloo-dev")
@@ -124,6 +134,8 @@ def test_isolated_documents(refract, refract_json, recipe, tmp_path):
     refract("train", recipe, *settings, "data.tokenizer=bytes", "train.steps=8", "run.dir=parts", "--resume")
     assert "changed on the way: train.steps = 8 (was 4)\n" in (tmp_path / "parts/log.txt").read_text()
     assert weights_of(tmp_path / "whole", 8) == weights_of(tmp_path / "parts", 8)
+    refused = refract("train", recipe, "data.tokenizer=bytes", "data.document_token=9", "run.dir=no", code=2)
+    assert "data.document_token = 9 does nothing" in refused.stderr
     isolated = refract_json("eval", "whole")
     joined = refract_json("eval", "whole", "data.documents=joined")
     assert isolated["tokens"] == joined["tokens"] and abs(isolated["loss"] - joined["loss"]) > 1e-6

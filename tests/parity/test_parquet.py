@@ -150,6 +150,27 @@ def test_any_byte_may_be_wrong(probe, tmp_path):
     assert refused > 5
 
 
+def peak_at(child, wanted):
+    """The most memory, in KB, that a program took until it had written that many bytes; it goes on to its end."""
+    read = 0
+    while read < wanted:
+        read += len(child.stdout.read(1_000_000))
+    with open(f"/proc/{child.pid}/status") as status:
+        (peak,) = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+    child.communicate()
+    assert child.returncode == 0
+    return peak
+
+
+def test_memory_stays_flat_where_one_long_value_stands_in_all_rows(probe, tmp_path):
+    values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), pyarrow.array(["x" * 500_000]))
+    pq.write_table(pyarrow.table({"text": values}), tmp_path / "t.parquet", compression="zstd")
+    assert (tmp_path / "t.parquet").stat().st_size < 10_000
+    child = subprocess.Popen([probe, "documents", "text", "0", tmp_path / "t.parquet"], stdout=subprocess.PIPE)
+    peak = peak_at(child, 400_000_000)
+    assert peak < 80_000, f"{peak} KB for a value of 500 KB"
+
+
 def test_memory_stays_flat(probe, tmp_path):
     text = " ".join(texts(20, seed=3))
     rows = 100_000_000 // len(text.encode())
@@ -158,11 +179,5 @@ def test_memory_stays_flat(probe, tmp_path):
         writer.write_table(pyarrow.table({"text": [f"{i} {text}" for i in range(rows)]}), row_group_size=rows)
     assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == 1
     child = subprocess.Popen([probe, "documents", "text", "0", tmp_path / "t.parquet"], stdout=subprocess.PIPE)
-    read = 0
-    while read < 90_000_000:
-        read += len(child.stdout.read(1_000_000))
-    with open(f"/proc/{child.pid}/status") as status:
-        (peak,) = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
-    child.communicate()
-    assert child.returncode == 0
+    peak = peak_at(child, 90_000_000)
     assert peak < 80_000, f"{peak} KB for one row group of 100 MB"

@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "core/paths.h"
 #include "core/untrusted.h"
+#include "data/files/compressed.h"
 #include "data/source_paths.h"
 
 namespace refract {
@@ -58,15 +59,21 @@ std::string split_in(std::string_view name) {
   return "";
 }
 
+// A file's name without what only says its kind: "corpus.train" of "corpus.train.jsonl.gz".
+std::string without_kind(const fs::path& file) {
+  const fs::path name = file.filename();
+  return (is_compressed(name) ? name.stem() : name).stem().string();
+}
+
 // One of several files that make a whole: "train-00000-of-00002.parquet".
 struct Numbered {
   std::string name;  // "train"
   int64_t count = 0;
 };
 
-std::optional<Numbered> numbered(const std::string& file) {
+std::optional<Numbered> numbered(const fs::path& file) {
   constexpr size_t kTail = 15;  // "-00000-of-00002"
-  const std::string stem = file.substr(0, file.find('.'));
+  const std::string stem = without_kind(file);
   if (stem.size() <= kTail) return std::nullopt;
   const std::string tail = stem.substr(stem.size() - kTail);
   const bool digits =
@@ -83,15 +90,14 @@ struct Piece {
 
 // "train_sft-00000-of-00003" is a split of its own.
 std::string split_of(const fs::path& relative) {
-  const std::string file = relative.filename().string();
-  if (const auto part = numbered(file); part && !split_in(part->name).empty()) {
+  if (const auto part = numbered(relative); part && !split_in(part->name).empty()) {
     const bool one_word = std::all_of(part->name.begin(), part->name.end(), [](char c) {
       return std::isalnum(static_cast<unsigned char>(c)) || c == '_';
     });
     const std::string whole = split_of_word(lowered(part->name));
     if (one_word) return whole.empty() ? part->name : whole;
   }
-  std::string found = split_in(file.substr(0, file.find('.')));
+  std::string found = split_in(without_kind(relative));
   for (fs::path folder = relative.parent_path(); found.empty() && !folder.empty();
        folder = folder.parent_path())
     found = split_in(folder.filename().string());
@@ -126,6 +132,31 @@ std::vector<Piece> of_best_kind(const std::vector<Piece>& all) {
   return {};
 }
 
+// Whether a file is data of a kind that is not read: a text beside it may be no more than a
+// licence.
+bool is_other_data(const fs::path& file) {
+  const fs::path name = lowered(file.filename().string());
+  if (name == "dataset_infos.json" || name == "dataset_info.json") return false;
+  const fs::path ending = (is_compressed(name) ? name.stem() : name).extension();
+  return ending == ".csv" || ending == ".tsv" || ending == ".json" || ending == ".arrow";
+}
+
+// The name of a data set without the split, to which a part may be added.
+std::string without_split(const std::string& name) { return name.substr(0, name.find(':')); }
+
+void check_text_is_meant(const std::string& name, const std::vector<Piece>& all,
+                         const std::vector<Piece>& chosen) {
+  if (corpus_kind(chosen[0].file) != CorpusKind::kText) return;
+  const auto other = std::find_if(all.begin(), all.end(),
+                                  [](const Piece& piece) { return is_other_data(piece.file); });
+  if (other == all.end()) return;
+  const std::string text = shown(chosen[0].relative.string());
+  fail_usage(
+      "the data set '{}' has '{}', which can't be read, and beside it only text ('{}'), which may "
+      "be no more than notes: turn the data into .jsonl, or name the text that is meant: {}/{}",
+      name, shown(other->relative.string()), text, without_split(name), text);
+}
+
 std::string listed(const std::set<std::string>& names) {
   std::vector<std::string> first(
       names.begin(),
@@ -153,11 +184,17 @@ std::vector<Piece> of_split(const std::string& name, const HubDataset& dataset,
   std::string wanted = split_of_word(lowered(dataset.split));
   if (wanted.empty() || splits.contains(dataset.split)) wanted = dataset.split;
   if (!splits.contains(wanted)) {
-    fail_usage("the data set '{}' has no split '{}'{}", name, dataset.split,
-               splits.empty()
-                   ? ": its files name none"
-                   : fmt::format("; it has {}: write {}:{}", listed(splits),
-                                 name.substr(0, name.find(':')), shown(*splits.begin())));
+    const std::string base = without_split(name);
+    const auto unnamed = std::find_if(pieces.begin(), pieces.end(),
+                                      [](const Piece& piece) { return piece.split.empty(); });
+    fail_usage("the data set '{}' has no split '{}'{}{}", name, dataset.split,
+               splits.empty() ? ": its files name none"
+                              : fmt::format("; it has {}: write {}:{}", listed(splits), base,
+                                            shown(*splits.begin())),
+               splits.empty() || unnamed == pieces.end()
+                   ? ""
+                   : fmt::format(", or take a file that names none: {}/{}", base,
+                                 shown(unnamed->relative.string())));
   }
   std::erase_if(pieces, [&](const Piece& piece) { return piece.split != wanted; });
   return pieces;
@@ -167,28 +204,71 @@ void check_one_subset(const std::string& name, const std::vector<Piece>& pieces)
   std::set<std::string> subsets;
   for (const Piece& piece : pieces) subsets.insert(subset_of(piece));
   if (subsets.size() < 2) return;
-  const size_t end = std::min(name.find(':'), name.size());
+  const std::string base = without_split(name);
   const std::string named = *std::find_if(subsets.begin(), subsets.end(),
                                           [](const std::string& text) { return !text.empty(); });
   fail_usage("the data set '{}' has several parts ({}): name one or more of them: {}/{}{}", name,
-             listed(subsets), name.substr(0, end), shown(named), name.substr(end));
+             listed(subsets), base, shown(named), name.substr(base.size()));
+}
+
+// Whether this has not been said before: a corpus is looked through several times.
+bool first_time(const std::string& saying) {
+  static std::set<std::string> said;
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  return said.insert(saying).second;
+}
+
+// Names, once, what is not read: files of other kinds, and those that name no split beside
+// `of_kind` that do. A card that describes the data set is in every one.
+void say_left_out(const std::string& name, const std::vector<Piece>& all,
+                  const std::vector<Piece>& of_kind) {
+  const CorpusKind kind = corpus_kind(of_kind[0].file);
+  const bool splits = std::any_of(of_kind.begin(), of_kind.end(),
+                                  [](const Piece& piece) { return !piece.split.empty(); });
+  std::set<std::string> others;
+  for (const Piece& piece : all) {
+    const bool left = corpus_kind(piece.file) != kind || (splits && piece.split.empty());
+    if (left && piece.relative != "README.md") others.insert(piece.relative.string());
+  }
+  if (others.empty()) return;
+  const std::string saying = fmt::format(
+      "the data set '{}': left out: {}; read are files of one kind, the first of .parquet, .jsonl "
+      "and .txt that it has{}",
+      name, listed(others), splits ? ", and of these the ones that name the split" : "");
+  if (first_time(saying)) log_warning("{}", saying);
 }
 
 // Says, once, what a download left out of the files that count each other.
 void say_missing(const std::string& name, const std::vector<Piece>& pieces) {
   std::map<std::pair<std::string, int64_t>, int64_t> found;
   for (const Piece& piece : pieces) {
-    if (const auto part = numbered(piece.file.filename().string()))
+    if (const auto part = numbered(piece.file))
       ++found[{(piece.relative.parent_path() / part->name).string(), part->count}];
   }
-  static std::set<std::string> said;
-  static std::mutex mutex;
-  const std::lock_guard<std::mutex> lock(mutex);
   for (const auto& [whole, count] : found) {
-    if (count >= whole.second || !said.insert(name + "\n" + whole.first).second) continue;
+    if (count >= whole.second || !first_time(name + "\n" + whole.first)) continue;
     log_warning("the data set '{}': {} of the {} files of '{}' are in the cache", name, count,
                 whole.second, shown(whole.first));
   }
+}
+
+// Where "org/name@revision" ends in a path whose second slash is at `second`. A revision that
+// begins with refs/ has slashes: the longest that the cache has, else as the Hub names its own
+// (refs/convert/parquet, refs/pr/7).
+size_t end_of_repository(const std::string& path, size_t second) {
+  constexpr std::string_view kReference = "@refs/";
+  if (second == std::string::npos) return path.size();
+  if (second + 1 < kReference.size() ||
+      path.compare(second + 1 - kReference.size(), kReference.size(), kReference) != 0)
+    return second;
+  for (size_t end = path.size(); end > second; end = path.rfind('/', end - 1)) {
+    const auto repository = parse_hub_repository(path.substr(0, end));
+    if (repository && find_snapshot(HubKind::kDataset, *repository)) return end;
+  }
+  const size_t third = path.find('/', second + 1);
+  if (third == std::string::npos) return path.size();
+  return std::min(path.find('/', third + 1), path.size());
 }
 
 }  // namespace
@@ -204,11 +284,11 @@ std::optional<HubDataset> parse_hub_dataset(const std::string& text) {
   }
   const size_t first = path.find('/');
   if (first == std::string::npos) return std::nullopt;  // a name alone is a file's
-  const size_t second = path.find('/', first + 1);
-  const auto repository = parse_hub_repository(path.substr(0, second));
+  const size_t end = end_of_repository(path, path.find('/', first + 1));
+  const auto repository = parse_hub_repository(path.substr(0, end));
   if (!repository) return std::nullopt;
   dataset.repository = *repository;
-  if (second != std::string::npos) dataset.part = path.substr(second + 1);
+  if (end < path.size()) dataset.part = path.substr(end + 1);
   while (dataset.part.ends_with('/')) dataset.part.pop_back();
   for (const fs::path& name : fs::path(dataset.part)) {
     if (name == ".." || name == "/" || name == ".") return std::nullopt;
@@ -248,8 +328,11 @@ std::vector<fs::path> hub_dataset_files(const std::string& name, const HubDatase
         name, all.empty() ? "" : fmt::format("; it has '{}'", shown(all[0].relative.string())),
         place.string());
   }
+  check_text_is_meant(name, all, pieces);
+  const std::vector<Piece> of_kind = pieces;
   pieces = of_split(name, dataset, std::move(pieces));
   if (dataset.part.empty()) check_one_subset(name, pieces);
+  say_left_out(name, all, of_kind);
   say_missing(name, pieces);
   std::vector<fs::path> files;
   for (const Piece& piece : pieces) files.push_back(piece.file);

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <cerrno>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <string>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/foreign_bytes.h"
 #include "core/untrusted.h"
 
@@ -33,11 +36,20 @@ constexpr const char* kLibrary = "librefract_parquet.so";
 constexpr size_t kMagicBytes = 4;
 constexpr size_t kLeastBytes = 12;  // magic, length of the footer, magic
 
-// Where the reader's library may lie: beside the program's others.
+// Where the reader's library may lie: beside the program's others, or beside the library that this
+// code is in, whose program is somebody else's.
 std::vector<fs::path> places() {
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  return {program.parent_path() / "lib" / kLibrary, program / kLibrary};
+  std::vector<fs::path> all = {program.parent_path() / "lib" / kLibrary, program / kLibrary};
+  Dl_info info{};
+  void* map = nullptr;
+  if (dladdr1(reinterpret_cast<const void*>(&open_parquet), &info, &map, RTLD_DL_LINKMAP) == 0 ||
+      !map)
+    return all;
+  const char* own = static_cast<const link_map*>(map)->l_name;  // empty for the program itself
+  if (own && *own) all.push_back(fs::absolute(own, ignored).parent_path() / kLibrary);
+  return all;
 }
 
 // Arrow's libraries lie in the folder of pyarrow, beside that of the torch which the program runs
@@ -118,11 +130,18 @@ class NamedRows : public TextRows {
   std::unique_ptr<TextRows> rows_;
 };
 
+[[noreturn]] void refuse_unread(const fs::path& file, int code) {
+  throw SystemError(fmt::format("can't read '{}': {}", file.string(), std::strerror(code)), code);
+}
+
 // Parquet's own magic number stands at both ends.
 void check_ends(const fs::path& file) {
+  errno = 0;
   std::ifstream in(file, std::ios::binary);
+  if (!in) refuse_unread(file, errno);
   char head[512] = {}, tail[kMagicBytes] = {};
   in.read(head, sizeof head);
+  if (in.bad()) refuse_unread(file, errno);
   const std::string_view first(head, static_cast<size_t>(in.gcount()));
   in.clear();
   in.seekg(-static_cast<std::streamoff>(kMagicBytes), std::ios::end);
@@ -143,8 +162,6 @@ void check_ends(const fs::path& file) {
 }
 
 }  // namespace
-
-bool has_parquet() { return engine().open != nullptr; }
 
 std::unique_ptr<TextRows> open_parquet(const fs::path& file, const std::string& column) {
   check_ends(file);

@@ -8,14 +8,10 @@
 
 namespace refract {
 
-// Whether this program can read them: librefract_parquet.so was built, and the libraries of pyarrow
-// are where it finds them.
-bool has_parquet();
-
 // The column of that name, "text" or "meta.text" for a value inside a structure. Memory holds a
-// page of it at a time. Fails, naming the file, for one that is no Parquet file, is cut off,
-// damaged or encrypted, and for a column that is missing (saying which there are), holds lists or
-// no text.
+// page of it at a time. Fails, naming the file, for one that can't be read, is no Parquet file, is
+// cut off, damaged or encrypted, and for a column that is missing (saying which there are), holds
+// lists or no text.
 std::unique_ptr<TextRows> open_parquet(const std::filesystem::path& file,
                                        const std::string& column);
 

@@ -70,12 +70,17 @@ std::vector<int64_t> mix_slots(const std::vector<double>& weights) {
     if (!(weight > 0) || !std::isfinite(weight))
       fail_usage("data.weights holds {}: every weight must be above 0", weight);
   }
-  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  // By a power of two, so that nothing is rounded and large weights have a finite sum.
+  int exponent = 0;
+  if (!weights.empty()) std::frexp(*std::max_element(weights.begin(), weights.end()), &exponent);
+  std::vector<double> scaled;
+  for (const double weight : weights) scaled.push_back(std::ldexp(weight, -exponent));
+  const double sum = std::accumulate(scaled.begin(), scaled.end(), 0.0);
   std::vector<int64_t> slots;
   std::vector<std::pair<double, size_t>> missing;  // what rounding down took, negative
   int64_t left = kMixSlots;
   for (size_t i = 0; i < weights.size(); ++i) {
-    const double exact = weights[i] / sum * static_cast<double>(kMixSlots);
+    const double exact = scaled[i] / sum * static_cast<double>(kMixSlots);
     slots.push_back(static_cast<int64_t>(exact));
     left -= slots.back();
     missing.emplace_back(static_cast<double>(slots.back()) - exact, i);
@@ -93,6 +98,13 @@ WindowMix::WindowMix(const TokenStream& stream, int64_t context, uint64_t seed, 
   const std::vector<int64_t> slots = mix_slots(weights);
   int64_t begin = 0, slot = 0;
   for (size_t i = 0; i < shares.size(); ++i) {
+    if (shares.size() > 1 && shares[i].tokens < context + 1) {
+      fail(
+          "corpus {} of data.path has {} training tokens, but one sequence takes {} (data.context "
+          "+ "
+          "1): use a smaller data.context or more text",
+          i + 1, shares[i].tokens, context + 1);
+    }
     const uint64_t own = shares.size() == 1 ? seed : seed_of(seed, i);
     parts_.push_back(
         {WindowOrder(shares[i].tokens, context, own, sampling), begin, slot, slots[i]});

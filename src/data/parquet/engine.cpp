@@ -79,8 +79,11 @@ class ParquetRows : public TextRows {
 
   bool read(TextBlock& block) override {
     while (block.bytes.size() < kBlockBytes) {
-      if (left_ == 0 && !next_group()) break;
-      read_batch(block);
+      if (row_ == batch_) {
+        if (left_ == 0 && !next_group()) break;
+        read_batch();
+      }
+      copy_rows(block);
     }
     return !block.ends.empty();
   }
@@ -108,25 +111,29 @@ class ParquetRows : public TextRows {
     return true;
   }
 
-  // Values point into the page that the reader holds, and each is copied before the next call.
-  void read_batch(TextBlock& block) {
-    int16_t present = reader_->descr()->max_definition_level();
-    int64_t values = 0;
+  // Values point into the page that the reader holds, and stay until the next call.
+  void read_batch() {
+    row_ = batch_ = value_ = values_read_ = 0;
     const int64_t wanted = std::min(left_, kBatch);
-    const int64_t rows =
-        reader_->HasNext() ? reader_->ReadBatch(wanted, levels_, nullptr, values_, &values) : 0;
+    const int64_t rows = reader_->HasNext()
+                             ? reader_->ReadBatch(wanted, levels_, nullptr, values_, &values_read_)
+                             : 0;
     if (rows <= 0) refuse("a row group ends before the " + std::to_string(left_) + " rows left");
-    int64_t next = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-      if (present == 0 || levels_[row] == present) {
-        if (next == values) refuse("a page has fewer values than rows");
-        const parquet::ByteArray& value = values_[next++];
+    batch_ = rows;
+    left_ -= rows;
+  }
+
+  // Rows of the batch, until the block is full: one value of a dictionary may stand in all of them.
+  void copy_rows(TextBlock& block) {
+    const int16_t present = reader_->descr()->max_definition_level();
+    for (; row_ < batch_ && block.bytes.size() < kBlockBytes; ++row_, ++done_) {
+      if (present == 0 || levels_[row_] == present) {
+        if (value_ == values_read_) refuse("a page has fewer values than rows");
+        const parquet::ByteArray& value = values_[value_++];
         block.bytes.append(reinterpret_cast<const char*>(value.ptr), value.len);
       }
       block.ends.push_back(block.bytes.size());
     }
-    left_ -= rows;
-    done_ += rows;
   }
 
   std::unique_ptr<parquet::ParquetFileReader> file_;
@@ -135,6 +142,8 @@ class ParquetRows : public TextRows {
   std::string name_;
   int column_ = 0, group_ = 0;
   int64_t left_ = 0, rows_ = 0, done_ = 0;  // of the group; of the file
+  int64_t row_ = 0, batch_ = 0;             // the next row of the batch, of how many
+  int64_t value_ = 0, values_read_ = 0;     // the next value of the batch, of how many
   int16_t levels_[kBatch] = {};
   parquet::ByteArray values_[kBatch];
 };

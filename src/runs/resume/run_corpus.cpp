@@ -75,6 +75,13 @@ json file_records(const std::vector<std::string>& paths) {
   return files;
 }
 
+// Training tokens of each corpus of a mixture.
+json part_sizes(const Dataset& data) {
+  json sizes = json::array();
+  for (const TokenShare& share : data.train->shares()) sizes.push_back(share.tokens);
+  return sizes;
+}
+
 std::string characters_of(const Tokenizer& tokenizer) {
   std::string all;
   if (tokenizer.vocab_size() > kMostCharacters) return all;
@@ -135,6 +142,10 @@ std::vector<std::string> differences(const json& was, const json& is) {
     const std::string file = file_difference(was.value(list, json::array()), is.at(list));
     if (!file.empty()) found.push_back(file);
   }
+  const json parts = was.value("parts", json()), now_parts = is.value("parts", json());
+  if (parts != now_parts && !parts.is_null() && !now_parts.is_null())
+    found.push_back(fmt::format("its corpora had {} training tokens, and have {}", shown(parts),
+                                shown(now_parts)));
   const std::string before = was.value("characters", ""), now = is.value("characters", "");
   if (before != now && !before.empty() && !now.empty()) {
     const std::string more = only_in(now, before), less = only_in(before, now);
@@ -150,6 +161,12 @@ std::vector<std::string> differences(const json& was, const json& is) {
 }  // namespace
 
 Dataset open_run_corpus(const RunConfig& config, const fs::path& source, bool names_tokenizer) {
+  if (config.data.document_token >= 0 && config.data.documents != "isolated") {
+    fail_usage(
+        "data.document_token = {} does nothing with data.documents = \"{}\": set data.documents = "
+        "\"isolated\", or leave it out (-1)",
+        config.data.document_token, config.data.documents);
+  }
   std::shared_ptr<const Tokenizer> tokenizer;
   if (!source.empty() && !names_tokenizer) tokenizer = folder_tokenizer(source);
   Dataset data = open_dataset(config.data, tokenizer);
@@ -178,6 +195,7 @@ json corpus_record(const DataConfig& config, const Dataset& data, bool tokenizer
   if (!config.weights.empty()) {
     record["settings"]["weights"] = config.weights;
     record["weights"] = config.weights;
+    record["parts"] = part_sizes(data);
   }
   if (!data.tokenizer) return record;
   record["tokenizer"] = data.tokenizer->description();
@@ -201,6 +219,8 @@ void check_corpus(const fs::path& run, const json& record) {
   bool same = true;
   for (const char* part : {"train", "held_out", "vocabulary", "weights"})
     same = same && was.value(part, json()) == record.value(part, json());
+  // Earlier versions did not write where the corpora of a mixture end.
+  if (was.contains("parts")) same = same && was["parts"] == record.value("parts", json());
   if (same) return;
   std::vector<std::string> found;
   try {

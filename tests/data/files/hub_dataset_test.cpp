@@ -82,6 +82,45 @@ TEST_F(HubDatasetTest, SplitsAreToldByFolderAndFile) {
   EXPECT_EQ(found("org/set:test"), Strings{"my_test.jsonl"});
 }
 
+TEST_F(HubDatasetTest, ASplitMayStandAnywhereInAName) {
+  for (const char* name : {"corpus.train.jsonl", "corpus.valid.jsonl.gz", "corpus.test.jsonl",
+                           "snli_1.0_dev.jsonl", "wikitext-2.train.jsonl"})
+    add(name);
+  EXPECT_EQ(found("org/set"), (Strings{"corpus.train.jsonl", "wikitext-2.train.jsonl"}));
+  EXPECT_EQ(found("org/set:validation"), (Strings{"corpus.valid.jsonl.gz", "snli_1.0_dev.jsonl"}));
+  EXPECT_EQ(found("org/set:test"), Strings{"corpus.test.jsonl"});
+}
+
+TEST_F(HubDatasetTest, FilesWithoutASplitAreLeftOutBesideOthers) {
+  for (const char* name : {"pages.jsonl", "test.jsonl"}) add(name);
+  expect_error([&] { found("org/set"); }, {"no split 'train'; it has test", "org/set/pages.jsonl"});
+  EXPECT_EQ(found("org/set/pages.jsonl"), Strings{"pages.jsonl"});
+  add("train.jsonl");
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(found("org/set"), Strings{"train.jsonl"});
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("left out: pages.jsonl;"), std::string::npos) << said;
+}
+
+TEST_F(HubDatasetTest, TextBesideUnreadDataIsNotTakenUnasked) {
+  for (const char* name : {"LICENSE.txt", "train.csv", "dataset_infos.json"}) add(name);
+  expect_error([&] { found("org/set"); },
+               {"'train.csv', which can't be read", "org/set/LICENSE.txt"});
+  EXPECT_EQ(found("org/set/LICENSE.txt"), Strings{"LICENSE.txt"});
+  add("train.jsonl");
+  EXPECT_EQ(found("org/set"), Strings{"train.jsonl"});
+}
+
+TEST_F(HubDatasetTest, RevisionsMayHaveSlashes) {
+  write_text(folder_ / "datasets--org--set/refs/refs/convert/parquet", "0123abcd");
+  add("default/train/0000.parquet");
+  const Strings expected = {"default/train/0000.parquet"};
+  EXPECT_EQ(found("org/set@refs/convert/parquet"), expected);
+  EXPECT_EQ(found("org/set@refs/convert/parquet/"), expected);
+  EXPECT_EQ(found("org/set@refs/convert/parquet/default:train"), expected);
+  expect_error([&] { found("org/set@refs/pr/7/default"); }, {"org/set --revision refs/pr/7"});
+}
+
 TEST_F(HubDatasetTest, FilesWithoutASplitAreForTraining) {
   for (const char* name : {"b.txt", "a.txt"}) add(name);
   EXPECT_EQ(found("org/set"), (Strings{"a.txt", "b.txt"}));

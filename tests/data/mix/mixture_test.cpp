@@ -60,6 +60,9 @@ TEST(Mixture, SharesAreRoundedToTheirSum) {
   EXPECT_EQ(mix_slots({1, 1, 1}), (std::vector<int64_t>{1366, 1365, 1365}));
   EXPECT_EQ(mix_slots({7}), std::vector<int64_t>{kMixSlots});
   EXPECT_EQ(mix_slots({1, 1e6}), (std::vector<int64_t>{0, kMixSlots}));
+  EXPECT_EQ(mix_slots({1e308, 1e308}),
+            (std::vector<int64_t>{2048, 2048}));  // their sum is infinite
+  EXPECT_EQ(mix_slots({3e-320, 1e-320}), (std::vector<int64_t>{3072, 1024}));
   for (const double bad : {0.0, -1.0, std::numeric_limits<double>::quiet_NaN(),
                            std::numeric_limits<double>::infinity()})
     EXPECT_THROW(mix_slots({1, bad}), Error);
@@ -192,8 +195,33 @@ TEST_F(MixedDatasetTest, WeightsThatDoNotFitAreRefused) {
   EXPECT_NE(usage_error_of([&] { open_dataset(config_); }).find("below 1 in 4096"),
             std::string::npos);
   config_.weights = {1, 1};
+}
+
+// An evaluation reads the validation part alone, at any context.
+TEST_F(MixedDatasetTest, ACorpusShorterThanAWindowIsRefusedWhereWindowsAreDrawn) {
   config_.context = 1000000;
-  expect_error([&] { open_dataset(config_); }, {"a.jsonl", "data.context + 1"});
+  const Dataset mixed = open_dataset(config_);
+  EXPECT_GT(mixed.validation->size(), 0);
+  expect_error([&] { WindowMix(*mixed.train, config_.context, 1); },
+               {"corpus 1 of data.path", "data.context + 1"});
+}
+
+TEST_F(MixedDatasetTest, ADocumentIsInOneCorpusOnly) {
+  std::filesystem::create_symlink(folder_ / "a.jsonl", folder_ / "link.jsonl");
+  const std::string a = folder_.str("a.jsonl");
+  for (const std::string& other : {folder_.str(""), folder_.str("./a.jsonl"),
+                                   folder_.str("*.jsonl"), folder_.str("link.jsonl")}) {
+    config_.path = {a, other};
+    EXPECT_NE(usage_error_of([&] { open_dataset(config_); }).find("is in two corpora"),
+              std::string::npos)
+        << other;
+  }
+  config_.path = {"stories:20KB", "stories:10KB"};  // which begin alike
+  EXPECT_NE(usage_error_of([&] { open_dataset(config_); }).find("is in two corpora"),
+            std::string::npos);
+  config_.path = {a, a};
+  config_.validation = {folder_.str("b.jsonl")};
+  EXPECT_EQ(open_dataset(config_).train->shares().size(), 2u);
 }
 
 }  // namespace mixture_test
