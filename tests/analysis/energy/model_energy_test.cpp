@@ -151,7 +151,7 @@ TEST(Energy, EveryConstantHasASource) {
     ++constants;
     EXPECT_TRUE(std::regex_search(line, std::regex(R"(= \S+ +# .{20,})"))) << line;
   }
-  EXPECT_EQ(constants, 12);
+  EXPECT_EQ(constants, 14);
 }
 
 TEST(Energy, AFileReplacesConstants) {
@@ -163,8 +163,8 @@ TEST(Energy, AFileReplacesConstants) {
   const EnergyConstants own = energy_constants(write("[converters]\nadc_level = 5e-15\n"));
   EXPECT_EQ(own.adc_level, 5e-15);
   EXPECT_EQ(own.dac_level, energy_constants().dac_level);
-  expect_error([&] { energy_constants(write("[converters]\nadc = 1\n")); },
-               {"own.toml", "converters.adc", "converters.adc_level"});
+  expect_error([&] { energy_constants(write("[converters]\nadc_levels = 1\n")); },
+               {"own.toml", "converters.adc_levels", "converters.adc_level"});
 }
 
 // Every module once, each in its rule's medium; the baseline does not depend on rules.
