@@ -33,7 +33,8 @@ REFRACT_INLINE float log_of(float x) {
 // cos and sin of 2 pi u for 0 <= u < 1: of the rest within an eighth of a turn, and which quarter.
 REFRACT_INLINE void turn(float u, float& cos, float& sin) {
   const float quarters = 4.0f * u;
-  const auto whole = static_cast<int32_t>(quarters + 0.5f);
+  const float above = quarters + 0.5f;  // not below 0, so that its whole part is the nearest
+  const auto whole = static_cast<int32_t>(above);
   const float x = (quarters - static_cast<float>(whole)) * (std::numbers::pi_v<float> / 2);
   const float q = x * x;
   const float s =
