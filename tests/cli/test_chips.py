@@ -42,12 +42,13 @@ def test_the_same_chips_age(refract, refract_json, model, tmp_path):
     assert table.splitlines()[2].startswith("1d ") and " - " in table, "one chip has no deviation"
 
 
-def test_mistakes_are_named(refract, model):
+def test_mistakes_are_named(refract, model, tmp_path):
     def error(*arguments):
         return refract("chips", model, *SETTINGS, *DATA, *arguments, code=2).stderr
 
     assert "no analog layers with devices" in error()
     assert "no analog layers with devices" in error("--kind", "analog")
+    assert not (tmp_path / "chips").exists(), "a mistake leaves no folder"
     assert "'1week' is no time" in error("--kind", PCM, "--times", "1d,1week")
     assert "--chips 0" in error("--kind", PCM, "--chips", 0)
 

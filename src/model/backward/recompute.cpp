@@ -26,6 +26,22 @@ Recompute& now() {
   return what;
 }
 
+bool& second_time() {
+  thread_local bool again = false;
+  return again;
+}
+
+class SecondTime {
+ public:
+  SecondTime() : before_(std::exchange(second_time(), true)) {}
+  ~SecondTime() { second_time() = before_; }
+  SecondTime(const SecondTime&) = delete;
+  SecondTime& operator=(const SecondTime&) = delete;
+
+ private:
+  bool before_;
+};
+
 // [n], undefined where there are none.
 at::Tensor values_of(const Buffers& buffers) {
   if (buffers.empty()) return {};
@@ -107,6 +123,7 @@ class RecomputedNode : public torch::autograd::Node {
       set_values(buffers_, at::where(before_.isinf(), after, before_));
     }
     const at::AutoGradMode with_gradients(true);
+    const SecondTime again;
     std::vector<at::Tensor> outputs = segment_(inputs_);
     if (after.defined()) set_values(buffers_, after);
     return outputs;
@@ -127,6 +144,8 @@ Recompute recompute_of(const std::string& name) {
 RecomputeScope::RecomputeScope(Recompute what) : before_(std::exchange(now(), what)) {}
 RecomputeScope::~RecomputeScope() { now() = before_; }
 Recompute RecomputeScope::current() { return now(); }
+
+bool computes_again() { return second_time(); }
 
 // The first computation records a graph too, and throws it away: without one some layers choose
 // other kernels, and the results would differ in their last bits.

@@ -31,6 +31,10 @@ class RecomputeScope {
   Recompute before_;
 };
 
+// Whether this thread computes a segment for the second time. What the first time wrote outside of
+// buffers, as a parameter that data sets, is still there and must not be moved again.
+bool computes_again();
+
 // What is computed twice: the same from the same inputs and buffers. It must own what it reads.
 using Segment = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
 

@@ -82,7 +82,6 @@ ChipsResult measure_chips(const ChipsStudy& study) {
   if (study.chips < 1) fail_usage("--chips {} must be at least 1", study.chips);
   ChipsResult result;
   for (const std::string& time : study.times) result.rows.push_back({time, seconds_of(time), {}});
-  const StudyFolder folder(study.out);
   const LoadedModel loaded = load_model(study.model, with_medium(study.medium, study.overrides));
   if (loaded.rules.empty() || !has_devices(json::parse(loaded.rules.to_json()))) {
     fail_usage(
@@ -92,6 +91,7 @@ ChipsResult measure_chips(const ChipsStudy& study) {
   }
   const StudyTokens tokens =
       study_tokens(loaded, study.data, study.tokens, StudySplit::kValidation);
+  const StudyFolder folder(study.out);
   result.tokens = tokens.count;
   result.first = study.first;
   result.ideal = loss_of(loaded, tokens, Chip{true});

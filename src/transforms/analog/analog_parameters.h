@@ -39,6 +39,7 @@ struct AnalogParameters {
   double time = 0;  // seconds since programming ended
   bool drift_compensation = true;
   double device_noise = 1;         // factor of the deviations of programming, drift and reading
+  double programming_noise = 1;    // factor of that of programming alone, beside device_noise
   bool train_programming = false;  // programmed anew in every step of training
 
   // Of "sram": block floating point, or integers.

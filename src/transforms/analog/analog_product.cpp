@@ -6,9 +6,11 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/pad.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +31,8 @@
 
 namespace refract {
 namespace {
+
+constexpr int64_t kFineBits = 16;  // what an observer takes a range without a converter for
 
 at::Tensor in_wide_type(const at::Tensor& x) {
   return x.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -74,7 +78,8 @@ class AnalogProduct : public MediumProduct {
               ? dense_product(converted(rows, r), effective(held, weight.detach())).view(sizes)
               : tiled(context, rows, r, held, weight.detach(), x.size(0)).view(sizes);
     }
-    return surrogate(y.to(x.scalar_type()), x, weight, held, range_.fixed() ? r : at::Tensor());
+    return surrogate(context, y.to(x.scalar_type()), x, weight, held,
+                     range_.fixed() ? r : at::Tensor());
   }
 
   void initialize() { range_.initialize(); }
@@ -135,12 +140,11 @@ class AnalogProduct : public MediumProduct {
                           static_cast<int64_t>(stream_id(name_ + ".weight." + role)), clock);
     };
     if (p_.train_programming && p_.preset != "ideal") {
-      const at::Tensor per_weight = grid_.for_weights(largest);
+      const at::Tensor per_weight = grid_.for_weights(device_range(w, largest));
       w = program_weights(w.div(per_weight), devices(0), draw).programmed.mul(per_weight);
     }
     if (p_.w_noise == 0 || (p_.train_programming && p_.preset == "gaussian")) return w;
-    const at::Tensor most =
-        p_.w_noise_per == p_.w_scale ? largest : grid_.largest_weights(w, p_.w_noise_per);
+    const at::Tensor most = noise_range(w, largest);
     return draw(w, "noise")
         .to(w.scalar_type())
         .mul_(grid_.for_weights(most))
@@ -151,23 +155,38 @@ class AnalogProduct : public MediumProduct {
   at::Tensor on_chip(const at::Tensor& w, const Chip& chip, Held& made) const {
     const auto options = at::TensorOptions().dtype(at::kLong).device(w.device());
     const at::Tensor zero = at::zeros({}, options);
-    const at::Tensor seconds = at::full({}, static_cast<int64_t>(chip.time), options);
+    // Any other time has other draws: its bits (-0 has those of 0) are the clock.
+    const at::Tensor seconds = at::full({}, std::bit_cast<int64_t>(chip.time + 0.0), options);
     const auto draw = [&](const at::Tensor& like, const std::string& role) {
       const at::Tensor clock = at::stack({role.ends_with("reading") ? seconds : zero, zero});
       return normal_noise(like, chip.number,
                           static_cast<int64_t>(stream_id(name_ + ".chip." + role)), clock);
     };
-    const at::Tensor per_weight = grid_.for_weights(made.largest);
+    const at::Tensor per_weight = grid_.for_weights(device_range(w, made.largest));
     const ProgrammedWeights found = program_weights(w.div(per_weight), devices(chip.time), draw);
     const at::Tensor now = found.now.mul(per_weight);
     if (p_.drift_compensation && !found.now.is_same(found.programmed)) {
-      const at::Tensor before = found.programmed.mul(per_weight);
-      made.out = made.largest.mul(grid_.mean_weights(before)).div_(grid_.mean_weights(now));
+      const at::Tensor before = grid_.mean_weights(found.programmed.mul(per_weight));
+      const at::Tensor after = grid_.mean_weights(now);
+      const at::Tensor holds = before.gt(0).logical_and_(after.gt(0));  // else there is no factor
+      made.out = at::where(holds, made.largest.mul(before).div_(after), made.largest);
     }
     return now;
   }
 
-  DeviceModel devices(double time) const { return {p_.preset, time, p_.device_noise, p_.w_noise}; }
+  // What w_noise is a share of, [tiles, N].
+  at::Tensor noise_range(const at::Tensor& w, const at::Tensor& largest) const {
+    return p_.w_noise_per == p_.w_scale ? largest : grid_.largest_weights(w, p_.w_noise_per);
+  }
+
+  // The weight of a device's 1, [tiles, N].
+  at::Tensor device_range(const at::Tensor& w, const at::Tensor& largest) const {
+    return p_.preset == "gaussian" ? noise_range(w, largest) : largest;
+  }
+
+  DeviceModel devices(double time) const {
+    return {p_.preset, time, p_.device_noise, p_.w_noise, p_.programming_noise};
+  }
 
   // ---- The product
 
@@ -206,8 +225,9 @@ class AnalogProduct : public MediumProduct {
     return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   }
 
-  at::Tensor surrogate(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight,
-                       const Held& held, const at::Tensor& r) const {
+  // A range decays once in a step, however many micro-batches it has.
+  at::Tensor surrogate(const ForwardContext& context, const at::Tensor& y, const at::Tensor& x,
+                       const at::Tensor& weight, const Held& held, const at::Tensor& r) const {
     Surrogate of;
     of.x = x;
     of.weight = weight;
@@ -215,20 +235,20 @@ class AnalogProduct : public MediumProduct {
     if (r.defined()) of.limits = grid_.for_inputs(r).to(x.scalar_type());
     of.range = range_.parameter();
     of.rows = grid_.rows();
-    of.decay = p_.x_decay;
+    of.decay = context.weights_changed ? p_.x_decay : 0;
     return with_surrogate_gradient(y, of);
   }
 
   // Shows the input to the observer. A tile's inputs are a row where tiles have running ranges;
   // else a row is what one vector gives one tile.
   at::Tensor observed(const at::Tensor& x) {
-    if (p_.x_bits == 0) return x;
+    const bool running = range_.buffer().defined();
+    if (p_.x_bits == 0 && !running) return x;
     const at::NoGradGuard no_grad;
     const int64_t tiles = grid_.tiles(), width = tiles * grid_.rows(), inputs = x.size(-1);
     const at::Tensor flat = in_wide_type(x.detach().reshape({-1, inputs}));
     const at::Tensor parts = (width > inputs ? at::pad(flat, {0, width - inputs}) : flat)
                                  .view({-1, tiles, grid_.rows()});
-    const bool running = range_.buffer().defined();
     Observation seen;
     seen.module = name_;
     seen.role = "x";
@@ -236,7 +256,7 @@ class AnalogProduct : public MediumProduct {
         running ? parts.transpose(0, 1).reshape({tiles, -1}) : parts.reshape({-1, grid_.rows()});
     seen.by_row = true;
     seen.range = range_.buffer();
-    seen.levels = (int64_t{1} << p_.x_bits) - 1;
+    seen.levels = (int64_t{1} << (p_.x_bits > 0 ? p_.x_bits : kFineBits)) - 1;
     seen.quantize = [this](const at::Tensor& values) { return quantized_rows(values); };
     const at::Tensor result = medium_observer()->see(seen);
     const at::Tensor back =

@@ -97,8 +97,9 @@ class Device {
 }  // namespace
 
 at::Tensor programming_deviation(const at::Tensor& g, const DeviceModel& model) {
-  if (model.preset == "pcm") return polynomial(g, kPcm, model.scale / kPcmLargest);
-  return polynomial(g, reram_coefficients(model.time), model.scale / kReramLargest);
+  const double factor = model.scale * model.programming;
+  if (model.preset == "pcm") return polynomial(g, kPcm, factor / kPcmLargest);
+  return polynomial(g, reram_coefficients(model.time), factor / kReramLargest);
 }
 
 ProgrammedWeights program_devices(const at::Tensor& g, const DeviceModel& model,
@@ -111,7 +112,7 @@ ProgrammedWeights program_weights(const at::Tensor& weights, const DeviceModel& 
   if (model.preset == "gaussian") {
     const at::Tensor noisy = draw(weights, "programming")
                                  .to(weights.scalar_type())
-                                 .mul_(model.gaussian * model.scale)
+                                 .mul_(model.gaussian * model.scale * model.programming)
                                  .add_(weights);
     return {noisy, noisy};
   }

@@ -26,9 +26,10 @@ namespace refract {
 
 struct DeviceModel {
   std::string preset = "pcm";
-  double time = 0;      // seconds since programming ended
-  double scale = 1;     // factor of every deviation
-  double gaussian = 0;  // s of "gaussian"
+  double time = 0;         // seconds since programming ended
+  double scale = 1;        // factor of every deviation
+  double gaussian = 0;     // s of "gaussian"
+  double programming = 1;  // factor of the deviation of programming, beside scale
 };
 
 // Standard normal numbers of the sizes of `like`, another stream for each role: "plus.programming",

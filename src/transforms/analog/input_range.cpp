@@ -9,6 +9,7 @@
 
 #include <vector>
 
+#include "model/backward/recompute.h"
 #include "transforms/optical/granular_product.h"
 #include "transforms/optical/optical_parameters.h"
 
@@ -56,7 +57,9 @@ at::Tensor InputRange::learned(const ForwardContext& context, const at::Tensor& 
   // whose memory this is, were written.
   const at::Tensor master = arena_.value(learned_).variable_data();
   const at::Tensor leaf = arena_.leaf(learned_).variable_data();
-  if (context.training && context.weights_changed && parameters_.x_init > 0) {
+  const bool sets_from_data =
+      context.training && context.weights_changed && parameters_.x_init > 0 && !computes_again();
+  if (sets_from_data) {
     std::vector<at::Tensor> deviations;
     for (int64_t t = 0; t < grid.tiles(); ++t)
       deviations.push_back(x.narrow(1, grid.first(t), grid.count(t)).std());

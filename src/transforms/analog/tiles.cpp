@@ -87,14 +87,13 @@ class TileOutput {
   }
 
   void convert_by_vector() {
-    const double half = std::ldexp(1, static_cast<int>(p_.adc_bits) - 1);
+    const double steps = std::ldexp(1, static_cast<int>(p_.adc_bits)) - 1;
     if (p_.out_bound > 0) z_.clamp_(-p_.out_bound, p_.out_bound);
     for (int64_t first = 0; first < z_.size(1); first += in_.grid.columns()) {
       const at::Tensor part = z_.narrow(1, first, std::min(in_.grid.columns(), z_.size(1) - first));
       const at::Tensor lo = part.amin(1, true), hi = part.amax(1, true);
-      const at::Tensor middle = lo.add(hi).div_(2);
-      const at::Tensor step = one_where_zero(hi.sub(lo).div_(2 * half));
-      part.sub_(middle).div_(step).round_().clamp_(-half, half - 1).mul_(step).add_(middle);
+      const at::Tensor step = one_where_zero(hi.sub(lo).div_(steps));
+      part.sub_(lo).div_(step).round_().mul_(step).add_(lo);
     }
   }
 

@@ -10,9 +10,8 @@
 //        - c sum u_j (1 - (1 - j / n)^2) w_j / g        drop of voltage along wires of n inputs,
 //          c = 0.05 a^3 - 0.2 a^2 + 0.5 a, a = 1.75e-6 ir_drop n sum |u w| / g
 //        + s_o xi                                       s_o = out_noise
-//   z <- the converter's: within +-out_bound in 2^b - 1 steps around 0, or for "vector" in 2^b
-//   steps
-//        from the smallest to the largest z of the tile's outputs, within the bound.
+//   z <- the converter's: of 2^b - 1 levels within +-out_bound, around 0, or for "vector" of 2^b
+//        levels from the smallest to the largest z of the tile's outputs, within the bound.
 // Inputs have 2^b - 1 levels: round(u n) / n, n = 2^(b - 1) - 1.
 #pragma once
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,7 @@
 // Analog in-memory computing: a weight on crossbar tiles of memory devices, with converters at
 // their edges; its mathematics is in transforms/analog/.
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,44 @@ namespace refract {
 namespace {
 
 int64_t parts(int64_t whole, int64_t size) { return size > 0 ? (whole + size - 1) / size : 1; }
+
+struct Setting {
+  const char* name;
+  bool changed;
+};
+
+std::string first_changed(std::initializer_list<Setting> settings) {
+  for (const Setting& setting : settings) {
+    if (setting.changed) return setting.name;
+  }
+  return "";
+}
+
+// The first setting of converters, outputs or the weight that is not at its default; "": none.
+std::string changed_analog_setting(const AnalogParameters& p) {
+  const AnalogParameters d;
+  return first_changed({{"x_bits", p.x_bits != d.x_bits},
+                        {"x_range", p.x_range != d.x_range},
+                        {"out_noise", p.out_noise != d.out_noise},
+                        {"out_bound", p.out_bound != d.out_bound},
+                        {"adc_bits", p.adc_bits != d.adc_bits},
+                        {"adc_range", p.adc_range != d.adc_range},
+                        {"read_noise", p.read_noise != d.read_noise},
+                        {"ir_drop", p.ir_drop != d.ir_drop},
+                        {"w_scale", p.w_scale != d.w_scale},
+                        {"w_bits", p.w_bits != d.w_bits},
+                        {"w_clip", p.w_clip != d.w_clip},
+                        {"w_noise", p.w_noise != d.w_noise},
+                        {"w_noise_per", p.w_noise_per != d.w_noise_per},
+                        {"train_programming", p.train_programming}});
+}
+
+std::string changed_digital_setting(const AnalogParameters& p) {
+  const AnalogParameters d;
+  return first_changed({{"x_format", p.x_format != d.x_format},
+                        {"w_format", p.w_format != d.w_format},
+                        {"product_noise", p.product_noise != d.product_noise}});
+}
 
 class Analog : public Kind, public GivesProduct {
  public:
@@ -59,6 +98,8 @@ class Analog : public Kind, public GivesProduct {
                "scale each tile's outputs by what its mean weight has lost");
     fields.add("device_noise", p.device_noise, "factor of all deviations of the devices",
                not_negative);
+    fields.add("programming_noise", p.programming_noise,
+               "factor of that of programming alone, beside device_noise", not_negative);
     fields.add("train_programming", p.train_programming,
                "programmed anew in each step of training too");
     fields.add("x_format", p.x_format, "of sram: the input", formats);
@@ -68,6 +109,7 @@ class Analog : public Kind, public GivesProduct {
   }
 
   void check(const std::string& where) const override {
+    refuse_unused(where);
     for (const int64_t bits : {p_.x_bits, p_.adc_bits, p_.w_bits}) {
       if (bits == 1)
         fail_usage("{}: a converter of 1 bit has no magnitude; 2 bits or more, or 0", where);
@@ -114,6 +156,21 @@ class Analog : public Kind, public GivesProduct {
   }
 
  private:
+  // A setting that nothing would read must be as it is by default.
+  void refuse_unused(const std::string& where) const {
+    if (p_.digital()) {
+      const std::string name = changed_analog_setting(p_);
+      if (!name.empty()) {
+        fail_usage("{}: {} does nothing with preset = \"sram\", which is digital; leave it out",
+                   where, name);
+      }
+      return;
+    }
+    const std::string name = changed_digital_setting(p_);
+    if (!name.empty())
+      fail_usage("{}: {} needs preset = \"sram\"; set it, or leave {} out", where, name, name);
+  }
+
   // No converter is counted as one of 8 bits: the simulation may leave it out, a machine can't.
   static double converter_bits(int64_t bits) { return bits > 0 ? static_cast<double>(bits) : 8; }
 

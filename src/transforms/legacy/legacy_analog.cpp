@@ -68,8 +68,7 @@ json without_converters(int64_t rows, int64_t columns) {
 // ---- NewComputeBench
 
 json digital_tile(Settings& settings, int64_t size) {
-  json rule = without_converters(size, size);
-  rule["preset"] = "sram";
+  json rule = {{"kind", "analog"}, {"preset", "sram"}, {"tile_rows", size}, {"tile_columns", size}};
   rule["x_format"] = settings.take<std::string>("x_quant_type", "none");
   rule["w_format"] = settings.take<std::string>("weight_quant_type", "none");
   settings.take<std::string>("rescale_dim", "vector");  // their code knows vectors alone
@@ -101,11 +100,11 @@ json pcm_tile(Settings& settings, int64_t size) {
   rule["adc_range"] = "vector";
   rule["out_bound"] = 10;
   settings.only("is_signed", true);
-  // Its noise is that of devices of 25 uS on weights that are at most gmax.
+  // Its noise of programming is that of devices of 25 uS on weights that are at most gmax.
   const double gmax = settings.take("gmax", 5.0);
   if (!(gmax > 0)) fail_usage("{}: gmax must be positive", settings.where());
   if (settings.take("programming_noise", false)) {
-    rule.update({{"preset", "pcm"}, {"device_noise", 25 / gmax}, {"train_programming", true}});
+    rule.update({{"preset", "pcm"}, {"programming_noise", 25 / gmax}, {"train_programming", true}});
   }
   if (settings.take("read_noise", false)) rule["read_noise"] = 0.0175 / std::sqrt(gmax);
   if (settings.take("ir_drop", false)) rule["ir_drop"] = gmax;

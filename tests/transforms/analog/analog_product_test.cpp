@@ -193,6 +193,59 @@ TEST(AnalogProduct, AScopeIsTheRulesOwnParameters) {
   EXPECT_FALSE(forward(scoped, x, -1).equal(plain));
 }
 
+// A tile that holds nothing has lost nothing.
+TEST(AnalogProduct, CompensationLeavesATileOfZerosAlone) {
+  for (const int64_t adc_bits : {0, 8}) {
+    json table = off({{"preset", "pcm"}, {"time", 86400}, {"device_noise", 0}, {"tile_rows", 6}});
+    table.update({{"adc_bits", adc_bits}, {"out_bound", adc_bits > 0 ? 10 : 0}});
+    OneLayer one(table.dump());
+    const at::Tensor w = one.value("layer.weight");
+    w.narrow(1, 0, 6).zero_();
+    one.arena.refresh_compute();
+    const at::Tensor held = held_weight(one, -1);
+    EXPECT_TRUE(held.narrow(1, 0, 6).eq(0).all().item<bool>()) << adc_bits;
+    const at::Tensor ratio = held.narrow(1, 6, 6).abs().sum() / w.abs().sum();
+    EXPECT_NEAR(ratio.item<double>(), 1, adc_bits > 0 ? 0.1 : 1e-9);
+  }
+}
+
+// Those of the same second too, and those beyond what a whole number holds. What has drifted
+// between is far less than a reading's noise.
+TEST(AnalogProduct, EveryTimeHasItsOwnReadings) {
+  OneLayer one(off({{"preset", "pcm"}, {"drift_compensation", false}}).dump());
+  const auto differs = [&](double a, double b) {
+    const auto at_time = [&](double t) {
+      const ChipScope scope(Chip{false, 2, t});
+      return held_weight(one, -1);
+    };
+    const at::Tensor first = at_time(a), second = at_time(b);
+    EXPECT_TRUE(first.equal(at_time(a)));
+    return ((first - second).norm() / first.norm()).item<double>();
+  };
+  EXPECT_GT(differs(1000.25, 1000.5), 1e-3);
+  EXPECT_GT(differs(1e30, 1e30 * (1 + 1e-9)), 1e-3);
+}
+
+TEST(AnalogProduct, GaussianDevicesTakeTheirDeviationFromWhatItIsAShareOf) {
+  for (const char* per : {"column", "tile", "tensor"}) {
+    json table = off({{"preset", "gaussian"}, {"w_noise", 0.05}, {"w_noise_per", per}});
+    table.update({{"tile_rows", 100}, {"tile_columns", 100}});
+    AnalogParameters p;
+    p.tile_rows = p.tile_columns = 100;
+    const TileGrid grid(400, 300, p);
+    for (const bool trained : {false, true}) {
+      table["train_programming"] = trained;
+      OneLayer one(table.dump(), 400, 300);
+      const at::Tensor w = one.value("layer.weight");
+      const at::Tensor largest = grid.for_weights(grid.largest_weights(w, per));
+      const at::Tensor xi = (held_weight(one, trained ? 3 : -1) - w) / largest / 0.05;
+      EXPECT_LT(testing::ks_distance(xi, testing::normal_distribution),
+                testing::ks_limit(xi.numel()))
+          << per << " " << trained;
+    }
+  }
+}
+
 TEST(AnalogProduct, ProgrammingInTrainingIsDrawnAnewInEachStep) {
   OneLayer one(off({{"preset", "pcm"}, {"train_programming", true}}).dump());
   const at::Tensor a = held_weight(one, 1), b = held_weight(one, 2);
@@ -256,6 +309,26 @@ TEST(AnalogProduct, ALearnedRangeStartsFromTheDataAndFollowsItsGradient) {
   const at::Tensor found = one.arena.gradient(one.arena.find("layer.input_range"));
   EXPECT_NEAR(found[0].item<double>(), first, 1e-5);  // much is cut off: no decay
   EXPECT_NEAR(found[1].item<double>(), 0.5 * 50, 1e-5);
+}
+
+// A step's gradient does not depend on how its batch is cut.
+TEST(AnalogProduct, ALearnedRangeDecaysOnceInAStep) {
+  OneLayer one(off({{"x_range", "learned"}, {"x_init", 0}, {"x_decay", 0.5}}).dump());
+  one.value("layer.input_range").fill_(50);
+  one.arena.refresh_compute();
+  const at::Tensor x = normal({4, 3, 12}), g = normal({4, 3, 16});
+  for (const int64_t count : {1, 2, 4}) {
+    double sum = 0;
+    for (int64_t m = 0; m < count; ++m) {
+      ForwardContext context = at_step(1);
+      context.weights_changed = m == 0;
+      const int64_t size = 4 / count, first = m * size;
+      one.arena.grads().zero_();
+      one.layer->forward(context, x.narrow(0, first, size)).backward(g.narrow(0, first, size));
+      sum += one.arena.gradient(one.arena.find("layer.input_range"))[0].item<double>();
+    }
+    EXPECT_NEAR(sum, 0.5 * 50, 1e-5) << count;
+  }
 }
 
 // ---- Gradients
@@ -329,6 +402,35 @@ TEST(AnalogProduct, AnObserverSeesTheInputAndSetsRunningRanges) {
   }
 }
 
+// Without a converter a running range still cuts off, and so is shown.
+TEST(AnalogProduct, ARunningRangeWithoutAConverterIsObserved) {
+  struct : MediumObserver {
+    at::Tensor see(const Observation& seen) override {
+      ++calls;
+      seen.range.select(1, 0).fill_(-0.5);
+      seen.range.select(1, 1).fill_(0.5);
+      EXPECT_GT(seen.levels, 1);
+      EXPECT_TRUE(seen.quantize(seen.values).equal(seen.values.clamp(-0.5, 0.5)));
+      return seen.values;
+    }
+    void see_channels(const std::string&, const at::Tensor&, const at::Tensor&) override {}
+    int calls = 0;
+  } observer;
+  OneLayer one(off({{"x_range", "ema"}, {"tile_rows", 5}}).dump());
+  const at::Tensor x = normal({2, 3, 12}), w = one.value("layer.weight");
+  {
+    const ObserverScope scope(observer);
+    expect_same(forward(one, x, -1), at::linear(x, w), 1e-12);
+  }
+  EXPECT_EQ(observer.calls, 1);
+  expect_same(forward(one, x, -1), at::linear(at::clamp(x, -0.5, 0.5), w), 1e-12);
+  // Each vector's own range cuts nothing off.
+  OneLayer own(off().dump());
+  const ObserverScope scope(observer);
+  expect_same(forward(own, x, -1), at::linear(x, own.value("layer.weight")), 1e-12);
+  EXPECT_EQ(observer.calls, 1);
+}
+
 TEST(AnalogProduct, VectorsOfADigitalTileShareAnExponent) {
   const at::Tensor x = numbers({1.0, 0.3, -0.11, 0.7, 3.0, 5.0, 0.0, -8.1}, 2);
   // Largest 1: e = 0 (1e-8 above 1 it is 1), steps of 2^e / 8; largest 8.1: e = 4, steps of 2.
@@ -380,6 +482,32 @@ TEST(AnalogProduct, RefusesWhatNoTileIs) {
   refuses({{"preset", "gaussian"}}, {"w_noise"});
   refuses({{"preset", "flash"}}, {"preset"});
   refuses({{"time", -1}}, {"time"});
+}
+
+TEST(AnalogProduct, RefusesWhatWouldDoNothing) {
+  const json ignored = {{"x_bits", 6},           {"x_range", "ema"},
+                        {"out_noise", 0.1},      {"out_bound", 0},
+                        {"adc_bits", 6},         {"adc_range", "vector"},
+                        {"read_noise", 0.1},     {"ir_drop", 1},
+                        {"w_scale", "tile"},     {"w_bits", 4},
+                        {"w_clip", 2},           {"w_noise", 0.1},
+                        {"w_noise_per", "tile"}, {"train_programming", true}};
+  for (const auto& [name, value] : ignored.items()) {
+    const json table = analog({{"preset", "sram"}, {name, value}});
+    expect_error([&] { make_kind(table.dump(), "the test"); },
+                 {fmt::format("{} does nothing", name), "sram"});
+  }
+  const json digital = {{"x_format", "int8"}, {"w_format", "none"}, {"product_noise", 0.1}};
+  for (const auto& [name, value] : digital.items()) {
+    for (const char* preset : {"ideal", "pcm"}) {
+      const json table = analog({{"preset", preset}, {name, value}});
+      expect_error([&] { make_kind(table.dump(), "the test"); },
+                   {fmt::format("{} needs preset", name), "sram"});
+    }
+  }
+  // As they are by default they may be written.
+  make_kind(analog({{"preset", "sram"}, {"x_bits", 8}, {"w_noise", 0}}).dump(), "the test");
+  make_kind(analog({{"x_format", "e4m3"}, {"product_noise", 0}}).dump(), "the test");
 }
 
 }  // namespace analog_product_test

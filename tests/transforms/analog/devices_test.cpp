@@ -105,6 +105,24 @@ TEST(AnalogDevices, ProgrammedConductancesHaveTheirDistributionInEachBin) {
   });
 }
 
+TEST(AnalogDevices, AFactorOfProgrammingIsOfNothingElse) {
+  const at::Tensor g = at::tensor({0.0, 0.3, 1.0}, at::TensorOptions().dtype(at::kDouble));
+  for (const char* preset : {"pcm", "reram-wan"}) {
+    const at::Tensor plain = programming_deviation(g, {preset, 0, 1, 0, 1});
+    const at::Tensor wide = programming_deviation(g, {preset, 0, 1, 0, 5});
+    EXPECT_LT((wide - 5 * plain).abs().max().item<double>(), 1e-12) << preset;
+  }
+  // From what was programmed on, everything is as without it.
+  const DeviceModel none{"pcm", 1e6, 1, 0, 0};
+  const ProgrammedWeights found = program_devices(g, none, chip(3), "plus");
+  EXPECT_TRUE(found.programmed.equal(g));
+  const DeviceDraw without_first = [&](const at::Tensor& like, const std::string& role) {
+    return role == "plus.programming" ? at::zeros_like(like) : chip(3)(like, role);
+  };
+  EXPECT_TRUE(
+      found.now.equal(program_devices(g, {"pcm", 1e6, 1, 0, 1}, without_first, "plus").now));
+}
+
 // nu from two readings of the same device without reading noise: |N(mean, deviation)|.
 TEST(AnalogDevices, DriftExponentsHaveTheirDistributionInEachBin) {
   const int64_t n = 50'000;

@@ -2,8 +2,11 @@
 #include "transforms/analog/tiles.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -91,7 +94,7 @@ struct Case {
   void convert(std::vector<double>& z) const {
     const double bound = p.out_bound > 0 ? p.out_bound : 1e300;
     if (p.adc_range == "vector") {
-      const double half = std::pow(2, p.adc_bits - 1);
+      const double steps = std::pow(2, p.adc_bits) - 1;
       for (size_t from = 0; from < z.size(); from += tile_columns()) {
         const size_t to = std::min(z.size(), from + tile_columns());
         double lo = 1e300, hi = -1e300;
@@ -100,11 +103,8 @@ struct Case {
           lo = std::min(lo, z[o]);
           hi = std::max(hi, z[o]);
         }
-        const double middle = (lo + hi) / 2, step = hi > lo ? (hi - lo) / (2 * half) : 1;
-        for (size_t o = from; o < to; ++o) {
-          z[o] =
-              std::clamp(std::nearbyint((z[o] - middle) / step), -half, half - 1) * step + middle;
-        }
+        const double step = hi > lo ? (hi - lo) / steps : 1;
+        for (size_t o = from; o < to; ++o) z[o] = std::nearbyint((z[o] - lo) / step) * step + lo;
       }
       return;
     }
@@ -181,6 +181,25 @@ TEST(AnalogTiles, AProductIsThePlainDefinition) {
       expect_product(p, 25, 11);
     }
   }
+}
+
+// Levels of 2 bits between -1 and 1, both of which are levels.
+TEST(AnalogTiles, AVectorsLevelsReachFromItsSmallestToItsLargest) {
+  AnalogParameters p;
+  p.w_scale = "tensor";
+  p.out_noise = 0;
+  p.adc_bits = 2;
+  p.adc_range = "vector";
+  const auto doubles = at::TensorOptions().dtype(at::kDouble);
+  const at::Tensor x = at::ones({1, 1}, doubles);
+  const at::Tensor w = at::tensor({-1.0, -0.4, 0.1, 0.6, 0.7, 1.0}, doubles).view({6, 1});
+  const TileGrid grid(1, 6, p);
+  const at::Tensor r = grid.largest_inputs(x), g = grid.largest_weights(w, p.w_scale);
+  const at::Tensor y = at::zeros({1, 6}, doubles);
+  const auto draw = [](const at::Tensor& z, int64_t, const char*) { return at::zeros_like(z); };
+  add_tiled_product({grid, p, x, w, r, g, g, draw}, y);
+  const at::Tensor expected = at::tensor({-3.0, -1.0, 1.0, 1.0, 3.0, 3.0}, doubles).div(3);
+  EXPECT_LT((y - expected).abs().max().item<double>(), 1e-12) << y;
 }
 
 TEST(AnalogTiles, AGridKnowsItsTiles) {

@@ -74,7 +74,8 @@ TEST(LegacyAnalog, ReadsNewComputeBenchsTiles) {
                         {"adc_bits", 8},
                         {"adc_range", "vector"},
                         {"out_bound", 10},
-                        {"device_noise", 5.0},
+                        {"programming_noise", 5.0},
+                        {"device_noise", nullptr},
                         {"train_programming", true},
                         {"read_noise", nullptr},
                         {"out_noise", 0}});
