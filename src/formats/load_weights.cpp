@@ -17,6 +17,8 @@ bool is_weight(at::ScalarType dtype) {
          dtype == at::kBFloat16;
 }
 
+constexpr const char* kScale = "_log_scale";  // what a medium learns, at the end of its name
+
 // Complaints about many tensors in one line: the first few and how many more.
 class Complaints {
  public:
@@ -73,6 +75,8 @@ class LoadPlanner {
  public:
   LoadPlanner(Decoder& decoder, const CheckpointReader& reader, bool starting)
       : decoder_(decoder), reader_(reader) {
+    for (const std::string& name : reader.names())
+      holds_scales_ = holds_scales_ || name.ends_with(kScale);
     if (starting) find_started();
     for (const Parameter& parameter : decoder.arena().parameters()) check(parameter);
     for (const std::string& name : reader.names()) check_stored(name);
@@ -120,8 +124,8 @@ class LoadPlanner {
 
   void check(const Parameter& parameter) {
     if (started(parameter.name)) return;
-    // A folder that was not in this medium lacks what it learns of scales. They start at 0.
-    if (parameter.name.ends_with("_log_scale") && !reader_.contains(parameter.name)) {
+    // A folder that was in no medium that learns scales has none of them. They start at 0.
+    if (!holds_scales_ && parameter.name.ends_with(kScale)) {
       plan_.zeros.push_back(&parameter);
       return;
     }
@@ -164,6 +168,7 @@ class LoadPlanner {
   const CheckpointReader& reader_;
   LoadPlan plan_;
   Layers started_;
+  bool holds_scales_ = false;
   Complaints missing_, wrong_, unexpected_;
 };
 

@@ -165,6 +165,19 @@ TEST(ModelFlops, CountsMergedAdaptersInTheBackwardPass) {
   }
 }
 
+// A medium that has a gradient of its own for its weight makes it, as for a trained one.
+TEST(ModelFlops, CountsTheWeightsGradientThatMergedAdaptersNeedInSomeMedia) {
+  ModelConfig config = preset("structured-s");
+  resolve(config, 0, 1024);
+  const json rule = {
+      {"match", ".*_proj"}, {"kind", "lora"}, {"adapter", "merged"}, {"over", "bit_flip"}};
+  const auto model = build_model(config, json::array({rule}).dump(), "the test").decoder;
+  const DecoderShape shape = shape_of(*model, 1024);
+  const Flops forward = forward_flops_per_token(shape), training = training_flops_per_token(shape);
+  EXPECT_EQ(training.attention_projections, 3 * forward.attention_projections);
+  EXPECT_EQ(training.ffn, 3 * forward.ffn);
+}
+
 // The factors of a structured layer may be adapted in their turn.
 TEST(ModelFlops, CountsAdaptersOfFactors) {
   ModelConfig config = preset("structured-s");

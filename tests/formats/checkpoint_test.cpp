@@ -42,6 +42,21 @@ class OddFactory : public DenseFactory {
   bool own_parameters_;
 };
 
+// Layers with a scale that a medium learns, of the MLP alone or of all.
+class ScaleFactory : public DenseFactory {
+ public:
+  explicit ScaleFactory(bool all) : all_(all) {}
+  std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
+    const std::string& name = spec.members.front().name;
+    if (all_ || name.find("mlp") != std::string::npos)
+      build.arena.declare({name + ".x_log_scale", {1}, Init::normal(1)});
+    return DenseFactory::projections(build, spec);
+  }
+
+ private:
+  bool all_;
+};
+
 void expect_equal(Decoder& a, Decoder& b) {
   ASSERT_EQ(a.arena().layout(), b.arena().layout());
   EXPECT_TRUE(at::equal(a.arena().master(), b.arena().master()));
@@ -114,6 +129,25 @@ TEST(CheckpointTest, ADenseCheckpointLeavesBuffersAlone) {
   save_model(*odd, folder / "odd");
   EXPECT_NE(error_of([&] { load_weights(*dense, folder / "odd"); }).find("mlp.down_proj.range"),
             std::string::npos);
+}
+
+TEST(CheckpointTest, ScalesStartAtZeroOnlyWhereAFolderHasNone) {
+  const TemporaryFolder folder;
+  save_model(*make_decoder(testing::small_llama()), folder / "dense");
+  auto scaled = make_decoder(testing::small_llama(), at::kFloat, ScaleFactory(true), 2);
+  load_weights(*scaled, folder / "dense");
+  int64_t scales = 0;
+  for (const Parameter& parameter : scaled->arena().parameters()) {
+    if (!parameter.name.ends_with("_log_scale")) continue;
+    ++scales;
+    EXPECT_EQ(scaled->arena().value(&parameter).item<float>(), 0) << parameter.name;
+  }
+  EXPECT_GT(scales, 0);
+  save_model(*make_decoder(testing::small_llama(), at::kFloat, ScaleFactory(false)),
+             folder / "some");
+  const std::string message = error_of([&] { load_weights(*scaled, folder / "some"); });
+  EXPECT_NE(message.find("missing: 'model.layers.0.self_attn"), std::string::npos) << message;
+  EXPECT_NE(message.find("x_log_scale' [1]"), std::string::npos) << message;
 }
 
 TEST(CheckpointTest, ParametersWithoutAPlaceAreRefusedOrKeptInOurFormat) {

@@ -35,8 +35,8 @@ class Lora : public Kind {
     if (!merged()) return;
     if (base_.get() && !merging()) {
       fail_usage(
-          "{}: adapter = \"merged\" multiplies by W + s B A, but over = \"{}\" has no weight W to "
-          "add to; set adapter = \"beside\"",
+          "{}: adapter = \"merged\" multiplies by W + s B A, but over = \"{}\" can't have adapters "
+          "merged into it; set adapter = \"beside\"",
           where, base_.get()->name());
     }
     if (base_.get() && !merging()->merges()) {

@@ -40,9 +40,9 @@ class Spiking : public Kind, public GivesProduct {
     return make_spiking_projections(build, spec, parameters(), name());
   }
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
-    auto scores = make_spiking_scores(build, spec.name, parameters());
+    auto scores = make_spiking_scores(build, spec.name, parameters(), spec.window);
     return make_medium_attention(spec, std::move(scores),
-                                 make_spiking_values(build, spec.name, parameters()));
+                                 make_spiking_values(build, spec.name, parameters(), spec.window));
   }
 
   // Levels are digital numbers of log2(levels) bits. Spikes add: each a row of the other operand,

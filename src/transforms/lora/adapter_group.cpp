@@ -86,6 +86,30 @@ struct Adapters : torch::autograd::Function<Adapters> {
   }
 };
 
+// What autograd records of a merged weight, whose gradient is that of A and B.
+struct MergedWeight : torch::autograd::Function<MergedWeight> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight, const at::Tensor& a,
+                            const at::Tensor& /*b*/, const at::Tensor& spread,
+                            const std::vector<int64_t>& splits, double scale) {
+    ctx->save_for_backward({a, spread});
+    ctx->saved_data["splits"] = splits;
+    ctx->saved_data["scale"] = scale;
+    return weight;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &a = saved[0], &spread = saved[1], &grad = grads[0];
+    variable_list out(6);
+    if (ctx->needs_input_grad(1)) out[1] = at::mm(spread.t(), grad);
+    if (ctx->needs_input_grad(2)) {
+      out[2] = diagonal_blocks(at::mm(grad, a.t()), ctx->saved_data["splits"].toIntVector(),
+                               ctx->saved_data["scale"].toDouble());
+    }
+    return out;
+  }
+};
+
 // Uniform within +-bound, from the stream that a normal start would draw from.
 at::Tensor draw_uniform(at::IntArrayRef shape, uint64_t seed, const std::string& name,
                         double bound) {
@@ -162,6 +186,13 @@ at::Tensor AdapterGroup::merge(const ForwardContext& context, const at::Tensor& 
   const at::NoGradGuard no_grad;
   merged_ = at::addmm(weight.detach(), spread_, arena_.joint_leaf(a_).detach());
   return merged_;
+}
+
+at::Tensor AdapterGroup::merge_recorded(const ForwardContext& context, const at::Tensor& weight) {
+  const at::Tensor merged = merge(context, weight);
+  if (!at::GradMode::is_enabled()) return merged;
+  return MergedWeight::apply(merged, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
+                             settings_.scale());
 }
 
 at::Tensor AdapterGroup::attach(const at::Tensor& y, const at::Tensor& x) {

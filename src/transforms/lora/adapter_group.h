@@ -5,9 +5,11 @@
 //
 // The product is beside the layer's own, or the layer multiplies by W + s B A. Side by side, A of
 // all layers is one matrix [M r, in], and s B is block diagonal, [sum of out, M r], so that either
-// way the group's adapters are one product. Neither way a gradient of W's size is made: with g the
-// gradient of the output,
+// way the group's adapters are one product. With g the gradient of the output,
 //   dA = (g s B)^T x          dB = s g^T (x A^T)
+// so that no gradient of W's size is made, unless the layer multiplies in a medium that has a
+// gradient of its own, dW, for its weight:
+//   dA = (s B)^T dW           dB = s dW A^T
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -40,8 +42,10 @@ class AdapterGroup {
   // Merged: W + s B A in the type of `weight` [sum of out, in], without a gradient; made anew where
   // the context says that weights changed.
   at::Tensor merge(const ForwardContext& context, const at::Tensor& weight);
+  // merge()'s weight, such that what a layer gives as its gradient reaches A and B.
+  at::Tensor merge_recorded(const ForwardContext& context, const at::Tensor& weight);
   // What a layer made of x with merge()'s weight and without a gradient for it, such that A and B
-  // get theirs.
+  // get those of the dense product.
   at::Tensor attach(const at::Tensor& y, const at::Tensor& x);
 
   // Of one member: its starting values, and s B A [out, in] from master values.

@@ -136,8 +136,12 @@ class MergedProjections;
 // A member of a merged group, seen alone.
 class MergedMember : public LinearLayer, public MergedAdapterLayer {
  public:
-  MergedMember(MergedProjections& group, size_t member, int64_t first, int64_t count)
-      : group_(group), member_(member), first_(first), count_(count) {}
+  MergedMember(MergedProjections& group, size_t member, int64_t first, const LinearSpec& spec)
+      : group_(group),
+        member_(member),
+        first_(first),
+        count_(spec.out_features),
+        dense_multiplications_(spec.in_features * spec.out_features) {}
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override;
   void initialize(uint64_t seed) override;
   double take_over(const at::Tensor& weight) override;
@@ -149,20 +153,21 @@ class MergedMember : public LinearLayer, public MergedAdapterLayer {
   MergedProjections& group_;
   size_t member_;
   int64_t first_, count_;  // of the group's columns
+  int64_t dense_multiplications_;
 };
 
 class MergedProjections : public Projections {
  public:
   MergedProjections(Build build, const ProjectionSpec& spec, const LoraSettings& settings,
-                    const std::string& kind, const GivesProduct* medium)
+                    const std::string& kind, const GivesProduct* medium, bool straight_through)
       : arena_(build.arena),
+        straight_through_(straight_through),
         medium_(medium ? medium->product(build, spec.members.front()) : nullptr),
         weights_(declare_weights(build, spec.members)),
         adapters_(build, spec.members, settings),
         group_(build, spec, kind,
                [&](size_t m, int64_t first) {
-                 return std::make_unique<MergedMember>(*this, m, first,
-                                                       spec.members[m].out_features);
+                 return std::make_unique<MergedMember>(*this, m, first, spec.members[m]);
                }),
         activation_(spec.activation) {}
 
@@ -171,17 +176,30 @@ class MergedProjections : public Projections {
   }
 
   at::Tensor product(const ForwardContext& context, const at::Tensor& x, const at::Tensor& bias) {
-    const at::Tensor weight = adapters_.merge(context, arena_.joint_leaf(weights_));
-    if (!medium_) return adapters_.attach(fused_linear(x, weight, maybe(bias)), x);
-    const at::Tensor y = adapters_.attach(medium_->multiply(context, x, weight), x);
+    const at::Tensor frozen = arena_.joint_leaf(weights_);
+    if (!medium_) {
+      const at::Tensor merged = adapters_.merge(context, frozen);
+      return adapters_.attach(fused_linear(x, merged, maybe(bias)), x);
+    }
+    const at::Tensor y = medium_product(context, x, frozen);
     return bias.defined() ? y.add(bias) : y;
   }
   bool is_dense() const { return !medium_; }
   at::Tensor weight(size_t member) const { return arena_.value(weights_[member]); }
   AdapterGroup& adapters() { return adapters_; }
+  // Whether a gradient of the merged weight is made on the way to those of A and B.
+  bool has_weight_gradient() const { return !straight_through_; }
 
  private:
+  at::Tensor medium_product(const ForwardContext& context, const at::Tensor& x,
+                            const at::Tensor& frozen) {
+    if (has_weight_gradient())
+      return medium_->multiply(context, x, adapters_.merge_recorded(context, frozen));
+    return adapters_.attach(medium_->multiply(context, x, adapters_.merge(context, frozen)), x);
+  }
+
   ParameterArena& arena_;
+  bool straight_through_;
   std::unique_ptr<MediumProduct> medium_;  // null: none
   std::vector<Parameter*> weights_;
   AdapterGroup adapters_;
@@ -202,7 +220,8 @@ at::Tensor MergedMember::merged() const {
   return group_.weight(member_).add(group_.adapters().delta(member_));
 }
 int64_t MergedMember::adapter_gradient_multiplications() const {
-  return 2 * group_.adapters().multiplications(member_);
+  return group_.has_weight_gradient() ? dense_multiplications_
+                                      : 2 * group_.adapters().multiplications(member_);
 }
 
 // It owns the group that it is a member of.
@@ -239,9 +258,9 @@ std::unique_ptr<Projections> make_lora_beside(Build build, const ProjectionSpec&
 
 std::unique_ptr<Projections> make_lora_merged(Build build, const ProjectionSpec& spec,
                                               const LoraSettings& settings, const std::string& kind,
-                                              const GivesProduct* medium) {
+                                              const GivesProduct* medium, bool straight_through) {
   if (!even_biases(spec)) return nullptr;
-  return std::make_unique<MergedProjections>(build, spec, settings, kind, medium);
+  return std::make_unique<MergedProjections>(build, spec, settings, kind, medium, straight_through);
 }
 
 std::unique_ptr<LinearLayer> lone_member(std::unique_ptr<Projections> group,

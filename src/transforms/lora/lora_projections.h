@@ -31,11 +31,14 @@ std::unique_ptr<Projections> make_lora_beside(Build build, const ProjectionSpec&
                                               const LoraSettings& settings, const Kind* over,
                                               const std::string& kind);
 
-// Layers that multiply by W + s B A, in a medium or, without one, densely. Null where only some
-// members have a bias.
+// Layers that multiply by W + s B A, in a medium or, without one, densely. A and B get the
+// gradients of the dense product where the medium's are those by definition
+// (Kind::straight_through()), else what the medium gives for its weight leads to. Null where only
+// some members have a bias.
 std::unique_ptr<Projections> make_lora_merged(Build build, const ProjectionSpec& spec,
                                               const LoraSettings& settings, const std::string& kind,
-                                              const GivesProduct* medium = nullptr);
+                                              const GivesProduct* medium = nullptr,
+                                              bool straight_through = true);
 
 // One member of a group of its own as a layer; its product has neither bias nor activation.
 // `members` is what the group entered.

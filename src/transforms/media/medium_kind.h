@@ -31,7 +31,7 @@ class MediumKind : public Kind, public GivesProduct, public MergesAdapters {
                                                   const LoraSettings& settings,
                                                   const std::string& kind) const override {
     if (spec.members.size() > 1 && !joins_weights()) return nullptr;
-    return make_lora_merged(build, spec, settings, kind, this);
+    return make_lora_merged(build, spec, settings, kind, this, straight_through());
   }
   std::unique_ptr<AttentionCore> attention(Build /*build*/,
                                            const AttentionSpec& spec) const override {

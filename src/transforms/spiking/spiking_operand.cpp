@@ -52,7 +52,9 @@ at::Tensor SpikingOperand::start(const ForwardContext& context, const at::Tensor
   const at::Tensor seen = from_data(x).to(at::kFloat);
   const at::Tensor unset = minus_calls.gt(value);
   const at::Tensor calls = at::where(unset, at::zeros_like(value), minus_calls.neg());
-  const at::Tensor moved = at::where(unset, seen, value.mul(kMove).add(seen.mul(1 - kMove)));
+  // 0.9 value + 0.1 seen, in a form that leaves a value alone which is seen again.
+  const at::Tensor step = seen.sub(value).mul(1 - kMove);
+  const at::Tensor moved = at::where(unset, seen, value.add(step));
   kept.copy_(at::where(calls.lt(kCalls), at::stack({calls.add(1).neg(), moved}), kept));
   // Later calls move the buffer, and a gradient needs this one's.
   return value.clone();

@@ -23,10 +23,12 @@ struct SpikingParameters {
 std::unique_ptr<MediumProduct> make_spiking_linear(Build build, const std::string& name,
                                                    const SpikingParameters& parameters);
 // q k^T with the operands "<name>.q" and "<name>.k", and probabilities v with
-// "<name>.probabilities" and "<name>.v".
+// "<name>.probabilities" and "<name>.v". A query sees `window` keys at most; 0: all before it.
 std::unique_ptr<MediumProduct> make_spiking_scores(Build build, const std::string& name,
-                                                   const SpikingParameters& parameters);
+                                                   const SpikingParameters& parameters,
+                                                   int64_t window);
 std::unique_ptr<MediumProduct> make_spiking_values(Build build, const std::string& name,
-                                                   const SpikingParameters& parameters);
+                                                   const SpikingParameters& parameters,
+                                                   int64_t window);
 
 }  // namespace refract

@@ -2,6 +2,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linspace.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/round.h>
@@ -22,6 +23,7 @@
 #include "transforms/spiking/lsq.h"
 #include "transforms/spiking/spike_time.h"
 #include "transforms/spiking/spiking_operand.h"
+#include "transforms/spiking/spiking_product.h"
 
 namespace refract {
 namespace spiking_test {
@@ -110,6 +112,16 @@ TEST(Spiking, TheScaleStartsFromTheDataOfTwentyCalls) {
   EXPECT_NEAR(fresh.operand.scale(context_of(false), other).item<double>(),
               2 * other.abs().mean().item<double>() / std::sqrt(15.0), 1e-9);
   EXPECT_LT(fresh.start(), 0);  // unset
+}
+
+// As where a layer is computed twice for one step.
+TEST(Spiking, TheScaleStaysWhereTheSameDataComeAgain) {
+  for (int i = 0; i < 50; ++i) {
+    Operand one(32);
+    const at::Tensor x = doubles({4, 8});
+    const double first = one.operand.scale(context_of(true), x).item<double>();
+    EXPECT_EQ(one.operand.scale(context_of(true), x).item<double>(), first);
+  }
 }
 
 TEST(Spiking, TheParameterMovesTheScaleByItsShare) {
@@ -215,6 +227,72 @@ TEST(Spiking, ALayerOnSpikesComesToTheQuantizedOneBitForBit) {
   for (const int64_t steps : {16, 40}) {
     const Layer spiking({{"levels", 32}, {"mode", "spikes"}, {"time_steps", steps}});
     EXPECT_TRUE(spiking.forward(x).equal(expected)) << steps;
+  }
+}
+
+// Each step's product has more digits than bfloat16, and only what they come to is rounded.
+TEST(Spiking, InBfloat16OnlyTheSumOfAllStepsIsRounded) {
+  constexpr double kScale = 0x1p-5;
+  const SpikingParameters parameters{256, true, 130};
+  ParameterArena arena;
+  BufferStore buffers;
+  std::vector<TransformedLayer> transformed;
+  const Build build{arena, buffers, transformed};
+  const auto linear = make_spiking_linear(build, "layer", parameters);
+  const auto scores = make_spiking_scores(build, "attention", parameters, 0);
+  arena.allocate(at::kCPU, at::kFloat, at::kBFloat16);
+  arena.initialize(1);
+  for (BufferStore::Buffer& buffer : buffers.all())
+    buffer.tensor.copy_(at::tensor({-20.0, kScale}));
+  const at::Tensor s = at::tensor(static_cast<float>(kScale)), x = at::randn({2, 7, 64}),
+                   other = at::randn({2, 9, 64});
+  const at::Tensor weight = at::round(at::randn({12, 64}).mul(64)).clamp(-255, 255).div(64);
+  const auto levels = [&](const at::Tensor& t) {
+    return lsq_count(t.to(at::kBFloat16), s, levels_of(256, true));
+  };
+  const auto half = [](const at::Tensor& t) { return t.to(at::kBFloat16); };
+  EXPECT_TRUE(linear->multiply(context_of(false), half(x), half(weight))
+                  .equal(half(at::matmul(levels(x), weight.t()).mul(kScale))));
+  EXPECT_TRUE(
+      scores->multiply(context_of(false), half(x), half(other))
+          .equal(
+              half(at::matmul(levels(x), levels(other).transpose(1, 2)).mul(kScale).mul(kScale))));
+}
+
+// Query i sees the keys up to its own, at most `window`; each key head has two query heads.
+TEST(Spiking, SpikesAddToWhatTheMaskAndItsWindowShow) {
+  for (const int64_t window : {0, 3, 20}) {
+    AttentionSpec spec;
+    spec.name = "attention";
+    spec.num_heads = 4;
+    spec.num_kv_heads = 2;
+    spec.head_dim = 8;
+    spec.scale = 0.35;
+    spec.window = window;
+    ParameterArena arena;
+    BufferStore buffers;
+    std::vector<TransformedLayer> transformed;
+    const auto core = kind_of(json::object())->attention({arena, buffers, transformed}, spec);
+    arena.allocate(at::kCPU, at::kFloat, at::kFloat);
+    arena.initialize(1);
+    SpikeTime time;
+    time.begin();
+    core->forward(context_of(false), at::randn({2, 9, 4, 8}), at::randn({2, 9, 2, 8}),
+                  at::randn({2, 9, 2, 8}));
+    double pairs = 0;
+    for (int64_t query = 0; query < 9; ++query) {
+      for (int64_t key = 0; key <= query; ++key)
+        pairs += window == 0 || query - key < window ? 1 : 0;
+    }
+    const auto each = [&](const std::string& operand) {
+      const SpikeCount& count = time.counts().at("attention." + operand);
+      EXPECT_GT(count.spikes.item<double>(), 0) << operand;
+      return count.additions.item<double>() / count.spikes.item<double>();
+    };
+    EXPECT_NEAR(each("q"), pairs / 9, 1e-9) << window;
+    EXPECT_NEAR(each("k"), 2 * pairs / 9, 1e-9) << window;
+    EXPECT_NEAR(each("probabilities"), 8, 1e-9) << window;
+    EXPECT_NEAR(each("v"), 2 * pairs / 9, 1e-9) << window;
   }
 }
 

@@ -140,14 +140,28 @@ TEST(MediumLayers, IntegersOfEveryGranularityComeNearAndFinerOnesNearer) {
   EXPECT_LT(error({{"symmetric", false}, {"x_bits", 8}, {"w_bits", 8}}), 0.02);
 }
 
-// The medium sees W + s B A, and adapters get the dense product's gradients.
+// Both gradients are what a gradient of W + s B A comes to, s = 1.5.
+void expect_gradients_of(ParameterArena& arena, const std::string& name, const at::Tensor& dw,
+                         const at::Tensor& a, const at::Tensor& b) {
+  expect_near(arena.gradient(arena.find(name + ".lora_A.weight")), at::matmul(b.t(), dw).mul(1.5),
+              1e-4);
+  expect_near(arena.gradient(arena.find(name + ".lora_B.weight")), at::matmul(dw, a.t()).mul(1.5),
+              1e-4);
+}
+
+json merged_over(const json& over) {
+  return {{"kind", "lora"}, {"r", 2}, {"alpha", 3}, {"adapter", "merged"}, {"over", over}};
+}
+
+// The medium sees W + s B A, and adapters get what it makes of that weight's gradient.
 TEST(MediumLayers, MergedAdaptersAreInTheWeightThatTheMediumMultipliesBy) {
   for (const json& over :
        {json{{"kind", "mx"}}, json{{"kind", "minifloat"}, {"format", "e4m3"}},
+        json{{"kind", "mx"}, {"grad_format", "e2m1"}, {"backward_x_format", "e2m1"}},
         json{{"kind", "integer"}}, json{{"kind", "integer"}, {"w_scale", "tensor"}},
         json{{"kind", "bit_flip"}, {"x_p_frac", 0.1}, {"w_p_frac", 0.1}, {"x_zero_out_t", 3}}}) {
-    FloatLayer lora(
-        {{"kind", "lora"}, {"r", 2}, {"alpha", 3}, {"adapter", "merged"}, {"over", over}}, 24, 16);
+    SCOPED_TRACE(over.dump());
+    FloatLayer lora(merged_over(over), 24, 16);
     at::Tensor a = lora.arena.value(lora.arena.find("layer.lora_A.weight"));
     at::Tensor b = lora.arena.value(lora.arena.find("layer.lora_B.weight"));
     a.copy_(at::randn({2, 24}));
@@ -156,19 +170,76 @@ TEST(MediumLayers, MergedAdaptersAreInTheWeightThatTheMediumMultipliesBy) {
     plain.weight().copy_(
         at::addmm(lora.arena.value(lora.arena.find("layer.weight")), b.mul(1.5), a));
     const at::Tensor x = at::randn({2, 5, 24}), g = at::randn({2, 5, 16});
-    EXPECT_TRUE(lora.forward(x).equal(plain.forward(x))) << over;
+    EXPECT_TRUE(lora.forward(x).equal(plain.forward(x)));
     EXPECT_FALSE(lora.layer->computes_merged());
     lora.arena.grads().zero_();
+    plain.arena.grads().zero_();
     lora.forward(x).backward(g);
-    const at::Tensor rows = x.reshape({10, 24}), grads = g.reshape({10, 16});
-    expect_near(lora.arena.gradient(lora.arena.find("layer.lora_A.weight")),
-                at::matmul(at::matmul(grads, b.mul(1.5)).t(), rows), 1e-4);
-    expect_near(lora.arena.gradient(lora.arena.find("layer.lora_B.weight")),
-                at::matmul(grads.t(), at::matmul(rows, a.t())).mul(1.5), 1e-4);
+    plain.forward(x).backward(g);
+    const at::Tensor dw = plain.arena.gradient(&plain.arena.parameters().front());
+    expect_gradients_of(lora.arena, "layer", dw, a, b);
+    // Whether that is the dense layer's.
+    const bool dense = over.at("kind") != "bit_flip" && !over.contains("grad_format");
+    const at::Tensor product = at::matmul(g.reshape({10, 16}).t(), x.reshape({10, 24}));
+    EXPECT_EQ((dw - product).abs().max().item<double>() < 1e-4, dense);
   }
 }
 
+TEST(MediumLayers, WhereAllProductsAreZeroAMergedAdapterStands) {
+  FloatLayer lora(merged_over({{"kind", "bit_flip"},
+                               {"x_p_exp", 0},
+                               {"x_p_frac", 0},
+                               {"x_zero_out_t", 1e-30},
+                               {"w_p_exp", 0},
+                               {"w_p_frac", 0}}),
+                  24, 16);
+  lora.arena.value(lora.arena.find("layer.lora_B.weight")).fill_(0.1);
+  const at::Tensor y = lora.forward(at::ones({2, 5, 24}));
+  EXPECT_EQ(y.abs().max().item<double>(), 0);
+  lora.arena.grads().fill_(0);
+  y.backward(at::ones({2, 5, 16}));
+  EXPECT_EQ(lora.arena.grads().abs().max().item<double>(), 0);
+}
+
 ProjectionSpec qkv() { return {{{"q_proj", 32, 24}, {"k_proj", 32, 8}, {"v_proj", 32, 8}}}; }
+
+TEST(MediumLayers, EachMergedAdapterOfAGroupGetsItsPartOfTheWeightsGradient) {
+  const json over = {
+      {"kind", "bit_flip"}, {"x_p_exp", 0}, {"x_p_frac", 0.1}, {"w_p_exp", 0}, {"w_p_frac", 0.1}};
+  ParameterArena arena, plain;
+  BufferStore buffers;
+  std::vector<TransformedLayer> transformed;
+  const auto adapted = kind_of(merged_over(over));
+  const auto medium = kind_of(over);
+  const auto group = adapted->projections({arena, buffers, transformed}, qkv());
+  const auto expected = medium->projections({plain, buffers, transformed}, qkv());
+  for (ParameterArena* each : {&arena, &plain}) {
+    each->allocate(at::kCPU, at::kFloat, at::kFloat);
+    each->initialize(5);
+    each->grads().zero_();
+  }
+  const at::NoGradGuard no_grad;
+  for (const LinearSpec& member : qkv().members) {
+    at::Tensor a = arena.value(arena.find(member.name + ".lora_A.weight"));
+    at::Tensor b = arena.value(arena.find(member.name + ".lora_B.weight"));
+    a.copy_(at::randn(a.sizes()));
+    b.copy_(at::randn(b.sizes()));
+    const at::Tensor w = arena.value(arena.find(member.name + ".weight"));
+    plain.value(plain.find(member.name + ".weight")).copy_(at::addmm(w, b.mul(1.5), a));
+  }
+  const at::Tensor x = at::randn({2, 3, 32}), g = at::randn({2, 3, 40});
+  {
+    const at::AutoGradMode grad(true);
+    group->forward(at_step(0), x).backward(g);
+    expected->forward(at_step(0), x).backward(g);
+  }
+  for (const LinearSpec& member : qkv().members) {
+    SCOPED_TRACE(member.name);
+    expect_gradients_of(arena, member.name, plain.gradient(plain.find(member.name + ".weight")),
+                        arena.value(arena.find(member.name + ".lora_A.weight")),
+                        arena.value(arena.find(member.name + ".lora_B.weight")));
+  }
+}
 
 TEST(MediumLayers, AGroupIsItsMembersInTurn) {
   for (const char* name : {"mx", "minifloat", "integer"}) {
