@@ -61,7 +61,6 @@ void GenerateCommand::check() const {
   if (options_.max_tokens < 1) fail_usage("--max-tokens {} must be positive", options_.max_tokens);
 }
 
-// One prompt, printed while it grows.
 void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
   fmt::print("{}", prompts_[0]);
   continue_text(model, tokenizer, prompts_[0], start_, options_, decode_,
@@ -72,7 +71,6 @@ void GenerateCommand::stream(Decoder& model, const Tokenizer& tokenizer) {
   fmt::print("\n");
 }
 
-// All prompts together, printed when they are done.
 void GenerateCommand::batch(Decoder& model, const Tokenizer& tokenizer) {
   const auto made = continue_texts(model, tokenizer, prompts_, start_, options_, decode_);
   if (json_) {

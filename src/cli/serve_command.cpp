@@ -54,21 +54,19 @@ int ServeCommand::run() {
   if (const char* token = std::getenv("REFRACT_SERVE_TOKEN"); token && options_.token.empty())
     options_.token = token;
   const LoadedModel loaded = load_model(model_, overrides_);
-  serve(loaded, options_, [&](const Listening& listening) {
+  serve(loaded, options_, [&](const Listening& served) {
     if (!json_) {
-      log_info(
-          "'{}' is served at {}/v1/completions, with {} for {} slots of {} tokens; Ctrl-C "
-          "stops it",
-          options_.name, listening.url, format_bytes(listening.cache_bytes), listening.slots,
-          listening.context);
+      log_info("'{}' is served at {}/v1/completions, {} for {} slots of {} tokens; Ctrl-C stops it",
+               options_.name, served.url, format_bytes(served.cache_bytes), served.slots,
+               served.context);
       return;
     }
-    const nlohmann::json line = {{"url", listening.url},
+    const nlohmann::json line = {{"url", served.url},
                                  {"model", options_.name},
                                  {"folder", loaded.folder.string()},
-                                 {"slots", listening.slots},
-                                 {"context", listening.context},
-                                 {"cache_bytes", static_cast<int64_t>(listening.cache_bytes)}};
+                                 {"slots", served.slots},
+                                 {"context", served.context},
+                                 {"cache_bytes", static_cast<int64_t>(served.cache_bytes)}};
     fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     std::fflush(stdout);
   });
