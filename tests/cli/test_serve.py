@@ -410,7 +410,7 @@ def test_the_first_line_says_what_the_caches_take(program, folder):
                                stderr=subprocess.PIPE, text=True)
     try:
         line = next(line for line in process.stderr if "is served at" in line)
-        assert "with 1.0 MiB for 2 slots of 1024 tokens" in line
+        assert ", 1.0 MiB for 2 slots of 1024 tokens;" in line
     finally:
         process.terminate()
         process.communicate(timeout=30)
