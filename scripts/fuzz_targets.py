@@ -33,7 +33,7 @@ def environment(folder):
 
 class Target:
     def __init__(self, options, name):
-        self.name, self.seconds = name, options.seconds
+        self.name, self.seconds, self.seed = name, options.seconds, options.seed
         self.program = options.bin / f"fuzz_{name}"
         self.environment = environment(options.bin)
         self.corpus, self.log = options.out / "corpus" / name, options.out / "logs" / f"{name}.log"
@@ -50,7 +50,7 @@ class Target:
         start, inputs, edges, failures = time.monotonic(), 0, 0, 0
         while (left := self.seconds - (time.monotonic() - start)) >= 1 and failures < MOST_FINDINGS:
             command = [str(self.program), f"-max_total_time={int(left)}", f"-artifact_prefix={self.findings}/{self.name}-", *LIMITS,
-                       str(self.corpus), *self.inputs]
+                       *([f"-seed={self.seed + worker + 1000 * failures}"] if self.seed else []), str(self.corpus), *self.inputs]
             log = self.log.with_suffix(f".{worker}.{failures}.log")
             with open(log, "wb") as out:
                 code = subprocess.run(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=self.environment, check=False).returncode
@@ -98,6 +98,7 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers; 0: another one each time")
     parser.add_argument("--at-once", type=int, default=os.cpu_count())
     parser.add_argument("--inputs", type=pathlib.Path, action="append", default=[])
     parser.add_argument("--merge", action="store_true")
