@@ -143,7 +143,7 @@ std::string escaped_name(const std::string& name) {
 }
 
 json bench_rules(const json& tree, const std::string& file) {
-  const json by = tree["by"];
+  const json& by = tree.at("by");
   if (by != "type" && by != "name") fail_usage("{}: by takes \"type\" or \"name\"", file);
   json rules = json::array();
   for (const auto& [name, entry] : tree.items()) {

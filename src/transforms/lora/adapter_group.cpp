@@ -189,7 +189,7 @@ at::Tensor AdapterGroup::merge(const ForwardContext& context, const at::Tensor& 
 }
 
 at::Tensor AdapterGroup::merge_recorded(const ForwardContext& context, const at::Tensor& weight) {
-  const at::Tensor merged = merge(context, weight);
+  at::Tensor merged = merge(context, weight);
   if (!at::GradMode::is_enabled()) return merged;
   return MergedWeight::apply(merged, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
                              settings_.scale());
