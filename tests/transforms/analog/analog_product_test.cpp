@@ -46,7 +46,7 @@ json analog(json parameters) {
   return parameters;
 }
 // Nothing between the weight and the product.
-json off(json more = json::object()) {
+json off(const json& more = json::object()) {
   json table = analog({{"x_bits", 0}, {"adc_bits", 0}, {"out_bound", 0}, {"out_noise", 0}});
   table.update(more);
   return table;
