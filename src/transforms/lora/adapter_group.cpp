@@ -11,10 +11,13 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 #include "core/random.h"
 #include "ops/dense/activation/dropout.h"
+#include "ops/dense/linear/linear.h"
 
 namespace refract {
 namespace {
@@ -23,6 +26,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+bool may_write(const at::Tensor& y) { return !y.is_view() && y.is_contiguous(); }
 
 // y + (x A^T) spread^T.
 at::Tensor added(const at::Tensor& y, const at::Tensor& inner, const at::Tensor& spread,
@@ -48,17 +53,31 @@ at::Tensor diagonal_blocks(const at::Tensor& whole, at::IntArrayRef splits, doub
   return scale == 1 ? joined : joined.mul(scale);
 }
 
+// What x gets of the frozen weight and of the adapters: grad (W + spread a). One product with their
+// sum is less work than two, unless there are few rows.
+at::Tensor gradient_of_input(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                             const at::Tensor& spread, const at::Tensor& a,
+                             const at::Tensor& grad_inner) {
+  const auto through = [&](const at::Tensor& w) {
+    return std::get<0>(linear_backward(grad, x, w, true, false, false));
+  };
+  if (grad.size(0) > weight.size(0)) return through(at::addmm(weight, spread, a));
+  return through(weight).addmm_(grad_inner, a);
+}
+
 // What autograd records of adapters: y's gradient passes, A and B get theirs. With `beside` the
-// adapters' product is added here, and x gets its part; else it is in y already.
+// adapters' product is added here, and x gets its part; else it is in y already. With a weight,
+// that of frozen layers which made y without being recorded, x gets their part too and y nothing.
 struct Adapters : torch::autograd::Function<Adapters> {
   // b: only for its gradient; its values are in spread.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& y, const at::Tensor& x,
                             const at::Tensor& a, const at::Tensor& /*b*/, const at::Tensor& spread,
+                            const std::optional<at::Tensor>& weight,
                             const std::vector<int64_t>& splits, double scale, bool beside,
                             bool in_place) {
     at::Tensor inner;  // merged, it is made in the backward pass
     if (beside) inner = at::mm(rows_of(x), a.t());
-    ctx->save_for_backward({x, a, spread, inner});
+    ctx->save_for_backward({x, a, spread, inner, weight.value_or(at::Tensor())});
     ctx->saved_data["splits"] = splits;
     ctx->saved_data["scale"] = scale;
     ctx->saved_data["beside"] = beside;
@@ -69,13 +88,17 @@ struct Adapters : torch::autograd::Function<Adapters> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &a = saved[1], &spread = saved[2];
-    const bool beside = ctx->saved_data["beside"].toBool();
+    const at::Tensor &x = saved[0], &a = saved[1], &spread = saved[2], &weight = saved[4];
     const at::Tensor grad = rows_of(grads[0]), x_rows = rows_of(x);
     const at::Tensor grad_inner = at::mm(grad, spread);  // [rows, M r]
-    variable_list out(9);
-    out[0] = grads[0];
-    if (beside && ctx->needs_input_grad(1)) out[1] = at::mm(grad_inner, a).view(x.sizes());
+    variable_list out(10);
+    if (ctx->needs_input_grad(0)) out[0] = grads[0];
+    if (ctx->saved_data["beside"].toBool() && ctx->needs_input_grad(1)) {
+      const at::Tensor part = weight.defined()
+                                  ? gradient_of_input(grad, x_rows, weight, spread, a, grad_inner)
+                                  : at::mm(grad_inner, a);
+      out[1] = part.view(x.sizes());
+    }
     if (ctx->needs_input_grad(2)) out[2] = at::mm(grad_inner.t(), x_rows);
     if (ctx->needs_input_grad(3)) {
       const at::Tensor inner = saved[3].defined() ? saved[3] : at::mm(x_rows, a.t());
@@ -109,6 +132,21 @@ struct MergedWeight : torch::autograd::Function<MergedWeight> {
     return out;
   }
 };
+
+// [sum of splits, M, 1]: the scale where a row is the member's, else 0. In fp32 at least, so that
+// the scale isn't rounded.
+at::Tensor places_of(const std::vector<int64_t>& splits, double scale, const at::Tensor& b) {
+  const auto members = static_cast<int64_t>(splits.size());
+  const auto type = b.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor places = at::zeros({b.size(0), members, 1}, b.options().dtype(type));
+  int64_t begin = 0;
+  for (int64_t m = 0; m < members; ++m) {
+    const int64_t rows = splits[static_cast<size_t>(m)];
+    places.narrow(0, begin, rows).select(1, m).fill_(scale);
+    begin += rows;
+  }
+  return places;
+}
 
 // Uniform within +-bound, from the stream that a normal start would draw from.
 at::Tensor draw_uniform(at::IntArrayRef shape, uint64_t seed, const std::string& name,
@@ -150,34 +188,37 @@ void AdapterGroup::refresh_spread(const ForwardContext& context) {
   if (spread_.defined() && !context.weights_changed) return;
   const at::NoGradGuard no_grad;
   const at::Tensor b = arena_.joint_leaf(b_).detach();
-  const double scale = settings_.scale();
   if (splits_.size() == 1) {
-    spread_ = b.mul(scale);
+    spread_ = settings_.scale() == 1 ? b : b.mul(settings_.scale());
     return;
   }
-  const int64_t r = settings_.r;
-  spread_ = at::zeros({b.size(0), static_cast<int64_t>(splits_.size()) * r}, b.options());
-  int64_t begin = 0;
-  for (size_t m = 0; m < splits_.size(); ++m) {
-    at::Tensor block =
-        spread_.narrow(0, begin, splits_[m]).narrow(1, static_cast<int64_t>(m) * r, r);
-    at::mul_out(block, b.narrow(0, begin, splits_[m]), at::Scalar(scale));
-    begin += splits_[m];
-  }
+  if (!places_.defined()) places_ = places_of(splits_, settings_.scale(), b);
+  const int64_t rows = b.size(0), members = places_.size(1);
+  spread_ = at::empty({rows, members * settings_.r}, b.options());
+  at::Tensor blocks = spread_.view({rows, members, settings_.r});
+  at::mul_out(blocks, b.unsqueeze(1), places_);  // one launch: a step has dozens of groups
 }
 
 at::Tensor AdapterGroup::add(const ForwardContext& context, const at::Tensor& y,
                              const at::Tensor& x, bool in_place) {
   refresh_spread(context);
   at::Tensor input = x;
-  if (context.training && settings_.dropout > 0) {
+  if (drops(context)) {
     input = dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
                     static_cast<int64_t>(stream_id("lora:" + members_[0].name)),
                     element_clock(context, x));
   }
-  const bool writable = in_place && !y.is_view() && y.is_contiguous();
-  return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
-                         settings_.scale(), /*beside=*/true, writable);
+  return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_,
+                         std::nullopt, splits_, settings_.scale(), /*beside=*/true,
+                         in_place && may_write(y));
+}
+
+at::Tensor AdapterGroup::add_to_unrecorded(const ForwardContext& context, const at::Tensor& y,
+                                           const at::Tensor& x, const at::Tensor& weight) {
+  refresh_spread(context);
+  return Adapters::apply(y, x, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_,
+                         std::optional(weight.detach()), splits_, settings_.scale(),
+                         /*beside=*/true, may_write(y));
 }
 
 at::Tensor AdapterGroup::merge(const ForwardContext& context, const at::Tensor& weight) {
@@ -197,8 +238,8 @@ at::Tensor AdapterGroup::merge_recorded(const ForwardContext& context, const at:
 
 at::Tensor AdapterGroup::attach(const at::Tensor& y, const at::Tensor& x) {
   if (!at::GradMode::is_enabled()) return y;
-  return Adapters::apply(y, x, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
-                         settings_.scale(), /*beside=*/false, /*in_place=*/false);
+  return Adapters::apply(y, x, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, std::nullopt,
+                         splits_, settings_.scale(), /*beside=*/false, /*in_place=*/false);
 }
 
 void AdapterGroup::initialize(size_t member, uint64_t seed) {

@@ -39,6 +39,15 @@ class AdapterGroup {
   at::Tensor add(const ForwardContext& context, const at::Tensor& y, const at::Tensor& x,
                  bool in_place);
 
+  // As add(), without dropout, to a y that frozen layers of `weight` [sum of out, in] made and
+  // nobody recorded. Their gradient is the dense product's: x gets g (W + s B A), by one product.
+  at::Tensor add_to_unrecorded(const ForwardContext& context, const at::Tensor& y,
+                               const at::Tensor& x, const at::Tensor& weight);
+  // Whether dropout changes what the adapters see of x.
+  bool drops(const ForwardContext& context) const {
+    return context.training && settings_.dropout > 0;
+  }
+
   // Merged: W + s B A in the type of `weight` [sum of out, in], without a gradient; made anew where
   // the context says that weights changed.
   at::Tensor merge(const ForwardContext& context, const at::Tensor& weight);
@@ -63,6 +72,7 @@ class AdapterGroup {
   std::vector<int64_t> splits_;  // rows of each member
   ParameterArena& arena_;
   std::vector<Parameter*> a_, b_;
+  at::Tensor places_;  // of the members' blocks in spread_, times s
   at::Tensor spread_;  // s B, block diagonal
   at::Tensor merged_;
 };

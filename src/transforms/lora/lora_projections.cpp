@@ -1,5 +1,8 @@
 #include "transforms/lora/lora_projections.h"
 
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -21,7 +24,15 @@ struct FrozenGroup {
   std::vector<LinearLayer*> members;
   std::vector<std::unique_ptr<LinearLayer>> owned;  // of `members`, what `together` doesn't own
   bool keeps_no_output = false;                     // for a gradient, so that it may be overwritten
+  std::vector<Parameter*> weights, biases;          // where x gets the dense product's gradient
 };
+
+void find_dense_parameters(Build build, const ProjectionSpec& spec, FrozenGroup& frozen) {
+  for (const LinearSpec& member : spec.members) {
+    frozen.weights.push_back(build.arena.find(weight_spec(member).name));
+    if (member.bias) frozen.biases.push_back(build.arena.find(bias_spec(member).name));
+  }
+}
 
 FrozenGroup dense_group(Build build, const ProjectionSpec& spec) {
   FrozenGroup frozen;
@@ -32,6 +43,7 @@ FrozenGroup dense_group(Build build, const ProjectionSpec& spec) {
         std::make_unique<DenseLinear>(build, build.arena.find(weight_spec(member).name)));
     frozen.members.push_back(frozen.owned.back().get());
   }
+  find_dense_parameters(build, spec, frozen);
   return frozen;
 }
 
@@ -56,6 +68,8 @@ FrozenGroup frozen_group(Build build, const ProjectionSpec& spec, const Kind* ov
   if (!frozen.together) return composed_group(build, spec, over);
   frozen.keeps_no_output = dynamic_cast<const MergesAdapters*>(over) != nullptr;
   for (const TransformedLayer& member : entered) frozen.members.push_back(member.layer);
+  if (frozen.keeps_no_output && over->straight_through())
+    find_dense_parameters(build, spec, frozen);
   return frozen;
 }
 
@@ -104,7 +118,8 @@ class BesideProjections : public Projections {
  public:
   BesideProjections(Build build, const ProjectionSpec& spec, const LoraSettings& settings,
                     const Kind* over, const std::string& kind)
-      : frozen_(frozen_group(build, without_activation(spec), over)),
+      : arena_(build.arena),
+        frozen_(frozen_group(build, without_activation(spec), over)),
         adapters_(build, spec.members, settings),
         activation_(spec.activation) {
     for (size_t m = 0; m < spec.members.size(); ++m) {
@@ -115,16 +130,36 @@ class BesideProjections : public Projections {
   }
 
   at::Tensor forward(const ForwardContext& context, const at::Tensor& x) override {
-    const at::Tensor y = frozen_.together->forward(context, x);
-    return apply_epilogue(adapters_.add(context, y, x, frozen_.keeps_no_output), {}, activation_);
+    return apply_epilogue(product(context, x), {}, activation_);
   }
 
  private:
+  at::Tensor product(const ForwardContext& context, const at::Tensor& x) {
+    if (!at::GradMode::is_enabled() || adapters_.drops(context) || !gives_dense_gradient()) {
+      const at::Tensor y = frozen_.together->forward(context, x);
+      return adapters_.add(context, y, x, frozen_.keeps_no_output);
+    }
+    at::Tensor y;
+    {
+      const at::NoGradGuard no_grad;
+      y = frozen_.together->forward(context, x);
+    }
+    return adapters_.add_to_unrecorded(context, y, x, arena_.joint_leaf(frozen_.weights));
+  }
+  // Whether the frozen layers pass on the dense product's gradient and take none themselves: a
+  // recipe can have any parameter trained.
+  bool gives_dense_gradient() const {
+    const auto trained = [](const Parameter* parameter) { return parameter->trainable; };
+    return !frozen_.weights.empty() && std::ranges::none_of(frozen_.weights, trained) &&
+           std::ranges::none_of(frozen_.biases, trained);
+  }
+
   static ProjectionSpec without_activation(ProjectionSpec spec) {
     spec.activation = Activation::kNone;
     return spec;
   }
 
+  ParameterArena& arena_;
   FrozenGroup frozen_;
   AdapterGroup adapters_;
   Activation activation_;

@@ -51,11 +51,13 @@ json quiet(int64_t levels = 256) {
 
 // A group of a kind with every adapter at work, in one type.
 struct Group {
+  // `trained`: ends of the names of what is trained beside the adapters.
   Group(const std::string& table, const ProjectionSpec& spec_in, at::ScalarType dtype = at::kDouble,
-        at::Device device = at::kCPU)
+        at::Device device = at::kCPU, const std::string& trained = "none")
       : spec(spec_in), kind(make_kind(table, "the test")) {
     group = kind->projections({arena, buffers, transformed}, spec);
     arena.freeze_all_but_adapters();
+    for (Parameter& p : arena.parameters()) p.trainable |= p.name.ends_with(trained);
     arena.allocate(device, dtype, dtype);
     buffers.to(device);
     arena.initialize(1);
@@ -116,8 +118,8 @@ struct Definition {
   std::vector<at::Tensor> grad_a, grad_b;
 };
 
-at::Tensor inputs(at::ScalarType dtype, at::Device device = at::kCPU) {
-  return at::randn({4, 6, kWidth}, at::TensorOptions().dtype(at::kDouble)).to(device, dtype);
+at::Tensor inputs(at::ScalarType dtype, at::Device device = at::kCPU, int64_t tokens = 6) {
+  return at::randn({4, tokens, kWidth}, at::TensorOptions().dtype(at::kDouble)).to(device, dtype);
 }
 
 void expect_gradients(Group& g, const Definition& expected, const at::Tensor& grad_x,
@@ -134,15 +136,22 @@ void expect_gradients(Group& g, const Definition& expected, const at::Tensor& gr
 
 // Gradients of a group without activation against the definition's.
 void expect_straight_through(const std::string& table, at::ScalarType dtype, at::Device device,
-                             bool same_output, double factor = 1) {
+                             bool same_output, double factor, int64_t tokens) {
   Group g(table, three(), dtype, device);
-  const at::Tensor x = inputs(dtype, device).requires_grad_(true);
+  const at::Tensor x = inputs(dtype, device, tokens).requires_grad_(true);
   const at::Tensor y = g.forward(x);
   const at::Tensor upstream = at::rand(y.sizes(), y.options());
   y.mul(upstream).sum().backward();
   const Definition expected(g, x, upstream);
   if (same_output) testing::expect_close(y, expected.y, table, factor);
   expect_gradients(g, expected, x.grad(), table, factor);
+}
+
+// With fewer rows of x than of the weights, and with more.
+void expect_straight_through(const std::string& table, at::ScalarType dtype, at::Device device,
+                             bool same_output, double factor = 1) {
+  for (const int64_t tokens : {6, 20})
+    expect_straight_through(table, dtype, device, same_output, factor, tokens);
 }
 
 const json kDense = nullptr;
@@ -163,6 +172,24 @@ TEST(Lora, GradientsAreThoseOfTheMergedProductOnCuda) {
     for (const json& over : {kDense, quiet()}) {
       expect_straight_through(lora(adapter, over), at::kFloat, at::kCUDA, over.is_null(), 10);
       expect_straight_through(lora(adapter, over), at::kBFloat16, at::kCUDA, over.is_null(), 4);
+    }
+  }
+}
+
+// A recipe may train what is below the adapters too.
+TEST(Lora, BesideAWeightOrABiasThatIsTrainedThatGetsItsGradient) {
+  for (const json& over : {kDense, quiet()}) {
+    for (const std::string trained : {"_proj.weight", "_proj.bias"}) {
+      Group g(lora("beside", over), three(), at::kDouble, at::kCPU, trained);
+      const at::Tensor x = inputs(at::kDouble, at::kCPU, 20).requires_grad_(true);
+      const at::Tensor y = g.forward(x);
+      const at::Tensor upstream = at::rand(y.sizes(), y.options());
+      y.mul(upstream).sum().backward();
+      expect_gradients(g, Definition(g, x, upstream), x.grad(), trained);
+      const at::Tensor k = upstream.narrow(-1, 24, 8).reshape({-1, 8});
+      testing::expect_close(g.gradient("k" + trained),
+                            trained == "_proj.bias" ? k.sum(0) : k.t().mm(x.detach().flatten(0, 1)),
+                            trained);
     }
   }
 }
