@@ -55,8 +55,8 @@ class AnalogProduct : public MediumProduct {
         grid_(spec.in_features, spec.out_features, parameters),
         range_(build, spec, parameters) {
     for (int64_t t = 0; t < grid_.tiles(); ++t) {
-      out_streams_.push_back(stream_id(fmt::format("{}.tile{}.out", spec.name, t)));
-      reading_streams_.push_back(stream_id(fmt::format("{}.tile{}.reading", spec.name, t)));
+      noise_.out.push_back(stream_id(fmt::format("{}.tile{}.out", spec.name, t)));
+      noise_.reading.push_back(stream_id(fmt::format("{}.tile{}.reading", spec.name, t)));
     }
   }
 
@@ -207,17 +207,14 @@ class AnalogProduct : public MediumProduct {
   }
 
   at::Tensor tiled(const ForwardContext& context, const at::Tensor& rows, const at::Tensor& r,
-                   const Held& held, const at::Tensor& weight, int64_t batch) const {
+                   const Held& held, const at::Tensor& weight, int64_t batch) {
     const at::Tensor y = at::zeros({batch, rows.size(0) / batch, weight.size(0)},
                                    rows.options().dtype(wide_type(rows)));
-    const at::Tensor clock = activation_clock(context, y), flat = y.view({-1, weight.size(0)});
-    const auto draw = [&](const at::Tensor& z, int64_t tile, const char* role) {
-      const std::vector<uint64_t>& streams = role[0] == 'o' ? out_streams_ : reading_streams_;
-      return normal_noise(z, static_cast<int64_t>(context.seed),
-                          static_cast<int64_t>(streams[static_cast<size_t>(tile)]), clock);
-    };
+    noise_.seed = static_cast<int64_t>(context.seed);
+    noise_.clock = activation_clock(context, y);
     const at::Tensor& used = held.used.defined() ? held.used : weight;
-    add_tiled_product({grid_, p_, rows, used, r, held.largest, held.out, draw}, flat);
+    add_tiled_product({grid_, p_, rows, used, r, held.largest, held.out, noise_},
+                      y.view({-1, weight.size(0)}));
     return y;
   }
 
@@ -281,7 +278,7 @@ class AnalogProduct : public MediumProduct {
   std::string name_;
   TileGrid grid_;
   InputRange range_;
-  std::vector<uint64_t> out_streams_, reading_streams_;  // of each tile
+  TileNoise noise_;
   Held held_;
 };
 

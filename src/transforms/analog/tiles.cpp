@@ -12,7 +12,9 @@
 #include <ATen/ops/where.h>
 
 #include <algorithm>
-#include <cmath>
+
+#include "ops/analog/tile.h"
+#include "ops/numeric/normal_noise.h"
 
 namespace refract {
 namespace {
@@ -51,29 +53,42 @@ class TileOutput {
         inverse_(in.w_range_TN.select(0, tile).reciprocal()),
         steps_(input_steps(in.parameters.x_bits)) {}
 
-  at::Tensor read() {
-    z_ = normalized(tile_sum(u_, weight_), steps_);
-    if (p_.ir_drop > 0) drop();
-    if (p_.read_noise > 0) {
-      const at::Tensor power =
-          normalized(tile_sum(u_.square(), weight_.abs()), steps_ * steps_).sqrt_();
-      z_.add_(power.mul_(in_.draw(z_, tile_, "reading")), p_.read_noise);
+  // Adds it to y, with what it is multiplied by.
+  void add_to(const at::Tensor& y) {
+    z_ = tile_sum(u_, weight_);
+    at::Tensor scale = steps_ == 1 ? inverse_ : inverse_.div(steps_);
+    AnalogConverter rest{p_.out_noise, p_.adc_bits, p_.out_bound, in_.noise.seed,
+                         static_cast<int64_t>(in_.noise.out.at(static_cast<size_t>(tile_)))};
+    if (p_.ir_drop > 0 || p_.read_noise > 0 || p_.adc_range == "vector") {
+      z_.mul_(scale);
+      scale = at::Tensor();
+      if (p_.ir_drop > 0) drop();
+      if (p_.read_noise > 0) add_reading_noise();
+      if (p_.adc_range == "vector") {
+        if (p_.out_noise > 0) z_.add_(noise(rest.stream), p_.out_noise);
+        convert_by_vector();
+        rest = {};
+      }
     }
-    if (p_.out_noise > 0) z_.add_(in_.draw(z_, tile_, "out"), p_.out_noise);
-    if (p_.adc_range == "vector") {
-      convert_by_vector();
-    } else if (p_.adc_bits > 0) {
-      const double n = std::ldexp(1, static_cast<int>(p_.adc_bits) - 1) - 1;
-      z_.mul_(n / p_.out_bound).round_().clamp_(-n, n).mul_(p_.out_bound / n);
-    } else if (p_.out_bound > 0) {
-      z_.clamp_(-p_.out_bound, p_.out_bound);
-    }
-    return z_;
+    const at::Tensor r = in_.x_range.narrow(-1, tile_, 1);  // [M, 1] or [1]
+    analog_collect_(y, z_, optional_of(scale), r, in_.out_TN.select(0, tile_),
+                    optional_of(in_.noise.clock), rest);
   }
 
  private:
   at::Tensor normalized(const at::Tensor& z, double steps) const {
     return z.mul_(steps == 1 ? inverse_ : inverse_.div(steps));
+  }
+
+  at::Tensor noise(int64_t stream) const {
+    return normal_noise(z_, in_.noise.seed, stream, in_.noise.clock);
+  }
+
+  void add_reading_noise() {
+    const at::Tensor power =
+        normalized(tile_sum(u_.square(), weight_.abs()), steps_ * steps_).sqrt_();
+    const uint64_t stream = in_.noise.reading.at(static_cast<size_t>(tile_));
+    z_.add_(power.mul_(noise(static_cast<int64_t>(stream))), p_.read_noise);
   }
 
   void drop() {
@@ -153,9 +168,7 @@ at::Tensor TileGrid::for_weights(const at::Tensor& of_tiles_TN) const {
   return repeated(of_tiles_TN.t(), rows_, inputs_);
 }
 
-double input_steps(int64_t bits) {
-  return bits > 0 ? std::ldexp(1, static_cast<int>(bits) - 1) - 1 : 1;
-}
+double input_steps(int64_t bits) { return analog_op::steps_of(bits); }
 
 at::Tensor converted_inputs(const at::Tensor& x, const at::Tensor& r, int64_t bits) {
   const double n = input_steps(bits);
@@ -165,14 +178,10 @@ at::Tensor converted_inputs(const at::Tensor& x, const at::Tensor& r, int64_t bi
 }
 
 void add_tiled_product(const TiledProduct& in, const at::Tensor& y_MN) {
-  const at::ScalarType type = in.x_MK.scalar_type();
+  const at::Tensor all = analog_inputs(in.x_MK, in.x_range, in.grid.rows(), in.parameters.x_bits);
   for (int64_t tile = 0; tile < in.grid.tiles(); ++tile) {
-    const at::Tensor r = in.x_range.narrow(-1, tile, 1);  // [M, 1] or [1]
-    const at::Tensor x = in.x_MK.narrow(1, in.grid.first(tile), in.grid.count(tile));
-    const at::Tensor u =
-        converted_inputs(x.to(y_MN.scalar_type()), r, in.parameters.x_bits).to(type);
-    const at::Tensor z = TileOutput(in, tile, u).read();
-    y_MN.addcmul_(z.mul_(in.out_TN.select(0, tile)), r.expand({z.size(0), 1}));
+    const at::Tensor u = all.narrow(1, in.grid.first(tile), in.grid.count(tile));
+    TileOutput(in, tile, u).add_to(y_MN);
   }
 }
 

@@ -18,8 +18,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <string>
+#include <vector>
 
 #include "transforms/analog/analog_parameters.h"
 
@@ -54,6 +54,13 @@ class TileGrid {
   int64_t inputs_, outputs_, rows_, columns_;
 };
 
+// Which normal numbers the outputs of each tile get.
+struct TileNoise {
+  int64_t seed = 0;
+  std::vector<uint64_t> out, reading;  // streams of each tile
+  at::Tensor clock;                    // undefined where there is no noise
+};
+
 struct TiledProduct {
   const TileGrid& grid;
   const AnalogParameters& parameters;
@@ -63,11 +70,11 @@ struct TiledProduct {
   const at::Tensor& w_range_TN;  // g
   const at::Tensor& out_TN;      // what a tile's output is multiplied by: g, or another where drift
                                  // is compensated
-  // Standard normal numbers for the outputs z of a tile: "out", "reading".
-  std::function<at::Tensor(const at::Tensor& z, int64_t tile, const char* role)> draw;
+  const TileNoise& noise;
 };
 
-// Adds the product to y [M, N], which is float, or double where the operands are.
+// Adds the product to y [M, N], which is contiguous and float, or double where the
+// operands are.
 void add_tiled_product(const TiledProduct& in, const at::Tensor& y_MN);
 
 // u n in whole numbers, or u where bits is 0; x and r broadcast. float or double.

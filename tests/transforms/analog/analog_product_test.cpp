@@ -99,12 +99,12 @@ TEST(AnalogProduct, TilesOfALayerAreThoseOfItsInput) {
   const at::Tensor rows = x.view({6, 12}), y = at::zeros_like(rows.new_empty({6, 16}));
   const at::Tensor r = grid.largest_inputs(rows), g = grid.largest_weights(w, "column");
   const ForwardContext context = at_step(3);
-  add_tiled_product({grid, p, rows, w, r, g, g,
-                     [&](const at::Tensor& z, int64_t tile, const char* role) {
-                       const auto stream = stream_id(fmt::format("layer.tile{}.{}", tile, role));
-                       return normal_noise(z, 7, static_cast<int64_t>(stream), context.clock);
-                     }},
-                    y);
+  TileNoise noise{7, {}, {}, context.clock};
+  for (int64_t tile = 0; tile < grid.tiles(); ++tile) {
+    noise.out.push_back(stream_id(fmt::format("layer.tile{}.out", tile)));
+    noise.reading.push_back(stream_id(fmt::format("layer.tile{}.reading", tile)));
+  }
+  add_tiled_product({grid, p, rows, w, r, g, g, noise}, y);
   expect_same(forward(one, x, 3).view({6, 16}), y, 1e-12);
 }
 

@@ -2,11 +2,11 @@
 #include "transforms/analog/tiles.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,6 +15,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "ops/numeric/normal_noise.h"
 
 namespace refract {
 namespace analog_tiles_test {
@@ -138,13 +140,16 @@ void expect_product(const AnalogParameters& p, int64_t inputs, int64_t outputs) 
   const TileGrid grid(inputs, outputs, p);
   const at::Tensor r = grid.largest_inputs(x), g = grid.largest_weights(w, p.w_scale);
   const at::Tensor y = at::zeros({5, outputs}, x.options());
-  add_tiled_product({grid, p, x, w, r, g, g,
-                     [&](const at::Tensor& z, int64_t tile, const char* role) {
-                       const at::Tensor xi = at::randn(z.sizes());
-                       plain.noise[{tile, role}] = rows_of(xi.to(at::kDouble));
-                       return xi;
-                     }},
-                    y);
+  TileNoise noise{3, {}, {}, at::tensor({int64_t{5}, int64_t{9}}, at::kLong)};
+  for (int64_t tile = 0; tile < grid.tiles(); ++tile) {
+    for (const bool out : {true, false}) {
+      const int64_t stream = 2 * tile + (out ? 1 : 0);
+      (out ? noise.out : noise.reading).push_back(static_cast<uint64_t>(stream));
+      plain.noise[{tile, out ? "out" : "reading"}] =
+          rows_of(normal_noise(at::empty({5, outputs}), 3, stream, noise.clock).to(at::kDouble));
+    }
+  }
+  add_tiled_product({grid, p, x, w, r, g, g, noise}, y);
   const Matrix expected = plain.product();
   for (int64_t i = 0; i < y.size(0); ++i) {
     for (int64_t j = 0; j < outputs; ++j) {
@@ -196,8 +201,8 @@ TEST(AnalogTiles, AVectorsLevelsReachFromItsSmallestToItsLargest) {
   const TileGrid grid(1, 6, p);
   const at::Tensor r = grid.largest_inputs(x), g = grid.largest_weights(w, p.w_scale);
   const at::Tensor y = at::zeros({1, 6}, doubles);
-  const auto draw = [](const at::Tensor& z, int64_t, const char*) { return at::zeros_like(z); };
-  add_tiled_product({grid, p, x, w, r, g, g, draw}, y);
+  const TileNoise none{0, {0}, {0}, {}};
+  add_tiled_product({grid, p, x, w, r, g, g, none}, y);
   const at::Tensor expected = at::tensor({-3.0, -1.0, 1.0, 1.0, 3.0, 3.0}, doubles).div(3);
   EXPECT_LT((y - expected).abs().max().item<double>(), 1e-12) << y;
 }
