@@ -18,6 +18,7 @@
   X(interpolate)            \
   X(connectivity)           \
   X(align)                  \
+  X(universe)               \
   X(curvature)              \
   X(merge)                  \
   X(data_stories)           \
