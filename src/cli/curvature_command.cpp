@@ -55,8 +55,10 @@ void CurvatureCommand::declare(CommandLine& line) {
   line.option("--extent", study_.extent, "how far the plane reaches, in those directions");
   line.option("--precision", study_.precision,
               "float64, fp32, or auto: float64 for plain layers on a CPU");
-  line.option("--step", study_.step,
-              "of differences, over the length of the weights; 0: 1e-7 in float64, 3e-5 in fp32");
+  line.option(
+      "--step", study_.step,
+      "of differences, over the length of the weights; 0: 1e-7 in float64, 3e-5 in fp32, 1e-3 "
+      "where the gradient jumps");
   line.option("--seed", study_.seed, "of random vectors");
   line.option("--out", study_.out, "folder for curvature.json and report.html");
   line.flag("--json", json_, "print one JSON object");

@@ -121,12 +121,12 @@ at::Tensor CurvatureProducts::gauss_newton_by(const at::Tensor& direction, doubl
   return grads.narrow(0, 0, loss_.size()).to(direction.device(), v.scalar_type(), false, true);
 }
 
-double CurvatureProducts::hessian_error(const at::Tensor& v) {
-  return relative_change(hessian_by(v, step_), hessian_by(v, 2 * step_));
+double CurvatureProducts::hessian_error(const at::Tensor& v, double steps) {
+  return relative_change(hessian(v, steps), hessian(v, 2 * steps));
 }
 
-double CurvatureProducts::gauss_newton_error(const at::Tensor& v) {
-  return relative_change(gauss_newton_by(v, step_), gauss_newton_by(v, 2 * step_));
+double CurvatureProducts::gauss_newton_error(const at::Tensor& v, double steps) {
+  return relative_change(gauss_newton(v, steps), gauss_newton(v, 2 * steps));
 }
 
 }  // namespace refract

@@ -28,14 +28,22 @@ class CurvatureProducts {
   // Around the weights of now. `step`: |e v| over |w|; 0: default_step(). All vectors are [size] in
   // the model's type; a result lies on the device of the vector that came in.
   explicit CurvatureProducts(MeanLoss& loss, double step = 0);
-  // Where rounding of the gradient and curvature of higher order cost about as much.
+  // Where rounding of the gradient and curvature of higher order cost about as much, in the
+  // directions of the largest eigenvalues.
   static double default_step(at::ScalarType dtype);
+  // Where the gradient jumps from level to level and a difference has to span many of them.
+  static constexpr double kRoughStep = 1e-3;
+  // The loss bends little along a random vector, so its step may be so much larger.
+  static constexpr double kProbeSteps = 10;
 
-  at::Tensor hessian(const at::Tensor& v) { return hessian_by(v, step_); }
-  at::Tensor gauss_newton(const at::Tensor& v) { return gauss_newton_by(v, step_); }
+  // With `steps` times the step.
+  at::Tensor hessian(const at::Tensor& v, double steps = 1) { return hessian_by(v, steps * step_); }
+  at::Tensor gauss_newton(const at::Tensor& v, double steps = 1) {
+    return gauss_newton_by(v, steps * step_);
+  }
   // |A v - A' v| / |A v| with A' by twice the step.
-  double hessian_error(const at::Tensor& v);
-  double gauss_newton_error(const at::Tensor& v);
+  double hessian_error(const at::Tensor& v, double steps = 1);
+  double gauss_newton_error(const at::Tensor& v, double steps = 1);
   double step() const { return step_; }
 
  private:

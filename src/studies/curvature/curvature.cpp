@@ -1,5 +1,6 @@
 #include "studies/curvature/curvature.h"
 
+#include <ATen/ops/equal.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -25,12 +26,15 @@
 #include "studies/curvature/curvature_output.h"
 #include "studies/curvature/precise_model.h"
 #include "studies/media/study_tokens.h"
+#include "studies/own_corpus.h"
 #include "studies/study_folder.h"
 
 namespace refract {
 namespace {
 
-constexpr double kRoughProducts = 0.1;  // from that change on the numbers mean little
+// From that relative change on a product means little. Of a random vector more is borne: the trace
+// is a mean over its elements, whose jumps are independent.
+constexpr double kRoughProduct = 0.1, kRoughProbe = 0.5;
 
 void check_curvature_options(const CurvatureStudy& s) {
   constexpr int64_t kMostSide = 1000, kMostTop = 1000;
@@ -63,8 +67,15 @@ void check_curvature_options(const CurvatureStudy& s) {
 // Something of the model as a whole, by its short name: hessian, gauss_newton.
 struct NamedOperator {
   std::string name;
-  LinearOperator product;
-  std::function<double(const at::Tensor&)> error;
+  std::function<at::Tensor(const at::Tensor&, double steps)> by_steps;
+  std::function<double(const at::Tensor&, double steps)> error;
+
+  LinearOperator product() const {
+    return [by = by_steps](const at::Tensor& v) { return by(v, 1); };
+  }
+  double along_probe(const at::Tensor& v) const {  // v^T A v
+    return dot_of(v, by_steps(v, CurvatureProducts::kProbeSteps));
+  }
 };
 
 class CurvatureBench {
@@ -77,10 +88,15 @@ class CurvatureBench {
  private:
   LoadedModel open_model(const std::string& name) const;
   Weights on_cpu(const Weights& weights) const;
-  std::vector<NamedOperator> operators(CurvatureProducts& products) const;
+  void choose_step();
+  std::vector<NamedOperator> operators(CurvatureProducts& of) const;
+  at::Tensor probe_vector(int64_t probe) const {
+    return random_signs(*loaded_.model, seed(), "probe-" + std::to_string(probe));
+  }
+  std::vector<double> probe_samples(const NamedOperator& of) const;
   OperatorCurvature measure_operator(const NamedOperator& of, const LanczosOptions& options);
   void add_density(Quadrature& all, const Quadrature& one) const;
-  TraceEstimate measure_trace(const NamedOperator& of, int64_t density, Quadrature* all);
+  void measure_trace(const NamedOperator& of, OperatorCurvature& result) const;
   void measure_path(CurvatureResult& result);
   void measure_plane(CurvatureResult& result);
   void describe(CurvatureResult& result) const;
@@ -93,6 +109,7 @@ class CurvatureBench {
   std::string other_;
   std::unique_ptr<MeanLoss> loss_;
   int64_t context_ = 0;
+  double step_ = 0;
 };
 
 LoadedModel CurvatureBench::open_model(const std::string& name) const {
@@ -109,6 +126,7 @@ Weights CurvatureBench::on_cpu(const Weights& weights) const {
 
 void CurvatureBench::open() {
   loaded_ = open_model(study_.model);
+  require_corpus(loaded_, study_.overrides, study_.data);
   if (!study_.along.empty()) {
     const LoadedModel other = open_model(study_.along);
     if (const std::string difference = first_difference(loaded_, other); !difference.empty())
@@ -116,6 +134,8 @@ void CurvatureBench::open() {
                  difference);
     other_ = other.folder.string();
     ends_ = {on_cpu(weights_of(*loaded_.model)), on_cpu(weights_of(*other.model))};
+    if (at::equal(ends_[0].parameters, ends_[1].parameters))
+      fail_usage("--along {}: both models have the same weights", study_.along);
   }
   const StudyTokens tokens =
       study_tokens(loaded_, study_.data, study_.tokens,
@@ -129,21 +149,43 @@ void CurvatureBench::open() {
   loss_ = std::make_unique<MeanLoss>(*loaded_.model, std::move(batches));
 }
 
-std::vector<NamedOperator> CurvatureBench::operators(CurvatureProducts& products) const {
+std::vector<NamedOperator> CurvatureBench::operators(CurvatureProducts& of) const {
   std::vector<NamedOperator> all;
   if (study_.of != "gauss-newton") {
-    all.push_back({"hessian", [&products](const at::Tensor& v) { return products.hessian(v); },
-                   [&products](const at::Tensor& v) { return products.hessian_error(v); }});
+    all.push_back(
+        {"hessian", [&of](const at::Tensor& v, double steps) { return of.hessian(v, steps); },
+         [&of](const at::Tensor& v, double steps) { return of.hessian_error(v, steps); }});
   }
   if (study_.of != "hessian") {
-    all.push_back({"gauss_newton",
-                   [&products](const at::Tensor& v) { return products.gauss_newton(v); },
-                   [&products](const at::Tensor& v) { return products.gauss_newton_error(v); }});
+    all.push_back(
+        {"gauss_newton",
+         [&of](const at::Tensor& v, double steps) { return of.gauss_newton(v, steps); },
+         [&of](const at::Tensor& v, double steps) { return of.gauss_newton_error(v, steps); }});
   }
   return all;
 }
 
-// As one more probe of equal weight; the caller divides in the end.
+// A model with rules may be rough at the step that suits a smooth one.
+void CurvatureBench::choose_step() {
+  step_ = study_.step > 0 ? study_.step
+                          : CurvatureProducts::default_step(loss_->weights().scalar_type());
+  if (study_.step > 0 || loaded_.rules.empty()) return;
+  CurvatureProducts products(*loss_, step_);
+  const double change = products.hessian_error(random_signs(*loaded_.model, seed(), "start"));
+  if (change < kRoughProduct) return;
+  step_ = CurvatureProducts::kRoughStep;
+  log_info("the gradient jumps: twice the step changes a product by {:.0f}%, so the step is {}",
+           100 * change, step_);
+}
+
+std::vector<double> CurvatureBench::probe_samples(const NamedOperator& of) const {
+  std::vector<double> samples;
+  for (int64_t probe = 0; probe < study_.probes; ++probe)
+    samples.push_back(of.along_probe(probe_vector(probe)));
+  return samples;
+}
+
+// As one of all probes.
 void CurvatureBench::add_density(Quadrature& all, const Quadrature& one) const {
   for (size_t i = 0; i < one.nodes.size(); ++i) {
     all.nodes.push_back(one.nodes[i]);
@@ -151,26 +193,18 @@ void CurvatureBench::add_density(Quadrature& all, const Quadrature& one) const {
   }
 }
 
-// With a density the same probes give both: the density's mean is v^T A v / v^T v.
-TraceEstimate CurvatureBench::measure_trace(const NamedOperator& of, int64_t density,
-                                            Quadrature* all) {
+void CurvatureBench::measure_trace(const NamedOperator& of, OperatorCurvature& result) const {
   std::vector<double> samples;
   Progress progress(of.name + " trace", study_.probes);
   for (int64_t probe = 0; probe < study_.probes; ++probe) {
-    const at::Tensor v = random_signs(*loaded_.model, seed(), "probe-" + std::to_string(probe));
-    if (density == 0) {
-      samples.push_back(dot_of(v, of.product(v)));
-    } else {
-      const Quadrature one = lanczos_quadrature(of.product, v, density);
-      double mean = 0;
-      for (size_t i = 0; i < one.nodes.size(); ++i) mean += one.nodes[i] * one.weights[i];
-      samples.push_back(mean * dot_of(v, v));
-      add_density(*all, one);
-    }
+    const at::Tensor v = probe_vector(probe);
+    samples.push_back(of.along_probe(v));
+    if (study_.density > 0)
+      add_density(result.density, lanczos_quadrature(of.product(), v, study_.density));
     progress.update(probe + 1);
   }
   progress.finish();
-  return trace_of(samples);
+  result.trace = trace_of(samples);
 }
 
 OperatorCurvature CurvatureBench::measure_operator(const NamedOperator& of,
@@ -179,40 +213,33 @@ OperatorCurvature CurvatureBench::measure_operator(const NamedOperator& of,
   result.name = of.name;
   const at::Tensor start = random_signs(*loaded_.model, seed(), "start");
   Progress progress(of.name + " eigenvalues", options.most_products);
-  result.spectrum =
-      largest_eigenvalues(of.product, start, options, [&](int64_t done) { progress.update(done); });
+  result.spectrum = largest_eigenvalues(of.product(), start, options,
+                                        [&](int64_t done) { progress.update(done); });
   progress.finish();
-  result.error_largest = of.error(result.spectrum.direction);
-  result.error_random = of.error(start);
-  result.trace = measure_trace(of, study_.density, &result.density);
+  result.error_largest = of.error(result.spectrum.direction, 1);
+  result.error_random = of.error(start, CurvatureProducts::kProbeSteps);
+  measure_trace(of, result);
   return result;
 }
 
 void CurvatureBench::measure_path(CurvatureResult& result) {
   const at::Tensor along = ends_[0].parameters.sub(ends_[1].parameters).narrow(0, 0, loss_->size());
   result.path_length = length_of(along);
-  if (result.path_length == 0)
-    fail_usage("--along {}: both models have the same weights", study_.along);
   LanczosOptions options = study_.lanczos;
   options.top = 1;
   Progress progress("path", study_.points);
   for (const double alpha : equally_spaced(study_.points)) {
     const double coefficients[] = {alpha, 1 - alpha};
     set_weights(*loaded_.model, combine(ends_, coefficients));
-    CurvatureProducts products(*loss_, study_.step);
+    CurvatureProducts products(*loss_, step_);
     const NamedOperator of = operators(products).front();
     CurvaturePoint point;
     point.alpha = alpha;
     point.loss = loss_->value();
     const at::Tensor start = random_signs(*loaded_.model, seed(), "start");
-    point.largest = largest_eigenvalues(of.product, start, options).largest.front();
-    std::vector<double> samples;
-    for (int64_t probe = 0; probe < study_.probes; ++probe) {
-      const at::Tensor v = random_signs(*loaded_.model, seed(), "probe-" + std::to_string(probe));
-      samples.push_back(dot_of(v, of.product(v)));
-    }
-    point.trace = trace_of(samples);
-    point.along = dot_of(along, of.product(along)) / dot_of(along, along);
+    point.largest = largest_eigenvalues(of.product(), start, options).largest.front();
+    point.trace = trace_of(probe_samples(of));
+    point.along = dot_of(along, of.by_steps(along, 1)) / dot_of(along, along);
     result.path.push_back(point);
     progress.update(static_cast<int64_t>(result.path.size()));
   }
@@ -257,6 +284,7 @@ void CurvatureBench::describe(CurvatureResult& result) const {
   result.precision = loss_->weights().scalar_type() == at::kDouble ? "float64" : "fp32";
   result.tokens = loss_->tokens();
   result.context = context_;
+  result.step = step_;
   result.parameters = loaded_.model->arena().trainable_count();
 }
 
@@ -268,25 +296,26 @@ void CurvatureBench::warn(const CurvatureResult& result) const {
           "residuals, or allow more --products",
           one.name, one.spectrum.products);
     }
-    const double change = std::max(one.error_largest, one.error_random);
-    if (std::max(change, one.spectrum.asymmetry) > kRoughProducts) {
-      log_warning(
-          "{}: twice the step changes a product by {:.0f}%, and it is {:.0f}% away from "
-          "symmetric: the gradient is not smooth at this distance; try another --step "
-          "(now {})",
-          one.name, 100 * change, 100 * one.spectrum.asymmetry, result.step);
-    }
+    if (std::max(one.error_largest, one.spectrum.asymmetry) <= kRoughProduct &&
+        one.error_random <= kRoughProbe)
+      continue;
+    log_warning(
+        "{}: twice the step changes a product with the eigenvector by {:.0f}% and one with a "
+        "random vector by {:.0f}%, and it is {:.0f}% away from symmetric: the gradient is not "
+        "smooth at this distance; try another --step (now {})",
+        one.name, 100 * one.error_largest, 100 * one.error_random, 100 * one.spectrum.asymmetry,
+        result.step);
   }
 }
 
 CurvatureResult CurvatureBench::measure() {
   CurvatureResult result;
+  choose_step();
   describe(result);
   result.loss = loss_->value();
   result.gradient_length = length_of(loss_->gradient());
   {
-    CurvatureProducts products(*loss_, study_.step);
-    result.step = products.step();
+    CurvatureProducts products(*loss_, step_);
     for (const NamedOperator& of : operators(products))
       result.operators.push_back(measure_operator(of, study_.lanczos));
   }

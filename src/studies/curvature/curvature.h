@@ -33,8 +33,8 @@ struct OperatorCurvature {
   Spectrum spectrum;
   TraceEstimate trace;
   Quadrature density;  // of all probes, weights sum to 1; empty: not asked for
-  // Relative change of a product where the step is doubled: along the eigenvector of the largest
-  // eigenvalue, and of a random vector.
+  // Relative change of a product where the step is doubled: with the eigenvector of the largest
+  // eigenvalue, and with a random vector, whose step is ten times as large.
   double error_largest = 0, error_random = 0;
 };
 

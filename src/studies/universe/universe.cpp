@@ -16,6 +16,7 @@
 #include "runs/loaded_model.h"
 #include "runs/same_model.h"
 #include "studies/connectivity/connectivity_config.h"
+#include "studies/own_corpus.h"
 #include "studies/path_measure.h"
 #include "studies/universe/universe_output.h"
 #include "train/batch_count.h"
@@ -73,6 +74,7 @@ void Universe::open() {
     }
     if (!models_[0].tokenizer) models_[0].tokenizer = models_.back().tokenizer;
   }
+  require_corpus(models_[0], study_.overrides, study_.data);
   mean_ = load_model(study_.models[0], study_.overrides);
   open_stream();
   options_.context = models_[0].config.data.context;
