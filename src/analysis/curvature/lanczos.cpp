@@ -21,7 +21,7 @@ class Krylov {
  public:
   Krylov(const LinearOperator& product, const at::Tensor& start, int64_t capacity)
       : product_(product),
-        basis_(at::zeros({capacity, start.numel()}, start.options())),
+        basis_(at::empty({capacity, start.numel()}, start.options())),
         operator_(at::zeros({capacity, capacity}, at::kDouble)),
         coupling_(at::zeros({capacity}, at::kDouble)),
         next_(start.div(length_of(start))) {}
