@@ -18,6 +18,8 @@
   X(interpolate)            \
   X(connectivity)           \
   X(align)                  \
+  X(universe)               \
+  X(curvature)              \
   X(merge)                  \
   X(data_stories)           \
   X(tokenize)               \

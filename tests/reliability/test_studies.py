@@ -11,6 +11,7 @@ STUDIES = {
     "compare": (["compare", "run", "--media", "media.toml", "--data", "corpus.txt", "--tokens", "32", "--out", "out"], "out/compare.json"),
     "sensitivity": (["sensitivity", "run", "--kind", "optical", "--by", "types", "--tokens", "32", "--out", "out"], "out/sensitivity.json"),
     "interpolate": (["interpolate", "run", "run", "--alphas", "3", "--batches", "1", "--out", "out"], "out/path.json"),
+    "curvature": (["curvature", "run", "--tokens", "16", "--top", "1", "--probes", "1", "--out", "out"], "out/curvature.json"),
     "sweep": (["sweep", "recipe.toml", "--over", "optimizer.lr=1e-3,1e-4", "--out", "out", "train.steps=1"], "out/table.json"),
 }
 UNFINISHED = "not complete; the same command goes on from here"  # the last line of refract compare
