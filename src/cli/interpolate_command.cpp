@@ -41,6 +41,9 @@ void InterpolateCommand::declare(CommandLine& line) {
       "--align", study_.align,
       "align B with A first: none, or by weights or activations (see refract align); a path is "
       "then shown before and after it");
+  line.option("--residual", study_.maps.residual, "with --align: as of refract align");
+  line.option("--heads", study_.maps.heads, "with --align: as of refract align");
+  line.option("--learn", study_.maps.learn, "with --align: as of refract align");
   line.option("--plane", study_.plane,
               "evaluate a grid of N x N points in the plane through A, B and C");
   line.option("--data", study_.data, "evaluate on another corpus; may be given several times");

@@ -17,7 +17,6 @@
 #include "report/page/page.h"
 #include "runs/loaded_model.h"
 #include "runs/same_model.h"
-#include "studies/alignment.h"
 #include "studies/connectivity/connectivity_config.h"
 #include "studies/path_measure.h"
 #include "studies/study_folder.h"
@@ -30,6 +29,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+AlignWords words_of(const InterpolateStudy& study) {
+  AlignWords words = study.maps;
+  if (study.align != "none") words.by = study.align;
+  return words;
+}
+
 void check_options(const InterpolateStudy& s) {
   constexpr int64_t kMostSide = 1000;
   if (s.alphas < 2)
@@ -40,6 +45,15 @@ void check_options(const InterpolateStudy& s) {
   require_choice("--engine", s.engine, {"auto", "batched", "prefixes", "single"});
   require_choice("--products", s.products, {"auto", "fp32", "split", "half"});
   require_choice("--align", s.align, {"none", "weights", "activations"});
+  check_words(words_of(s), "--align");
+  const AlignWords plain;
+  if (s.align == "none" &&
+      (s.maps.learn > 0 || s.maps.residual != plain.residual || s.maps.heads != plain.heads))
+    fail_usage("--residual, --heads and --learn are ways to align; give --align too");
+  if (s.align != "none" && s.plane != 0 && (s.maps.learn > 0 || s.maps.residual == "orthogonal"))
+    fail_usage(
+        "--plane aligns each model with the first, which --learn and --residual orthogonal may "
+        "change; align two at a time with refract align");
   if (s.plane != 0 && s.plane < 2)
     fail_usage("--plane {} is too small: a grid has at least 2 points on each side", s.plane);
   if (s.plane > kMostSide)
@@ -54,7 +68,7 @@ class Interpolation {
 
   // Everything up to the first evaluation.
   void open();
-  PathResult measure_path() { return measure_between(corners_, "interpolate"); }
+  PathResult measure_path() { return measure_between(*first().model, corners_, "interpolate"); }
   // Before the second model was aligned with the first; nothing where it was not.
   std::optional<PathResult> measure_before();
   PlaneResult measure_plane();
@@ -66,9 +80,11 @@ class Interpolation {
   void open_streams();
   void open_splits();
   void take_corners();
+  void align_corners();
   void warm_up(const PointOptions& options);
   PointOptions point_options() const;
-  PathResult measure_between(const std::vector<Weights>& corners, const std::string& label);
+  PathResult measure_between(Decoder& model, const std::vector<Weights>& corners,
+                             const std::string& label);
 
   LoadedModel& first() { return models_[0]; }
   const LoadedModel& first() const { return models_[0]; }
@@ -76,7 +92,8 @@ class Interpolation {
   const InterpolateStudy& study_;
   std::vector<LoadedModel> models_;  // the first one also computes
   std::vector<Weights> corners_;
-  std::optional<Weights> unaligned_;  // of the second model, for a path
+  std::vector<Weights> unaligned_;     // for a path: both as they were before they were aligned
+  std::unique_ptr<Decoder> original_;  // computes with those where alignment replaced the first
   std::vector<NamedStream> streams_;
   std::shared_ptr<TokenStream> calibration_;
   PointOptions options_;
@@ -112,14 +129,19 @@ void Interpolation::warn_of_other_settings(const LoadedModel& model,
 
 // The corners, the others aligned with the first where that is asked for. Their own models go.
 void Interpolation::take_corners() {
+  if (study_.align != "none") align_corners();
   for (size_t i = 0; i < models_.size(); ++i) {
-    if (i > 0 && study_.align != "none" && study_.plane == 0)
-      unaligned_ = weights_of(*models_[i].model);
-    if (i > 0 && study_.align != "none")
-      align_models(models_[0], models_[i], study_.align, "auto", calibration_);
     corners_.push_back(weights_of(*models_[i].model));
     if (i > 0) models_[i].model.reset();
   }
+}
+
+void Interpolation::align_corners() {
+  if (study_.plane == 0) {
+    for (const LoadedModel& model : models_) unaligned_.push_back(weights_of(*model.model));
+  }
+  for (size_t i = 1; i < models_.size(); ++i)
+    original_ = align_models(models_[0], models_[i], words_of(study_), calibration_).original_a;
 }
 
 // The splits of A's own corpus that --splits names.
@@ -199,16 +221,15 @@ void Interpolation::open() {
 }
 
 std::optional<PathResult> Interpolation::measure_before() {
-  if (!unaligned_) return std::nullopt;
-  return measure_between({corners_[0], *unaligned_}, "before alignment");
+  if (unaligned_.empty()) return std::nullopt;
+  return measure_between(original_ ? *original_ : *first().model, unaligned_, "before alignment");
 }
 
-PathResult Interpolation::measure_between(const std::vector<Weights>& corners,
+PathResult Interpolation::measure_between(Decoder& model, const std::vector<Weights>& corners,
                                           const std::string& label) {
   Progress progress(label, static_cast<int64_t>(streams_.size()) * study_.alphas);
-  PathResult result =
-      refract::measure_path(*first().model, corners, options_, streams_, study_.alphas,
-                            [&](int64_t done) { progress.update(done); });
+  PathResult result = refract::measure_path(model, corners, options_, streams_, study_.alphas,
+                                            [&](int64_t done) { progress.update(done); });
   progress.finish();
   return result;
 }
@@ -286,6 +307,11 @@ json interpolate_json(const InterpolateStudy& study, const InterpolateResult& re
   out["batches"] = study.batches;
   out["buffers"] = study.buffers;
   out["align"] = study.align;
+  if (study.align != "none") {
+    out["residual"] = study.maps.residual;
+    out["heads"] = study.maps.heads;
+    out["learn"] = study.maps.learn;
+  }
   out["seconds"] = result.path.seconds;
   if (result.before) out["before_alignment"] = path_json(*result.before);
   return out;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "studies/alignment.h"
 #include "studies/path_output.h"
 #include "studies/plane_output.h"
 
@@ -18,9 +19,11 @@ struct InterpolateStudy {
   std::vector<std::string> overrides;
   std::vector<std::string> data;  // another corpus; empty: the splits of A's own
   std::string splits = "train,val", batches = "all";
-  int64_t alphas = 30;  // points on the path
-  int64_t plane = 0;    // points on each side of the grid; 0: a path
-  std::string align = "none", buffers = "interpolate", engine = "auto", products = "auto";
+  int64_t alphas = 30;         // points on the path
+  int64_t plane = 0;           // points on each side of the grid; 0: a path
+  std::string align = "none";  // or AlignWords::by
+  AlignWords maps;             // the other words of alignment
+  std::string buffers = "interpolate", engine = "auto", products = "auto";
   std::string out = "interpolation";  // folder for the files
 };
 

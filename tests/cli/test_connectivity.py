@@ -79,6 +79,20 @@ def test_alignment_is_shown_beside_what_was_before(refract, refract_json, two_ru
     assert {"A", "B"} <= {note["text"] for note in loss["notes"]}
 
 
+def test_learned_matching_writes_both_models_of_a_tied_pair(refract, refract_json, two_runs, tmp_path):
+    found = refract_json("align", *two_runs, "--out", "aligned", "--learn", 3)
+    assert found["residual"] == "orthogonal" and found["heads"] == "invertible" and found["learned"]["steps"] == 3
+    assert found["a"] == "aligned-a" and found["learned"]["loss_half_way_after"] > 0
+    options = ("--alphas", 3, "--batches", 4, "--splits", "val")
+    plain = path(refract_json, *two_runs, *options)["splits"]["val"]["loss"]
+    aligned = path(refract_json, "aligned-a", "aligned", *options)["splits"]["val"]["loss"]
+    assert aligned[0] == pytest.approx(plain[0], rel=1e-4) and aligned[-1] == pytest.approx(plain[-1], rel=1e-4)
+    at_once = path(refract_json, *two_runs, *options, "--align", "weights", "--learn", 3)
+    assert at_once["splits"]["val"]["loss"][1] == pytest.approx(aligned[1], rel=1e-4)
+    assert at_once["before_alignment"]["splits"]["val"]["loss"] == plain
+    assert "--learn are ways to align" in refract("interpolate", *two_runs, "--learn", 3, "--out", "x", code=2).stderr
+
+
 def test_a_split_has_one_colour_and_its_barriers_one_note(refract, two_runs, tmp_path):
     refract("interpolate", *two_runs, "--alphas", 5, "--batches", 4, "--align", "weights", "--out", "both")
     page = (tmp_path / "both" / "report.html").read_text()

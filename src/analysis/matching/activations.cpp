@@ -91,6 +91,12 @@ at::Tensor CrossStatistics::correlation() const {
   return at::where(scale.gt(1e-12), covariance.div(scale.clamp_min(1e-12)), at::zeros_like(scale));
 }
 
+at::Tensor CrossStatistics::products_less(const at::Tensor& a, const at::Tensor& b) const {
+  return products.sub(at::outer(a, sum_b))
+      .sub(at::outer(sum_a, b))
+      .add(at::outer(a, b), static_cast<double>(tokens));
+}
+
 std::map<std::string, CrossStatistics> cross_statistics(Decoder& a, Decoder& b,
                                                         const TokenStream& stream, int64_t context,
                                                         int64_t windows) {

@@ -18,6 +18,8 @@ struct CrossStatistics {
 
   // Pearson's correlation of feature i of A with feature j of B; 0 where one of them is constant.
   at::Tensor correlation() const;
+  // `products` of the features less a constant each, [n].
+  at::Tensor products_less(const at::Tensor& a, const at::Tensor& b) const;
 };
 
 // By the name of the first layer of the group that reads them: "model.layers.0.self_attn.q_proj"

@@ -1,175 +1,26 @@
 #include "analysis/matching/align.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/linalg_svd.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/outer.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <cmath>
-#include <numeric>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
 
 #include "analysis/matching/activations.h"
-#include "analysis/matching/linear_assignment.h"
+#include "analysis/matching/folding.h"
+#include "analysis/matching/head_maps.h"
+#include "analysis/matching/orthogonal.h"
+#include "analysis/matching/scores.h"
 #include "core/error.h"
+#include "model/dense.h"
 
 namespace refract {
 namespace {
 
-Permutation identity(int64_t n) {
-  Permutation p(n);
-  std::iota(p.begin(), p.end(), 0);
-  return p;
-}
-
-int64_t moved(const Permutation& p) {
-  int64_t count = 0;
-  for (size_t i = 0; i < p.size(); ++i) count += p[i] != static_cast<int64_t>(i);
-  return count;
-}
-
-// The best permutation for a score matrix [n, n] on the CPU, or the identity where that is as good.
-Permutation best_permutation(const at::Tensor& score) {
-  const at::Tensor s = score.to(at::kDouble).contiguous();
-  const int64_t n = s.size(0);
-  const double* data = s.const_data_ptr<double>();
-  Permutation p = maximal_assignment({data, static_cast<size_t>(n * n)}, n);
-  double best = 0, stay = 0, scale = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    best += data[i * n + p[i]];
-    stay += data[i * n + i];
-    scale += std::abs(data[i * n + p[i]]);
-  }
-  return best - stay > 1e-12 * scale ? p : identity(n);
-}
-
-// Scores of units, heads and channels: what matching i of A with j of B would add.
-at::Tensor row_scores(const NamedWeights& a, const NamedWeights& b, const std::string& name) {
-  const at::Tensor &x = a.at(name), &y = b.at(name);
-  return x.dim() == 1 ? at::outer(x, y) : at::matmul(x, y.t());
-}
-
-at::Tensor unit_scores(const NamedWeights& a, const NamedWeights& b, int64_t layer) {
-  const std::string down = in_layer(layer, "mlp.down_proj.weight");
-  at::Tensor score = at::matmul(a.at(down).t(), b.at(down));
-  for (const char* name :
-       {"mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.gate_proj.weight", "mlp.gate_proj.bias"}) {
-    if (a.contains(in_layer(layer, name)))
-      score = score.add(row_scores(a, b, in_layer(layer, name)));
-  }
-  return score;
-}
-
-// Rows in blocks of head_dim, flattened: [heads, head_dim * columns].
-at::Tensor head_rows(const at::Tensor& rows, int64_t head_dim) {
-  return rows.reshape({rows.size(0) / head_dim, -1});
-}
-
-at::Tensor block_scores(const NamedWeights& a, const NamedWeights& b, const std::string& module,
-                        int64_t head_dim) {
-  at::Tensor score;
-  for (const char* kind : {".weight", ".bias"}) {
-    if (!a.contains(module + kind)) continue;
-    const at::Tensor part = at::matmul(head_rows(a.at(module + kind), head_dim),
-                                       head_rows(b.at(module + kind), head_dim).t());
-    score = score.defined() ? score.add(part) : part;
-  }
-  return score;
-}
-
-// Between query heads [H, H] and between key/value groups [K, K].
-struct HeadScores {
-  at::Tensor queries, groups;
-};
-
-HeadScores head_scores(const NamedWeights& a, const NamedWeights& b, const ModelConfig& config,
-                       int64_t layer) {
-  const auto columns = [&](const NamedWeights& w) {  // of o_proj, by head
-    const at::Tensor output = w.at(in_layer(layer, "self_attn.o_proj.weight"));
-    return head_rows(output.t().contiguous(), config.head_dim);
-  };
-  HeadScores scores;
-  scores.queries = block_scores(a, b, in_layer(layer, "self_attn.q_proj"), config.head_dim)
-                       .add(at::matmul(columns(a), columns(b).t()));
-  scores.groups =
-      block_scores(a, b, in_layer(layer, "self_attn.k_proj"), config.head_dim)
-          .add(block_scores(a, b, in_layer(layer, "self_attn.v_proj"), config.head_dim));
-  return scores;
-}
-
-// Groups and the query heads inside them together: a pair of groups scores what its best inner
-// order adds.
-HeadPermutation best_heads(const HeadScores& scores, const ModelConfig& config) {
-  const int64_t groups = config.num_key_value_heads, size = config.num_attention_heads / groups;
-  at::Tensor total = scores.groups.clone();
-  std::vector<std::vector<Permutation>> inner(groups, std::vector<Permutation>(groups));
-  for (int64_t i = 0; i < groups; ++i) {
-    for (int64_t j = 0; j < groups; ++j) {
-      const at::Tensor block = scores.queries.narrow(0, i * size, size).narrow(1, j * size, size);
-      inner[i][j] = best_permutation(block);
-      for (int64_t h = 0; h < size; ++h) total[i][j] += block[h][inner[i][j][h]];
-    }
-  }
-  HeadPermutation heads;
-  heads.groups = best_permutation(total);
-  for (int64_t i = 0; i < groups; ++i) heads.inner.push_back(inner[i][heads.groups[i]]);
-  return heads;
-}
-
-int64_t moved(const HeadPermutation& heads) {
-  int64_t count = 0;
-  for (size_t i = 0; i < heads.groups.size(); ++i) {
-    const bool same = heads.groups[i] == static_cast<int64_t>(i);
-    count += same ? moved(heads.inner[i]) : static_cast<int64_t>(heads.inner[i].size());
-  }
-  return count;
-}
-
-// M with <M, P> = sum <A, P applied to B> over what touches the residual stream. `settled` leaves
-// out what also depends on the order of units and heads. Folded scales are all 1: no map changes
-// their part, which has to be left out for a map that is no permutation.
-at::Tensor residual_scores(const NamedWeights& a, const NamedWeights& b, const ModelConfig& config,
-                           bool settled, bool folded) {
-  at::Tensor score = at::zeros({config.hidden_size, config.hidden_size}, at::kDouble);
-  const ResidualUsers users = residual_users(a, config);
-  for (const std::string& name : users.readers) {
-    const bool other_side_ordered = name.find(".layers.") == std::string::npos;
-    if (settled && !other_side_ordered) continue;
-    score.add_(at::matmul(a.at(name).t(), b.at(name)));
-  }
-  for (const std::string& name : users.writers) {
-    if (settled && a.at(name).dim() == 2) continue;
-    score.add_(row_scores(a, b, name));
-  }
-  if (folded) return score;
-  for (const std::string& name : users.scales) score.add_(row_scores(a, b, name));
-  return score;
-}
-
-// The orthogonal Q with the largest <M, Q> (Schoenemann, "A generalized solution of the orthogonal
-// Procrustes problem", 1966).
-at::Tensor procrustes(const at::Tensor& score) {
-  const auto [u, s, vh] = at::linalg_svd(score, /*full_matrices=*/false);
-  return at::matmul(u, vh);
-}
-
-// The permutation that Q is to within rounding, or nothing.
-std::optional<Permutation> as_permutation(const at::Tensor& q) {
-  constexpr double kRounding = 1e-4;
-  const at::Tensor largest = std::get<1>(q.max(1)).contiguous();
-  const int64_t* data = largest.const_data_ptr<int64_t>();
-  Permutation p(data, data + largest.numel());
-  const at::Tensor exact = at::zeros_like(q).scatter_(1, largest.unsqueeze(1), 1.0);
-  if (q.sub(exact).abs().max().item<double>() > kRounding) return std::nullopt;
-  return p;
-}
-
-double distance(const NamedWeights& a, const NamedWeights& b) {
-  double sum = 0;
-  for (const auto& [name, value] : a) sum += value.sub(b.at(name)).square().sum().item<double>();
-  return std::sqrt(sum);
-}
+// What a sweep has to bring, as a share of the distance. Rotations never quite come to rest.
+constexpr double kWorthASweep = 1e-9, kWorthARotatedSweep = 1e-5;
 
 class Aligner {
  public:
@@ -182,7 +33,8 @@ class Aligner {
         b_(named_weights(b)),
         original_a_(a_) {}
 
-  AlignReport run() {
+  Matched run() {
+    report_.heads = "whole";
     report_.distance_before = distance(a_, b_);
     if (options_.by == "activations") statistics_ = gather();
     start_residual();
@@ -190,48 +42,39 @@ class Aligner {
       match_layers();
       report_.sweeps = 1;
     } else {
-      descend();
+      descend(/*rotated=*/false);
     }
-    if (orthogonal_) {
-      unfold_scales(b_, config_, original_a_);
-      a_ = original_a_;
-    }
-    report_.residual = orthogonal_                   ? "orthogonal"
-                       : options_.residual == "none" ? "none"
-                                                     : "permutation";
-    report_.distance_after = distance(a_, b_);
-    write_weights(b_, model_b_);
-    return report_;
+    if (turns_heads()) turn_heads();
+    if (learns()) learn();
+    return finish();
   }
 
  private:
+  bool learns() const { return options_.learn.steps > 0; }
+  bool has_own_head() const { return !model_a_.config().tie_word_embeddings; }
+  // What "auto" takes, where it does not cost the model its form.
+  bool rotates_freely() const { return learns() || (config_.rms() && has_own_head()); }
+
   std::map<std::string, CrossStatistics> gather() {
     if (!options_.stream) throw std::logic_error("activation matching needs tokens");
     return cross_statistics(model_a_, model_b_, *options_.stream, options_.context,
                             options_.windows);
   }
 
-  bool may_rotate() const { return config_.rms() && !config_.tie_word_embeddings; }
-
   // The first guess, from what no order of units or heads has a part in; it decides between the
   // two kinds of maps.
   void start_residual() {
     if (options_.residual == "none") return;
-    if (options_.residual == "orthogonal" && !may_rotate()) {
-      fail_usage(
-          "an orthogonal map of the residual stream needs RMSNorm and a head that is not tied to "
-          "the "
-          "embedding; use --residual permutation");
-    }
-    const bool wanted = options_.residual == "orthogonal" || options_.residual == "auto";
-    if (wanted && may_rotate()) {
+    const bool always = options_.residual == "orthogonal";
+    if (always || (options_.residual == "auto" && rotates_freely())) {
       NamedWeights a = a_, b = b_;
-      fold_scales(a, config_);
-      fold_scales(b, config_);
-      const at::Tensor q = procrustes(rotation_scores(a, b));
-      if (!as_permutation(q)) {
+      fold_norms(a, config_);
+      fold_norms(b, config_);
+      const at::Tensor q = best_rotation(rotation_scores(a, b));
+      if (always || learns() || !as_permutation(q)) {
         a_ = std::move(a);
         b_ = std::move(b);
+        config_ = folded_config(config_);
         rotate_residual(b_, config_, q);
         orthogonal_ = true;
         return;
@@ -242,16 +85,23 @@ class Aligner {
                             : stream_correlation()));
   }
 
+  at::Tensor best_rotation(const at::Tensor& score) const {
+    return config_.rms() ? procrustes(score) : procrustes_keeping_mean(score);
+  }
+
   // In folded weights.
   at::Tensor rotation_scores(const NamedWeights& a, const NamedWeights& b) const {
     if (statistics_.empty())
       return residual_scores(a, b, config_, /*settled=*/true, /*folded=*/true);
-    // Products of the normalized stream itself: the scales are in the recorded inputs.
+    // Products of the normalized stream itself: scales and biases are in the recorded inputs.
     at::Tensor score = at::zeros({config_.hidden_size, config_.hidden_size}, at::kDouble);
     for (const auto& [name, statistics] : statistics_) {
       if (!reads_stream(name)) continue;
-      const std::string norm = norm_of(name);
-      score.add_(statistics.products.div(original_a_.at(norm).unsqueeze(1)).div(b_.at(norm)));
+      const std::string scale = norm_of(name) + ".weight", bias = norm_of(name) + ".bias";
+      at::Tensor products = statistics.products;
+      if (original_a_.contains(bias))
+        products = statistics.products_less(original_a_.at(bias), b_.at(bias));
+      score.add_(products.div(original_a_.at(scale).unsqueeze(1)).div(b_.at(scale)));
     }
     return score;
   }
@@ -261,8 +111,8 @@ class Aligner {
   }
   static std::string norm_of(const std::string& name) {
     const size_t block = name.find(".self_attn."), mlp = name.find(".mlp.");
-    return block != std::string::npos ? name.substr(0, block) + ".input_layernorm.weight"
-                                      : name.substr(0, mlp) + ".post_attention_layernorm.weight";
+    return block != std::string::npos ? name.substr(0, block) + ".input_layernorm"
+                                      : name.substr(0, mlp) + ".post_attention_layernorm";
   }
 
   at::Tensor stream_correlation() const {
@@ -292,18 +142,21 @@ class Aligner {
     }
   }
 
-  void descend() {
+  void descend(bool rotated) {
     double before = -distance(a_, b_);
     for (; report_.sweeps < options_.sweeps;) {
       ++report_.sweeps;
       int64_t changes = 0;
       for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
-        changes += apply_heads(layer, best_heads(head_scores(a_, b_, config_, layer), config_));
+        changes +=
+            rotated ? match_rotated_heads(layer)
+                    : apply_heads(layer, best_heads(head_scores(a_, b_, config_, layer), config_));
         changes += apply_units(layer, best_permutation(unit_scores(a_, b_, layer)));
       }
       if (options_.residual != "none") changes += improve_residual();
       const double now = -distance(a_, b_);
-      if (changes == 0 || now - before <= 1e-9 * std::abs(before)) return;
+      const double worth = rotated || orthogonal_ ? kWorthARotatedSweep : kWorthASweep;
+      if (changes == 0 || now - before <= worth * std::abs(before)) return;
       before = now;
     }
   }
@@ -311,8 +164,67 @@ class Aligner {
   int64_t improve_residual() {
     const at::Tensor score = residual_scores(a_, b_, config_, /*settled=*/false, orthogonal_);
     if (!orthogonal_) return apply_channels(best_permutation(score));
-    rotate_residual(b_, config_, procrustes(score));
+    rotate_residual(b_, config_, best_rotation(score));
     return config_.hidden_size;
+  }
+
+  // "auto" leaves heads that have been restored as they are, so that a permuted copy comes back bit
+  // for bit.
+  bool turns_heads() const {
+    if (options_.heads == "whole") return false;
+    if (options_.heads == "orthogonal") return true;
+    return rotates_freely() && distance(a_, b_) > 1e-4 * report_.distance_before;
+  }
+
+  void turn_heads() {
+    report_.heads = "orthogonal";
+    if (options_.by == "weights") return descend(/*rotated=*/true);
+    // Their order was found from what they hand on, which does not show how keys lie.
+    for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
+      map_heads(b_, config_, layer, best_rotations(a_, b_, config_, layer));
+  }
+
+  int64_t match_rotated_heads(int64_t layer) {
+    const int64_t changes = apply_heads(layer, best_rotated_heads(a_, b_, config_, layer));
+    map_heads(b_, config_, layer, best_rotations(a_, b_, config_, layer));
+    return changes + config_.num_attention_heads;
+  }
+
+  void learn() {
+    if (!options_.stream) throw std::logic_error("learned matching needs tokens");
+    std::unique_ptr<Decoder> point;
+    if (options_.point) {
+      point = options_.point(config_);
+    } else {
+      point = std::make_unique<Decoder>(config_, DenseFactory());
+      point->allocate(at::kCPU, at::kFloat);
+    }
+    MapClasses classes;
+    classes.stream = orthogonal_;
+    classes.heads = options_.heads != "whole";
+    report_.learned =
+        learn_matching(*point, a_, b_, classes, *options_.stream, options_.context, options_.learn);
+    if (classes.heads) report_.heads = "invertible";
+  }
+
+  Matched finish() {
+    const bool learned_both = learns() && options_.learn.both;
+    Matched matched;
+    matched.config = config_;
+    if (orthogonal_ && has_own_head()) {
+      unfold_norms(b_, config_, original_a_);
+      if (learned_both) unfold_norms(a_, config_, original_a_);
+    }
+    matched.moved_a = learned_both || (orthogonal_ && !has_own_head());
+    if (!matched.moved_a) a_ = original_a_;
+    report_.residual = orthogonal_                   ? "orthogonal"
+                       : options_.residual == "none" ? "none"
+                                                     : "permutation";
+    report_.distance_after = distance(a_, b_);
+    matched.report = report_;
+    matched.a = std::move(a_);
+    matched.b = std::move(b_);
+    return matched;
   }
 
   int64_t apply_units(int64_t layer, const Permutation& units) {
@@ -328,7 +240,7 @@ class Aligner {
     return moved(channels);
   }
 
-  const ModelConfig& config_;
+  ModelConfig config_;  // of a_ and b_
   const AlignOptions& options_;
   Decoder &model_a_, &model_b_;
   NamedWeights a_, b_, original_a_;
@@ -339,10 +251,29 @@ class Aligner {
 
 }  // namespace
 
-AlignReport align(Decoder& a, Decoder& b, const AlignOptions& options) {
+bool moves_first(const ModelConfig& config, const AlignOptions& options) {
+  const bool learns = options.learn.steps > 0;
+  const bool orthogonal =
+      options.residual == "orthogonal" || (options.residual == "auto" && learns);
+  return (orthogonal && config.tie_word_embeddings) || (learns && options.learn.both);
+}
+
+Matched match_models(Decoder& a, Decoder& b, const AlignOptions& options) {
   if (!a.transformed().empty() || !b.transformed().empty() || !a.buffers().all().empty())
     fail_usage("only dense models can be aligned; export them merged first (refract export)");
   return Aligner(a, b, options).run();
+}
+
+AlignReport align(Decoder& a, Decoder& b, const AlignOptions& options) {
+  const Matched matched = match_models(a, b, options);
+  if (matched.moved_a) {
+    fail_usage(
+        "this alignment changes the first model's weights too: an orthogonal map of the residual "
+        "stream needs a head that is not tied to the embedding; use refract align, which writes "
+        "both, or a permutation");
+  }
+  write_weights(matched.b, b);
+  return matched.report;
 }
 
 }  // namespace refract

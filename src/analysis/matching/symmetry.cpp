@@ -2,12 +2,10 @@
 
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/ones_like.h>
 #include <fmt/format.h>
 
 #include <set>
 
-#include "core/error.h"
 #include "model/layer_plan.h"
 
 namespace refract {
@@ -42,24 +40,6 @@ std::set<std::string> stream_norms(const ModelConfig& config) {
   for (const LayerPlan& layer : plan.layers)
     names.insert({layer.input_norm.name, layer.post_attention_norm.name});
   return names;
-}
-
-// Pairs of a normalization's name and the layers that read what it hands on.
-std::vector<std::pair<std::string, std::vector<std::string>>> behind_norms(
-    const NamedWeights& weights, const ModelConfig& config) {
-  const ModelPlan plan = model_plan(config);
-  std::vector<std::pair<std::string, std::vector<std::string>>> all;
-  const auto add = [&](const NormPlan& norm, const ProjectionSpec& readers) {
-    all.push_back({norm.name, {}});
-    for (const LinearSpec& member : readers.members) all.back().second.push_back(member.name);
-  };
-  for (const LayerPlan& layer : plan.layers) {
-    add(layer.input_norm, layer.qkv);
-    add(layer.post_attention_norm, layer.up);
-  }
-  const bool own_head = weights.contains("lm_head.weight");
-  all.push_back({plan.final_norm.name, {own_head ? "lm_head" : "model.embed_tokens"}});
-  return all;
 }
 
 }  // namespace
@@ -138,39 +118,11 @@ void permute_residual(NamedWeights& weights, const ModelConfig& config,
 }
 
 void rotate_residual(NamedWeights& weights, const ModelConfig& config, const at::Tensor& q) {
-  if (!config.rms()) throw std::logic_error("only an RMSNorm commutes with every rotation");
   const ResidualUsers users = residual_users(weights, config);
   for (const std::string& name : users.readers) weights[name] = at::matmul(weights[name], q.t());
   for (const std::string& name : users.writers) weights[name] = at::matmul(q, weights[name]);
-}
-
-void fold_scales(NamedWeights& weights, const ModelConfig& config) {
-  if (!weights.contains("lm_head.weight"))
-    throw std::logic_error("the scale of the last normalization has no place in a tied head");
-  for (const auto& [norm, modules] : behind_norms(weights, config)) {
-    at::Tensor& scale = weights.at(norm + ".weight");
-    for (const std::string& module : modules) {
-      at::Tensor& weight = weights.at(module + ".weight");
-      weight = weight.mul(scale);
-    }
-    scale = at::ones_like(scale);
-  }
-}
-
-void unfold_scales(NamedWeights& weights, const ModelConfig& config, const NamedWeights& like) {
-  for (const auto& [norm, modules] : behind_norms(weights, config)) {
-    const at::Tensor& scale = like.at(norm + ".weight");
-    if (scale.eq(0).any().item<bool>()) {
-      fail(
-          "'{}.weight' has a scale of 0, so the other model can't be written with its scales; use "
-          "--residual permutation",
-          norm);
-    }
-    for (const std::string& module : modules) {
-      at::Tensor& weight = weights.at(module + ".weight");
-      weight = weight.div(scale);
-    }
-    weights.at(norm + ".weight") = scale.clone();
+  for (const std::string& name : users.scales) {  // the scales themselves are 1
+    if (name.ends_with(".bias")) weights[name] = at::matmul(q, weights[name]);
   }
 }
 

@@ -2,8 +2,8 @@
 //
 // Permuting the units of a feed-forward layer; the attention heads of a layer, key/value groups
 // first and query heads inside their group, each as a whole (so that rotary positions are not
-// touched, nor the per-frequency rotation they would allow inside a head); the channels of the
-// residual stream, or, for RMSNorm without its scales, any orthogonal map of it.
+// touched); the channels of the residual stream, or, of folded weights (folding.h), any orthogonal
+// map of it. What may be done inside a head is in head_maps.h.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -39,19 +39,14 @@ void permute_heads(NamedWeights& weights, const ModelConfig& config, int64_t lay
                    const HeadPermutation& heads);
 void permute_residual(NamedWeights& weights, const ModelConfig& config,
                       const Permutation& channels);
-// x -> Q x for orthogonal Q [C, C]. Every normalization must be an RMSNorm whose scales are 1.
+// x -> Q x for orthogonal Q [C, C], of folded weights (folding.h); of a model with LayerNorm Q must
+// leave the vector (1, ..., 1) where it is.
 void rotate_residual(NamedWeights& weights, const ModelConfig& config, const at::Tensor& q);
-
-// Multiplies the scales of every RMSNorm into the products behind it, and sets them to 1. Not for
-// tied embeddings, whose head can't differ.
-void fold_scales(NamedWeights& weights, const ModelConfig& config);
-// Takes the scales of `like` out of the products again. Fails where a scale is 0.
-void unfold_scales(NamedWeights& weights, const ModelConfig& config, const NamedWeights& like);
 
 // What reads the residual stream along its last dimension, and what writes to it along its first.
 struct ResidualUsers {
   std::vector<std::string> readers, writers;
-  std::vector<std::string> scales;  // per-channel vectors of the normalizations
+  std::vector<std::string> scales;  // per-channel vectors of the normalizations, biases too
 };
 ResidualUsers residual_users(const NamedWeights& weights, const ModelConfig& config);
 

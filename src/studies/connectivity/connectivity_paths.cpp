@@ -103,9 +103,10 @@ Weights ConnectivityPaths::aligned(const Weights& a, const Weights& b) const {
     model->decoder->allocate(at::kCPU, at::kFloat);
     set_weights(*model->decoder, *point);
   }
-  align(
-      *first.decoder, *second.decoder,
-      align_options(plan_.connectivity.align, "auto", plan_.data.train, plan_.config.data.context));
+  AlignWords words;
+  words.by = plan_.connectivity.align;
+  align(*first.decoder, *second.decoder,
+        align_options(words, plan_.data.train, plan_.config.data.context));
   Weights result = weights_of(*second.decoder);
   result.parameters = result.parameters.to(plan_.device);
   return result;

@@ -14,7 +14,6 @@ using testing::every_setting;
 using testing::expect_close;
 using testing::logits;
 using testing::make_decoder;
-using testing::random_rotation;
 using testing::shuffle;
 
 TEST(Symmetry, LeavesTheFunctionOfEverySettingAlone) {
@@ -29,23 +28,6 @@ TEST(Symmetry, LeavesTheFunctionOfEverySettingAlone) {
         named_weights(*make_decoder(config, at::kDouble)).at("model.embed_tokens.weight")));
     expect_close(logits(*model), before, name);
   }
-}
-
-TEST(Symmetry, FoldedScalesAndARotationLeaveTheFunctionAlone) {
-  const ModelConfig config = testing::small_llama();
-  auto model = make_decoder(config, at::kDouble);
-  const at::Tensor before = logits(*model);
-  const NamedWeights original = named_weights(*model);
-  NamedWeights weights = original;
-  fold_scales(weights, config);
-  write_weights(weights, *model);
-  expect_close(logits(*model), before, "folded");
-  rotate_residual(weights, config, random_rotation(config.hidden_size));
-  write_weights(weights, *model);
-  expect_close(logits(*model), before, "rotated");
-  unfold_scales(weights, config, original);
-  write_weights(weights, *model);
-  expect_close(logits(*model), before, "with the first model's scales");
 }
 
 }  // namespace symmetry_test
