@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <tuple>
 
 namespace refract {
@@ -51,38 +50,6 @@ RoleStatistics role_statistics(const Observation& seen) {
   found.levels_in_use = seen.by_row ? levels_of_rows(quantized, seen.levels)
                                     : levels_of_whole(quantized, seen.levels);
   return found;
-}
-
-std::vector<size_t> choose_digital(const std::vector<DigitalChoice>& modules, double budget) {
-  std::vector<size_t> order(modules.size()), chosen;
-  std::iota(order.begin(), order.end(), size_t{0});
-  const auto worth = [&](size_t i) {
-    return modules[i].gain / std::max(modules[i].multiplications, 1.0);
-  };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return worth(a) > worth(b); });
-  for (const size_t i : order) {
-    if (modules[i].gain <= 0 || modules[i].multiplications > budget) continue;
-    budget -= modules[i].multiplications;
-    chosen.push_back(i);
-  }
-  return chosen;
-}
-
-std::vector<size_t> choose_evenly(const std::vector<DigitalChoice>& modules, double budget) {
-  double all = 0;
-  for (const DigitalChoice& module : modules) all += module.multiplications;
-  std::vector<size_t> chosen;
-  // A module is taken wherever the share of what was passed asks for more than was taken.
-  double passed = 0, taken = 0;
-  for (size_t i = 0; i < modules.size(); ++i) {
-    passed += modules[i].multiplications;
-    const double wanted = all > 0 ? budget * passed / all : 0;
-    if (taken + modules[i].multiplications > wanted + 1e-9) continue;
-    taken += modules[i].multiplications;
-    chosen.push_back(i);
-  }
-  return chosen;
 }
 
 }  // namespace refract

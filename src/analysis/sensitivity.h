@@ -1,10 +1,9 @@
-// What a medium does to one role of a layer, and which modules should stay out of it.
+// What a medium does to one role of a layer.
 #pragma once
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "transforms/media/observer.h"
 
@@ -22,17 +21,5 @@ struct RoleStatistics {
   double ratio() const { return median > 0 ? largest / median : largest > 0 ? 1e30 : 1; }
 };
 RoleStatistics role_statistics(const Observation& observation);
-
-// A module that could stay digital.
-struct DigitalChoice {
-  std::string module;
-  double gain = 0;             // nats that the loss wins
-  double multiplications = 0;  // per token
-};
-// The modules with the greatest gain per multiplication, as far as `budget` multiplications reach.
-// What wins nothing is left out.
-std::vector<size_t> choose_digital(const std::vector<DigitalChoice>& modules, double budget);
-// As many as fit of all modules, evenly spread over them: what a choice is compared with.
-std::vector<size_t> choose_evenly(const std::vector<DigitalChoice>& modules, double budget);
 
 }  // namespace refract

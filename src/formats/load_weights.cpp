@@ -17,7 +17,13 @@ bool is_weight(at::ScalarType dtype) {
          dtype == at::kBFloat16;
 }
 
-constexpr const char* kScale = "_log_scale";  // what a medium learns, at the end of its name
+// What a medium learns, by the end of its name; 0 where it has learned nothing.
+bool learned_in_medium(const std::string& name) {
+  for (const char* end : {"_log_scale", "_clip", ".turn", ".turn_outputs"}) {
+    if (name.ends_with(end)) return true;
+  }
+  return false;
+}
 
 // Complaints about many tensors in one line: the first few and how many more.
 class Complaints {
@@ -76,7 +82,7 @@ class LoadPlanner {
   LoadPlanner(Decoder& decoder, const CheckpointReader& reader, bool starting)
       : decoder_(decoder), reader_(reader) {
     for (const std::string& name : reader.names())
-      holds_scales_ = holds_scales_ || name.ends_with(kScale);
+      holds_learned_ = holds_learned_ || learned_in_medium(name);
     if (starting) find_started();
     for (const Parameter& parameter : decoder.arena().parameters()) check(parameter);
     for (const std::string& name : reader.names()) check_stored(name);
@@ -124,8 +130,8 @@ class LoadPlanner {
 
   void check(const Parameter& parameter) {
     if (started(parameter.name)) return;
-    // A folder that was in no medium that learns scales has none of them. They start at 0.
-    if (!holds_scales_ && parameter.name.ends_with(kScale)) {
+    // A folder that was in no medium that learns has none of them. They start at 0.
+    if (!holds_learned_ && learned_in_medium(parameter.name)) {
       plan_.zeros.push_back(&parameter);
       return;
     }
@@ -168,7 +174,7 @@ class LoadPlanner {
   const CheckpointReader& reader_;
   LoadPlan plan_;
   Layers started_;
-  bool holds_scales_ = false;
+  bool holds_learned_ = false;
   Complaints missing_, wrong_, unexpected_;
 };
 

@@ -10,8 +10,8 @@ namespace refract {
 
 // Reads every parameter of the decoder (converted to the master dtype) and the buffers that the
 // folder holds. Missing, unexpected and mis-shaped tensors are one Error that lists the first few,
-// but for "<name>_log_scale", which a medium learns: these start at 0 where a folder holds none at
-// all, since it was not in the medium.
+// but for what a medium learns ("_log_scale", "_clip", ".turn" and ".turn_outputs" end its names):
+// it starts at 0 where a folder holds none at all, since it was not in the medium.
 // The decoder must be allocated.
 void load_weights(Decoder& decoder, const std::filesystem::path& folder);
 

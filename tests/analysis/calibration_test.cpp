@@ -112,17 +112,5 @@ TEST(SensitivityTest, StatisticsNameThePlantedElement) {
   EXPECT_NEAR(role_statistics(observation(at::randn({400, 160}), 0.01)).snr_db, 50.8, 0.3);
 }
 
-TEST(SensitivityTest, AProposalTakesTheMostGainForItsCost) {
-  const std::vector<DigitalChoice> modules = {
-      {"a", 1.0, 10}, {"b", 3.0, 10}, {"c", 0.5, 1}, {"d", -1.0, 1}, {"e", 2.0, 30}};
-  EXPECT_EQ(choose_digital(modules, 11), (std::vector<size_t>{2, 1}));
-  EXPECT_EQ(choose_digital(modules, 0), (std::vector<size_t>{}));
-  EXPECT_EQ(choose_digital(modules, 1000), (std::vector<size_t>{2, 1, 0, 4}));
-  double even = 0;
-  for (const size_t i : choose_evenly(modules, 26)) even += modules[i].multiplications;
-  EXPECT_LE(even, 26);
-  EXPECT_GT(even, 0);
-}
-
 }  // namespace calibration_test
 }  // namespace refract

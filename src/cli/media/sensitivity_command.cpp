@@ -31,7 +31,10 @@ class SensitivityCommand : public Command {
     line.option("--tokens", study_.tokens, "how many tokens to look at");
     line.option("--keep-digital", keep_,
                 "propose rules that leave at most this share of the multiplications outside the "
-                "medium: 2%");
+                "medium: 2%, or several with commas");
+    line.flag("--uniform", study_.uniform,
+              "measure as many multiplications chosen without looking beside a proposal: spread, "
+              "the first, the last, three random draws");
     line.option("--out", study_.out, "folder for the files");
     line.flag("--json", json_, "print one JSON object");
   }
@@ -45,7 +48,10 @@ class SensitivityCommand : public Command {
 
 int SensitivityCommand::run() {
   study_.by = words_of(by_);
-  if (!keep_.empty()) study_.keep_digital = share_of("--keep-digital", keep_);
+  if (!keep_.empty()) {
+    for (const std::string& share : words_of(keep_))
+      study_.keep_digital.push_back(share_of("--keep-digital", share));
+  }
   const SensitivityResult result = measure_sensitivity(study_);
   if (json_) {
     fmt::print("{}\n", sensitivity_json(result).dump());

@@ -11,7 +11,6 @@
 #include "analysis/flops.h"
 #include "core/error.h"
 #include "core/progress.h"
-#include "core/toml.h"
 #include "model/layer_plan.h"
 #include "studies/media/medium_bench.h"
 #include "studies/media/sensitivity_output.h"
@@ -97,58 +96,18 @@ Names without(const Names& all, const Names& some) {
   return rest;
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '.') out += '\\';
-    out += c;
-  }
-  return out;
-}
-
-// The chosen modules by a rule of kind "none" before the others.
-std::string rules_toml(const std::vector<std::string>& digital, const Rules& rules) {
-  json all = json::array();
-  std::string match;
-  for (const std::string& name : digital) {
-    if (!match.empty()) match += '|';
-    match += escaped(name);
-  }
-  if (!digital.empty()) all.push_back({{"match", match}, {"kind", "none"}});
-  for (const json& rule : json::parse(rules.to_json())) all.push_back(rule);
-  return to_toml(json{{"transform", all}});
-}
-
-DigitalProposal propose(MediumBench& bench, const std::vector<Module>& modules, const Names& all,
-                        const std::vector<DigitalChoice>& choices, double share) {
-  double total = 0;
-  for (const Module& module : modules) total += module.multiplications;
-  const auto result_of = [&](const std::vector<size_t>& chosen, double& of_total, Names& names) {
-    of_total = 0;
-    for (const size_t i : chosen) {
-      of_total += choices[i].multiplications / total;
-      names.insert(choices[i].module);
-    }
-    return bench.loss(without(all, names));
-  };
-  DigitalProposal proposal;
-  Names names, even;
-  const std::vector<size_t> chosen = choose_digital(choices, share * total);
-  proposal.loss = result_of(chosen, proposal.share, names);
-  for (const size_t i : chosen) proposal.modules.push_back(choices[i].module);
-  proposal.even_loss = result_of(choose_evenly(choices, share * total), proposal.even_share, even);
-  proposal.rules = rules_toml(proposal.modules, bench.rules());
-  return proposal;
-}
-
 void check(const SensitivityStudy& study) {
   const std::vector<std::string> known = {"types", "layers", "modules", "roles"};
   for (const std::string& by : study.by) {
     if (std::find(known.begin(), known.end(), by) == known.end())
       fail_usage("--by {} is not one of types, layers, modules, roles", by);
   }
-  if (!(study.keep_digital >= 0 && study.keep_digital < 1))
-    fail_usage("--keep-digital takes a share below 100%");
+  for (const double share : study.keep_digital) {
+    if (!(share > 0 && share < 1))
+      fail_usage("--keep-digital takes shares between 0 and 100%, with commas");
+  }
+  if (study.uniform && study.keep_digital.empty())
+    fail_usage("--uniform compares a proposal; add --keep-digital");
 }
 
 std::vector<std::string> role_names(const std::vector<RoleStatistics>& roles) {
@@ -175,7 +134,8 @@ SensitivityResult measure_sensitivity(const SensitivityStudy& study) {
   result.medium = bench.keep(all, "medium");
   result.roles = bench.role_statistics_of_first_batch();
   std::vector<std::string> groups = study.by;
-  if (study.keep_digital > 0 && std::find(groups.begin(), groups.end(), "modules") == groups.end())
+  if (!study.keep_digital.empty() &&
+      std::find(groups.begin(), groups.end(), "modules") == groups.end())
     groups.emplace_back("modules");
   std::vector<Site> sites;
   for (const std::string& by : groups) {
@@ -208,8 +168,11 @@ SensitivityResult measure_sensitivity(const SensitivityStudy& study) {
   }
   std::stable_sort(result.roles.begin(), result.roles.end(),
                    [](const auto& a, const auto& b) { return a.snr_db < b.snr_db; });
-  if (study.keep_digital > 0)
-    result.proposals.push_back(propose(bench, modules, all, choices, study.keep_digital));
+  if (!study.keep_digital.empty()) {
+    std::vector<int64_t> layers;
+    for (const Module& module : modules) layers.push_back(module.layer);
+    result.proposals = propose_digital(bench, choices, layers, study.keep_digital, study.uniform);
+  }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   write_sensitivity(result, study.out);
   return result;

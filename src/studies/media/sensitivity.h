@@ -7,6 +7,7 @@
 
 #include "analysis/sensitivity.h"
 #include "studies/media/medium_rules.h"
+#include "studies/media/proposals.h"
 
 namespace refract {
 
@@ -16,7 +17,9 @@ struct SensitivityStudy {
   MediumChoice medium;
   std::vector<std::string> by = {"types", "layers"};  // and "modules", "roles"
   int64_t tokens = 2048;
-  double keep_digital = 0;  // share of the multiplications that a proposal may leave outside
+  // Shares of the multiplications that a proposal may leave outside, a proposal for each.
+  std::vector<double> keep_digital;
+  bool uniform = false;  // measure choices beside them that know nothing of the medium
   std::string out = "sensitivity";
 };
 
@@ -28,14 +31,6 @@ struct SensitivityRow {
   double except = 0;  // loss with the medium everywhere but there; NaN: not measured
 };
 
-struct DigitalProposal {
-  std::vector<std::string> modules;
-  double share = 0;                      // of all multiplications under rules
-  double loss = 0;                       // with the medium everywhere else
-  double even_share = 0, even_loss = 0;  // of as many multiplications, evenly spread
-  std::string rules;                     // TOML
-};
-
 struct SensitivityResult {
   double dense = 0, medium = 0;  // losses
   int64_t tokens = 0;
@@ -45,7 +40,8 @@ struct SensitivityResult {
   double seconds = 0;
 };
 
-// Writes sensitivity.json, sensitivity.csv, report.html and, for a proposal, rules.toml into `out`.
+// Writes sensitivity.json, sensitivity.csv, report.html and, for a proposal, rules.toml into `out`;
+// for several rules-2%.toml and its like.
 // Fails (usage) for a model without rules, an unknown group, and where `out` can't be made.
 SensitivityResult measure_sensitivity(const SensitivityStudy& study);
 

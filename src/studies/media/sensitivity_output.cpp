@@ -81,6 +81,28 @@ PlotSpec bars(const SensitivityResult& result, const std::string& group) {
   return plot;
 }
 
+// What the proposal is better than.
+Table uniform_table(const DigitalProposal& proposal) {
+  Table table({{"chosen"},
+               {"modules", Align::kRight},
+               {"digital", Align::kRight},
+               {"loss", Align::kRight}});
+  const auto add = [&](const DigitalOutcome& outcome) {
+    table.add_row({outcome.name, format_integer(static_cast<int64_t>(outcome.modules.size())),
+                   format_percent(outcome.share, 2), format_fixed(outcome.loss, 4)});
+  };
+  add(proposal.chosen);
+  for (const DigitalOutcome& other : proposal.uniform) add(other);
+  return table;
+}
+
+json outcome_json(const DigitalOutcome& outcome) {
+  return {{"chosen", outcome.name},
+          {"modules", outcome.modules},
+          {"share", outcome.share},
+          {"loss", json_number(outcome.loss)}};
+}
+
 }  // namespace
 
 Table culprit_table(const SensitivityResult& result, size_t most) {
@@ -120,11 +142,12 @@ std::string sensitivity_text(const SensitivityResult& result, const std::string&
       result.dense, result.tokens, result.medium, culprit_table(result, 15).str(),
       role_table(result, 10).str());
   for (const DigitalProposal& proposal : result.proposals) {
+    const DigitalOutcome& chosen = proposal.chosen;
     text += fmt::format(
-        "\n{} of the multiplications digital in {} modules: loss {:.4f} (evenly spread {:.4f})\n",
-        format_percent(proposal.share, 2), proposal.modules.size(), proposal.loss,
-        proposal.even_loss);
-    for (const std::string& module : proposal.modules) text += fmt::format("  {}\n", module);
+        "\n{} of the multiplications digital in {} modules, chosen {}: loss {:.4f}\n",
+        format_percent(chosen.share, 2), chosen.modules.size(), chosen.name, chosen.loss);
+    for (const std::string& module : chosen.modules) text += fmt::format("  {}\n", module);
+    text += uniform_table(proposal).str();
   }
   return text +
          fmt::format("\nsensitivity.json, sensitivity.csv and report.html are in {}\n", folder);
@@ -134,8 +157,10 @@ void write_sensitivity(const SensitivityResult& result, const std::string& out) 
   const fs::path folder = out;
   write_file_atomically(folder / "sensitivity.json", sensitivity_json(result).dump(1) + "\n");
   write_file_atomically(folder / "sensitivity.csv", csv(result));
-  if (!result.proposals.empty())
-    write_file_atomically(folder / "rules.toml", result.proposals.front().rules);
+  for (const DigitalProposal& proposal : result.proposals) {
+    write_file_atomically(folder / rules_file(proposal, result.proposals.size() == 1),
+                          proposal.rules);
+  }
   Page page("Which part can't live in the medium",
             fmt::format("dense loss {:.4f}, with the medium everywhere {:.4f} nats ({} tokens)",
                         result.dense, result.medium, result.tokens));
@@ -151,9 +176,8 @@ void write_sensitivity(const SensitivityResult& result, const std::string& out) 
   page.table(role_table(result, 0));
   for (const DigitalProposal& proposal : result.proposals) {
     page.heading(fmt::format("{} of the multiplications digital: loss {:.4f}",
-                             format_percent(proposal.share, 2), proposal.loss));
-    page.paragraph(fmt::format("Evenly spread modules ({} of the multiplications): {:.4f}.",
-                               format_percent(proposal.even_share, 2), proposal.even_loss));
+                             format_percent(proposal.chosen.share, 2), proposal.chosen.loss));
+    page.table(uniform_table(proposal));
     page.preformatted(proposal.rules);
   }
   page.write(folder / "report.html");
@@ -180,12 +204,13 @@ json sensitivity_json(const SensitivityResult& result) {
                      {"levels_in_use", json_number(role.levels_in_use)}});
   }
   for (const DigitalProposal& proposal : result.proposals) {
-    proposals.push_back({{"modules", proposal.modules},
-                         {"share", proposal.share},
-                         {"loss", json_number(proposal.loss)},
-                         {"even_share", proposal.even_share},
-                         {"even_loss", json_number(proposal.even_loss)},
-                         {"rules", proposal.rules}});
+    json uniform = json::array();
+    for (const DigitalOutcome& other : proposal.uniform) uniform.push_back(outcome_json(other));
+    json one = outcome_json(proposal.chosen);
+    one["asked"] = proposal.asked;
+    one["rules"] = proposal.rules;
+    one["uniform"] = std::move(uniform);
+    proposals.push_back(std::move(one));
   }
   return {{"dense", json_number(result.dense)},
           {"medium", json_number(result.medium)},

@@ -38,6 +38,11 @@ class Conditioned : public Kind, public GivesProduct {
     fields.add("seed", how_.seed, "of hadamard: another seed draws other signs");
     fields.add("turn_outputs", how_.turn_outputs,
                "of hadamard: turn a linear layer's outputs too, and turn them back digitally");
+    fields.add("learned", how_.learned,
+               "of hadamard: a rotation behind it that is trained, the identity at first");
+    fields.add("block", how_.block,
+               "of learned: channels next to each other that the rotation mixes; 0: all",
+               {.min = 0});
     medium_.describe(fields, "the medium: a name, or a table with its parameters");
   }
 
@@ -47,6 +52,16 @@ class Conditioned : public Kind, public GivesProduct {
       fail_usage(
           "{}: the kind \"{}\" can't multiply by a weight it is given; those that can are {}",
           where, medium_.get()->name(), fmt::join(kinds_that_give_products(), ", "));
+    }
+    if (!how_.learned) return;
+    if (how_.method != "hadamard")
+      fail_usage("{}: learned = true is of method = \"hadamard\", not of \"{}\"", where,
+                 how_.method);
+    if (!medium_.get() || medium_.get()->straight_through()) {
+      fail_usage(
+          "{}: a learned rotation has no gradient where that of the product is the dense layer's, "
+          "which no rotation changes; give over = {{kind = \"optical\", gradient = \"operands\"}}",
+          where);
     }
   }
 
@@ -59,6 +74,8 @@ class Conditioned : public Kind, public GivesProduct {
     return medium_.get() && medium_.get()->straight_through();
   }
   void check_shape(const LinearSpec& spec) const override {
+    check_block(spec.name, spec.in_features);
+    if (how_.turn_outputs) check_block(spec.name, spec.out_features);
     if (medium_.get()) medium_.get()->check_shape(spec);
   }
 
@@ -71,7 +88,8 @@ class Conditioned : public Kind, public GivesProduct {
     return std::make_unique<MediumLinear>(build, spec, product(build, spec));
   }
   std::unique_ptr<AttentionCore> attention(Build build, const AttentionSpec& spec) const override {
-    return make_conditioned_attention(spec, how_.seed,
+    check_block(spec.name, spec.head_dim);
+    return make_conditioned_attention(build, spec, how_,
                                       medium_.get() ? medium_.get()->attention(build, spec)
                                                     : std::make_unique<SdpaAttention>(spec));
   }
@@ -82,8 +100,9 @@ class Conditioned : public Kind, public GivesProduct {
     double beside = product.multiplications - product.dense();
     if (product.head_dim > 0) {
       const Hadamard turn(product.head_dim, 0, "");
+      const int64_t learned = how_.learned ? turned_block(how_, product.head_dim) : 0;
       beside += (product.times + static_cast<double>(product.kv_heads)) *
-                static_cast<double>(turn.multiplications());
+                static_cast<double>(turn.multiplications() + product.head_dim * learned);
     }
     ProductShape inner = product;
     inner.multiplications = product.dense();
@@ -93,6 +112,13 @@ class Conditioned : public Kind, public GivesProduct {
   }
 
  private:
+  void check_block(const std::string& name, int64_t width) const {
+    if (!how_.learned || width % turned_block(how_, width) == 0) return;
+    int64_t nearest = turned_block(how_, width);
+    while (width % nearest != 0) --nearest;
+    fail_usage("'{}': block = {} does not divide its width {}; {} does", name, how_.block, width,
+               nearest);
+  }
   const GivesProduct* giver() const { return dynamic_cast<const GivesProduct*>(medium_.get()); }
 
   Conditioning how_;

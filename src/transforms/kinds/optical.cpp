@@ -35,6 +35,12 @@ class Optical : public Kind, public MergesAdapters, public GivesProduct {
     fields.add("q_out_per", p.q_out_per,
                "whose range quantizes an output: one of the whole tensor, or each token's own",
                {"tensor", "token"});
+    fields.add("q_learn", p.q_learn,
+               "multiply every range by exp(p), with a parameter p for each of its ends");
+    fields.add("gradient", p.gradient,
+               "of the products: that of the dense layer, or that of the quantized operands, "
+               "straight through each quantizer; ranges are learned with the latter",
+               {"dense", "operands"});
     fields.add("noise", p.noise, "noise of half a level each way on every output");
     fields.add(
         "compat", p.compat,
@@ -54,11 +60,16 @@ class Optical : public Kind, public MergesAdapters, public GivesProduct {
       fail_usage("{}: q_quantiles = [{}] must be two numbers that rise within [0, 1], or empty",
                  where, fmt::join(q, ", "));
     }
-    if (parameters_.fine() && !q.empty())
-      fail_usage("{}: q_quantiles are of a whole tensor; leave them out, or q_*_per", where);
-    if (parameters_.fine() && has_compat()) {
-      fail_usage("{}: the reference has one range per tensor; leave out compat*, or q_*_per",
-                 where);
+    if (parameters_.granular() && !q.empty()) {
+      fail_usage(
+          "{}: q_quantiles are of a whole tensor; leave them out, or q_*_per, q_learn and gradient",
+          where);
+    }
+    if (parameters_.granular() && has_compat()) {
+      fail_usage(
+          "{}: the reference has one range per tensor and the dense gradient; leave out compat*, "
+          "or q_*_per, q_learn and gradient",
+          where);
     }
     if (parameters_.shared_noise() && !parameters_.noise) {
       fail_usage("{}: noise = false contradicts the reference's shared noise; leave one out",
@@ -68,7 +79,7 @@ class Optical : public Kind, public MergesAdapters, public GivesProduct {
 
   bool transforms_linear() const override { return true; }
   bool transforms_attention() const override { return true; }
-  bool straight_through() const override { return true; }
+  bool straight_through() const override { return !parameters_.by_operands(); }
 
   std::unique_ptr<LinearLayer> linear(Build build, const LinearSpec& spec) const override {
     return make_optical_linear(build, spec, parameters_);
@@ -79,7 +90,7 @@ class Optical : public Kind, public MergesAdapters, public GivesProduct {
   std::unique_ptr<Projections> projections(Build build, const ProjectionSpec& spec) const override {
     return make_optical_projections(build, spec, parameters_, name());
   }
-  bool merges() const override { return !parameters_.fine(); }
+  bool merges() const override { return !parameters_.granular(); }
   std::unique_ptr<Projections> merged_projections(Build build, const ProjectionSpec& spec,
                                                   const LoraSettings& settings,
                                                   const std::string& kind) const override {

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "transforms/media/hadamard.h"
+#include "transforms/media/learned_turn.h"
 #include "transforms/media/observer.h"
 
 namespace refract {
@@ -90,24 +91,55 @@ class Smooth : public MediumProduct {
   int64_t width_;
 };
 
+// A randomized orthogonal transform, and a learned one behind it where there is one.
+class Turn {
+ public:
+  Turn(Build build, const Conditioning& how, int64_t width, const std::string& stream,
+       const std::string& parameter)
+      : fixed_(width, static_cast<uint64_t>(how.seed), stream) {
+    if (how.learned) learned_.emplace(build, parameter, width, turned_block(how, width));
+  }
+  // Of the call: x's type, recorded by autograd; undefined where nothing is learned.
+  at::Tensor matrices(const at::Tensor& like) const {
+    return learned_ ? learned_->matrices(like) : at::Tensor();
+  }
+  at::Tensor apply(const at::Tensor& x, const at::Tensor& matrices) const {
+    const at::Tensor y = fixed_.apply(x);
+    return matrices.defined() ? LearnedTurn::apply(y, matrices) : y;
+  }
+  at::Tensor invert(const at::Tensor& y, const at::Tensor& matrices) const {
+    return fixed_.invert(matrices.defined() ? LearnedTurn::invert(y, matrices) : y);
+  }
+  int64_t multiplications() const {
+    return fixed_.multiplications() + (learned_ ? learned_->multiplications() : 0);
+  }
+
+ private:
+  Hadamard fixed_;
+  std::optional<LearnedTurn> learned_;
+};
+
 class Turned : public MediumProduct {
  public:
-  Turned(const LinearSpec& spec, int64_t seed, bool outputs, std::unique_ptr<MediumProduct> medium)
-      : turn_(spec.in_features, static_cast<uint64_t>(seed), "hadamard:" + spec.name),
+  Turned(Build build, const LinearSpec& spec, const Conditioning& how,
+         std::unique_ptr<MediumProduct> medium)
+      : turn_(build, how, spec.in_features, "hadamard:" + spec.name, spec.name + ".turn"),
         medium_(std::move(medium)) {
-    if (outputs) {
-      turn_outputs_.emplace(spec.out_features, static_cast<uint64_t>(seed),
-                            "hadamard outputs:" + spec.name);
+    if (how.turn_outputs) {
+      turn_outputs_.emplace(build, how, spec.out_features, "hadamard outputs:" + spec.name,
+                            spec.name + ".turn_outputs");
     }
   }
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
                       const at::Tensor& weight) override {
     if (at::GradMode::is_enabled()) {
-      turned_ = at::Tensor();
-      return back(medium_->multiply(context, turn_.apply(x), turned(weight)));
+      prepare(weight);
+      const at::Tensor y = product(context, x);
+      turned_ = inputs_ = outputs_ = at::Tensor();
+      return y;
     }
-    if (context.weights_changed || !turned_.defined()) turned_ = turned(weight);
-    return back(medium_->multiply(context, turn_.apply(x), turned_));
+    if (context.weights_changed || !turned_.defined()) prepare(weight);
+    return product(context, x);
   }
   int64_t extra_multiplications() const override {
     return turn_.multiplications() + (turn_outputs_ ? turn_outputs_->multiplications() : 0) +
@@ -115,18 +147,23 @@ class Turned : public MediumProduct {
   }
 
  private:
-  at::Tensor turned(const at::Tensor& weight) const {
-    const at::Tensor inputs = turn_.apply(weight);
-    return turn_outputs_ ? turn_outputs_->apply(inputs.t()).t().contiguous() : inputs;
+  void prepare(const at::Tensor& weight) {
+    inputs_ = turn_.matrices(weight);
+    turned_ = turn_.apply(weight, inputs_);
+    if (!turn_outputs_) return;
+    outputs_ = turn_outputs_->matrices(weight);
+    turned_ = turn_outputs_->apply(turned_.t(), outputs_).t().contiguous();
   }
-  at::Tensor back(const at::Tensor& y) const {
-    return turn_outputs_ ? turn_outputs_->invert(y) : y;
+  at::Tensor product(const ForwardContext& context, const at::Tensor& x) {
+    const at::Tensor y = medium_->multiply(context, turn_.apply(x, inputs_), turned_);
+    return turn_outputs_ ? turn_outputs_->invert(y, outputs_) : y;
   }
 
-  Hadamard turn_;
-  std::optional<Hadamard> turn_outputs_;
+  Turn turn_;
+  std::optional<Turn> turn_outputs_;
   std::unique_ptr<MediumProduct> medium_;
-  at::Tensor turned_;  // the weight
+  at::Tensor turned_;            // the weight
+  at::Tensor inputs_, outputs_;  // learned rotations, as the weight was turned by them
 };
 
 class Split : public MediumProduct {
@@ -190,22 +227,26 @@ class Scaled : public MediumProduct {
 
 class TurnedAttention : public AttentionCore {
  public:
-  TurnedAttention(const AttentionSpec& spec, int64_t seed, std::unique_ptr<AttentionCore> medium)
+  TurnedAttention(Build build, const AttentionSpec& spec, const Conditioning& how,
+                  std::unique_ptr<AttentionCore> medium)
       : spec_(spec),
-        turn_(spec.head_dim, static_cast<uint64_t>(seed), "hadamard:" + spec.name),
+        turn_(build, how, spec.head_dim, "hadamard:" + spec.name, spec.name + ".turn"),
         medium_(std::move(medium)) {}
   at::Tensor forward(const ForwardContext& context, const at::Tensor& q_BTHD,
                      const at::Tensor& k_BTKD, const at::Tensor& v_BTKD) override {
+    const at::Tensor learned = turn_.matrices(q_BTHD);
     const at::Tensor y =
-        medium_->forward(context, turn_.apply(q_BTHD), turn_.apply(k_BTKD), turn_.apply(v_BTKD));
-    return turn_.invert(y.view({y.size(0), y.size(1), spec_.num_heads, spec_.head_dim})).flatten(2);
+        medium_->forward(context, turn_.apply(q_BTHD, learned), turn_.apply(k_BTKD, learned),
+                         turn_.apply(v_BTKD, learned));
+    return turn_.invert(y.view({y.size(0), y.size(1), spec_.num_heads, spec_.head_dim}), learned)
+        .flatten(2);
   }
   bool follows_lengths() const override { return medium_->follows_lengths(); }
   bool follows_window() const override { return medium_->follows_window(); }
 
  private:
   AttentionSpec spec_;
-  Hadamard turn_;
+  Turn turn_;
   std::unique_ptr<AttentionCore> medium_;
 };
 
@@ -218,15 +259,18 @@ std::unique_ptr<MediumProduct> make_conditioned_product(Build build, const Linea
     return std::make_unique<Smooth>(build, spec, c.alpha, std::move(medium));
   if (c.method == "split")
     return std::make_unique<Split>(build, spec, c.channels, std::move(medium));
-  if (c.method == "hadamard") {
-    return std::make_unique<Turned>(spec, c.seed, c.turn_outputs, std::move(medium));
-  }
+  if (c.method == "hadamard") return std::make_unique<Turned>(build, spec, c, std::move(medium));
   return std::make_unique<Scaled>(spec, c.method == "per_token", std::move(medium));
 }
 
-std::unique_ptr<AttentionCore> make_conditioned_attention(const AttentionSpec& spec, int64_t seed,
+std::unique_ptr<AttentionCore> make_conditioned_attention(Build build, const AttentionSpec& spec,
+                                                          const Conditioning& conditioning,
                                                           std::unique_ptr<AttentionCore> medium) {
-  return std::make_unique<TurnedAttention>(spec, seed, std::move(medium));
+  return std::make_unique<TurnedAttention>(build, spec, conditioning, std::move(medium));
+}
+
+int64_t turned_block(const Conditioning& conditioning, int64_t width) {
+  return conditioning.block > 0 ? std::min(conditioning.block, width) : width;
 }
 
 }  // namespace refract

@@ -26,18 +26,26 @@ struct Conditioning {
   int64_t channels = 0;  // of split; 0: one in a hundred
   int64_t seed = 0;      // of hadamard
   bool turn_outputs = false;
+  bool learned = false;  // of hadamard: followed by a rotation that is trained
+  int64_t block = 64;    // channels that the learned rotation mixes; 0: all
 };
 
 // Smooth and split keep max|x| of each input channel in the buffer "<name>.<method>_max", float
 // [in], negative until it is set: by `refract calibrate`, or by training, which moves it by 0.9
-// once a step. Where it is not set, an evaluation takes it from the data of the call.
+// once a step. Where it is not set, an evaluation takes it from the data of the call. Learned
+// rotations are the parameters "<name>.turn" and "<name>.turn_outputs"
+// (transforms/media/learned_turn.h).
 std::unique_ptr<MediumProduct> make_conditioned_product(Build build, const LinearSpec& spec,
                                                         const Conditioning& conditioning,
                                                         std::unique_ptr<MediumProduct> medium);
 
 // The same for an attention: q and k turned alike in each head, v turned and the output turned
-// back.
-std::unique_ptr<AttentionCore> make_conditioned_attention(const AttentionSpec& spec, int64_t seed,
+// back. All heads share a learned rotation, "<name>.turn".
+std::unique_ptr<AttentionCore> make_conditioned_attention(Build build, const AttentionSpec& spec,
+                                                          const Conditioning& conditioning,
                                                           std::unique_ptr<AttentionCore> medium);
+
+// Channels that a learned rotation of this width mixes.
+int64_t turned_block(const Conditioning& conditioning, int64_t width);
 
 }  // namespace refract

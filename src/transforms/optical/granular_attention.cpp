@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "transforms/media/observer.h"
 #include "transforms/optical/granular_product.h"
 #include "transforms/optical/optical_medium.h"
+#include "transforms/optical/straight_quantize.h"
 
 namespace refract {
 namespace {
@@ -64,6 +66,10 @@ class GranularAttention : public AttentionCore {
     if (per_channel()) {
       v_range_ =
           declare_row_ranges(build, spec.name + ".v_range", {spec.num_kv_heads, spec.head_dim});
+    }
+    if (parameters_.q_learn) {
+      clip_.emplace(build, spec.name + ".range_clip",
+                    std::vector<int64_t>{attention_op::kRoles, 2});
     }
   }
 
@@ -114,13 +120,27 @@ class GranularAttention : public AttentionCore {
   bool per_channel() const { return parameters_.q_w_per == "channel"; }
   at::Tensor range(int role) const { return ranges_->tensor.select(0, role); }
 
+  // Whether a range of the data at hand has a gradient: where operands have one.
+  bool records() const { return parameters_.by_operands() && at::GradMode::is_enabled(); }
+  static void move(const at::Tensor& range, const at::Tensor& seen, double smooth) {
+    const at::NoGradGuard no_grad;
+    move_ranges_(range, seen, smooth);
+  }
+  at::Tensor clipped(int role, const at::Tensor& range) const {
+    return clip_ ? scaled_range(range, clip_->factor().select(0, role)) : range;
+  }
+
   // The range of an operand, moved in training where it is one of the whole tensor.
   at::Tensor operand_range(int role, const at::Tensor& x, bool of_rows,
                            const OpticalAttentionSettings& settings) const {
-    const at::NoGradGuard no_grad;
+    return clipped(role, seen_range(role, x, of_rows, settings));
+  }
+  at::Tensor seen_range(int role, const at::Tensor& x, bool of_rows,
+                        const OpticalAttentionSettings& settings) const {
+    const at::AutoGradMode mode(records());
     if (of_rows) return row_ranges(x);
-    const at::Tensor seen = whole_range(x), used = set_or_seen(range(role), seen);
-    if (settings.train) move_ranges_(range(role), seen, settings.smooth);
+    const at::Tensor seen = whole_range(x), used = set_or_seen(range(role).clone(), seen);
+    if (settings.train) move(range(role), seen, settings.smooth);
     return used;
   }
 
@@ -128,11 +148,13 @@ class GranularAttention : public AttentionCore {
                      const OpticalAttentionSettings& settings) const {
     how.levels = settings.levels;
     how.lut_min = settings.lut_min;
+    how.operands = parameters_.by_operands();
+    if (clip_) how.out_factor = clip_->factor().select(0, out_role);
     const bool whole = parameters_.q_out_per == "tensor";
     if (whole) how.out_range = range(out_role).clone();
     at::Tensor seen;
     at::Tensor y = granular_product(a, b, how, whole && settings.train ? &seen : nullptr);
-    if (seen.defined()) move_ranges_(range(out_role), seen, settings.smooth);
+    if (seen.defined()) move(range(out_role), seen, settings.smooth);
     return y;
   }
 
@@ -169,15 +191,21 @@ class GranularAttention : public AttentionCore {
 
   // [H, D, 2], of each channel of a head.
   at::Tensor value_ranges(const at::Tensor& v, const OpticalAttentionSettings& settings) const {
-    const at::NoGradGuard no_grad;
-    const at::Tensor seen = channel_ranges(v), used = set_or_seen(v_range_->tensor, seen);
-    if (settings.train) move_ranges_(v_range_->tensor, seen, settings.smooth);
-    return used.repeat_interleave(spec_.num_heads / spec_.num_kv_heads, 0);
+    return clipped(kValue, seen_value_ranges(v, settings))
+        .repeat_interleave(spec_.num_heads / spec_.num_kv_heads, 0);
+  }
+  at::Tensor seen_value_ranges(const at::Tensor& v,
+                               const OpticalAttentionSettings& settings) const {
+    const at::AutoGradMode mode(records());
+    const at::Tensor seen = channel_ranges(v), used = set_or_seen(v_range_->tensor.clone(), seen);
+    if (settings.train) move(v_range_->tensor, seen, settings.smooth);
+    return used;
   }
 
   AttentionSpec spec_;
   OpticalParameters parameters_;
   BufferStore::Buffer *ranges_, *v_range_ = nullptr;
+  std::optional<RangeFactor> clip_;  // of each role
 };
 
 }  // namespace

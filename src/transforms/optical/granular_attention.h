@@ -4,7 +4,9 @@
 //
 // Its ranges are the buffers "<name>.ranges" [5, 2] (of q, k, scores, v and output; unused where a
 // row has its own) and, with q_w_per = "channel", "<name>.v_range" [K, D, 2] of v's channels: a
-// range over the keys of the moment would let a token see later ones, so it is a running one.
+// range over the keys of the moment would let a token see later ones, so it is a running one. With
+// q_learn the parameter "<name>.range_clip" [10] has the logarithms of what the ranges of these
+// five are multiplied by, (lo, hi) of each.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "ops/common/autograd.h"
+#include "transforms/optical/straight_quantize.h"
 
 namespace refract {
 namespace {
@@ -25,8 +26,10 @@ std::pair<at::Tensor, at::Tensor> ends_of(const at::Tensor& range, const at::Ten
 }
 
 at::Tensor out_range_of(const at::Tensor& y, const GranularProduct& how) {
-  if (!how.out_range.defined()) return row_ranges(y, how.hidden);
-  return set_or_seen(how.out_range, whole_range(y, how.hidden));
+  const at::Tensor range = how.out_range.defined()
+                               ? set_or_seen(how.out_range, whole_range(y, how.hidden))
+                               : row_ranges(y, how.hidden);
+  return how.out_factor.defined() ? scaled_range(range, how.out_factor) : range;
 }
 
 struct Inputs {
@@ -46,7 +49,7 @@ at::Tensor product(const Inputs& in) {
   return granular_quantize(y, out_range_of(y, how), how.levels, 0, how.xi);
 }
 
-struct StraightThrough {
+struct DenseGradient {
   static at::Tensor forward(AutogradContext* ctx, const Inputs& in) {
     ctx->save_for_backward({in.a, in.b});
     return product(in);
@@ -60,12 +63,24 @@ struct StraightThrough {
   }
 };
 
+// Recorded step by step.
+at::Tensor by_operands(const Inputs& in) {
+  const GranularProduct& how = in.how;
+  const at::Tensor a = straight_quantize(in.a, how.a_range, how.levels, 0);
+  const at::Tensor b = straight_quantize(in.b, how.b_range, how.levels, how.lut_min);
+  const at::Tensor y = at::matmul(a, b.transpose(-1, -2));
+  if (in.seen) *in.seen = whole_range(y.detach(), how.hidden);
+  return straight_quantize(y, out_range_of(y, how), how.levels, 0, how.xi);
+}
+
 }  // namespace
 
 at::Tensor granular_product(const at::Tensor& a, const at::Tensor& b, const GranularProduct& how,
                             at::Tensor* seen) {
   const Inputs in{a, b, how, seen};
-  if (any_gradient(a, b)) return Recorded<StraightThrough>::apply(a, b, in);
+  if (how.operands && any_gradient(a, b, how.a_range, how.b_range, how.out_factor))
+    return by_operands(in);
+  if (any_gradient(a, b)) return Recorded<DenseGradient>::apply(a, b, in);
   at::AutoDispatchBelowADInplaceOrView below;
   return product(in);
 }
@@ -90,6 +105,8 @@ at::Tensor granular_quantize(const at::Tensor& x, const at::Tensor& range, int64
 }
 
 at::Tensor row_ranges(const at::Tensor& x, const at::Tensor& hidden) {
+  if (!hidden.defined() && any_gradient(x))  // aminmax has none
+    return at::stack({x.amin(-1), x.amax(-1)}, -1).to(at::kFloat);
   if (!hidden.defined()) {
     const auto [lo, hi] = at::aminmax(x, -1);
     return at::stack({lo, hi}, -1).to(at::kFloat);

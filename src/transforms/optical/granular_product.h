@@ -20,11 +20,14 @@ struct GranularProduct {
   at::Tensor out_range;  // float [2], set or not; undefined: each row of the product has its own
   at::Tensor xi;         // noise of the product, in levels; undefined: none
   at::Tensor hidden;  // bool, broadcasts to the product: what counts in no range; undefined: none
+  // The gradient is that of the quantized operands, straight through each quantizer
+  // (transforms/optical/straight_quantize.h), and reaches the ranges; else the dense product's.
+  bool operands = false;
+  at::Tensor out_factor;  // [2], of the product's ranges; undefined: 1
 };
 
-// a [..., M, K], b [..., N, K], float or double, with the same batch dimensions -> [..., M, N]. The
-// gradient is that of the dense product. `seen`, where given, becomes the range [2] of the product
-// before its quantization.
+// a [..., M, K], b [..., N, K], float or double, with the same batch dimensions -> [..., M, N].
+// `seen`, where given, becomes the range [2] of the product before its quantization.
 at::Tensor granular_product(const at::Tensor& a, const at::Tensor& b, const GranularProduct& how,
                             at::Tensor* seen = nullptr);
 

@@ -83,7 +83,7 @@ std::unique_ptr<AttentionCore> make_optical_attention(Build build, const Attenti
     fail_usage("'{}': optical attention has no dropout; set model.attention_dropout = 0",
                spec.name);
   }
-  if (parameters.fine()) return make_granular_attention(build, spec, parameters);
+  if (parameters.granular()) return make_granular_attention(build, spec, parameters);
   return std::make_unique<OpticalAttention>(build, spec, parameters);
 }
 

@@ -183,7 +183,7 @@ class OpticalProjections : public Projections {
 
 std::unique_ptr<LinearLayer> make_optical_linear(Build build, const LinearSpec& spec,
                                                  const OpticalParameters& parameters) {
-  if (parameters.fine()) {
+  if (parameters.granular()) {
     return std::make_unique<MediumLinear>(build, spec,
                                           make_optical_medium(build, spec, parameters));
   }
@@ -194,7 +194,7 @@ std::unique_ptr<Projections> make_optical_projections(Build build, const Project
                                                       const OpticalParameters& parameters,
                                                       const std::string& kind,
                                                       const LoraSettings* adapters) {
-  if (!even_biases(spec) || spec.members.size() > optical_op::kMaxMembers || parameters.fine())
+  if (!even_biases(spec) || spec.members.size() > optical_op::kMaxMembers || parameters.granular())
     return nullptr;
   return std::make_unique<OpticalProjections>(build, parameters, spec, kind, adapters);
 }

@@ -18,7 +18,7 @@ std::unique_ptr<LinearLayer> make_optical_linear(Build build, const LinearSpec& 
                                                  const OpticalParameters& parameters);
 
 // The members of a group by one product: the input is quantized once. Null where only some members
-// have a bias, where there are more than the op takes, or where rows have ranges of their own.
+// have a bias, where there are more than the op takes, or where products are granular.
 // Enters the members in build.transformed under the name `kind`. With `adapters` the weights are
 // frozen and multiplied with what adapters add to them: y = Q_noisy(Q(x) . Q_lut(W + s B A)^T) + b,
 // w_range is that of W + s B A, and the gradients of A and B are those of the dense product.

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linear.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "ops/optical/quantize/quantize.h"
 #include "transforms/media/observer.h"
 #include "transforms/optical/granular_product.h"
+#include "transforms/optical/straight_quantize.h"
 
 namespace refract {
 namespace {
@@ -68,7 +70,7 @@ class WholeProduct : public MediumProduct {
   bool ranges_set_ = false;  // by a training call of ours
 };
 
-// Rows with ranges of their own.
+// Rows with ranges of their own, and ranges that are learned.
 class FineProduct : public MediumProduct {
  public:
   FineProduct(Build build, const LinearSpec& spec, OpticalParameters parameters)
@@ -80,6 +82,12 @@ class FineProduct : public MediumProduct {
     } else {
       w_ = declare_row_ranges(build, spec.name + ".w_range", {spec.out_features});
     }
+    if (!parameters_.q_learn) return;
+    std::vector<int64_t> of_w = {2};
+    if (parameters_.q_w_per == "channel") of_w.insert(of_w.begin(), spec.out_features);
+    x_clip_.emplace(build, spec.name + ".x_clip", std::vector<int64_t>{2});
+    w_clip_.emplace(build, spec.name + ".w_clip", of_w);
+    out_clip_.emplace(build, spec.name + ".out_clip", std::vector<int64_t>{2});
   }
 
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
@@ -103,22 +111,27 @@ class FineProduct : public MediumProduct {
     GranularProduct how;
     how.levels = settings.levels;
     how.lut_min = settings.lut_min;
+    how.operands = parameters_.by_operands();
+    const bool records = how.operands && at::GradMode::is_enabled();
     at::Tensor seen_x, seen_w, seen_out;
     {
-      const at::NoGradGuard no_grad;
+      // A range of the data at hand has a gradient where operands have one.
+      const at::AutoGradMode mode(records);
       seen_x = x_ ? whole_range(rows) : row_ranges(rows);
-      how.a_range = x_ ? set_or_seen(x_->tensor, seen_x) : seen_x;
-      if (context.training || context.weights_changed || !weight_.defined()) {
+      how.a_range = clipped(x_ ? set_or_seen(x_->tensor, seen_x) : seen_x, x_clip_);
+      if (records || context.training || context.weights_changed || !weight_.defined()) {
         seen_w = parameters_.q_w_per == "tensor" ? whole_range(weight) : row_ranges(weight);
-        how.b_range = set_or_seen(w_->tensor, seen_w);
+        how.b_range = clipped(set_or_seen(w_->tensor, seen_w), w_clip_);
+        const at::NoGradGuard no_grad;
         weight_ = granular_quantize(weight, how.b_range, how.levels, how.lut_min);
       }
-      how.b_values = weight_;
-      if (out_) how.out_range = out_->tensor.clone();
-      how.xi = composite::optical_xi(sizes, rows.device(), settings.noise, settings.shared_noise,
-                                     settings.clock, settings.seed, settings.streams[0]);
-      if (how.xi.defined()) how.xi = how.xi.view({-1, spec_.out_features});
+      if (out_clip_) how.out_factor = out_clip_->factor();
     }
+    how.b_values = weight_;
+    if (out_) how.out_range = out_->tensor.clone();
+    how.xi = composite::optical_xi(sizes, rows.device(), settings.noise, settings.shared_noise,
+                                   settings.clock, settings.seed, settings.streams[0]);
+    if (how.xi.defined()) how.xi = how.xi.view({-1, spec_.out_features});
     const bool moves = context.training;
     at::Tensor y = granular_product(rows, weight, how, moves && out_ ? &seen_out : nullptr);
     if (moves) {
@@ -130,17 +143,22 @@ class FineProduct : public MediumProduct {
     return y;
   }
 
+  static at::Tensor clipped(const at::Tensor& range, const std::optional<RangeFactor>& clip) {
+    return clip ? scaled_range(range, clip->factor()) : range;
+  }
+
   LinearSpec spec_;
   OpticalParameters parameters_;
-  Buffer *x_ = nullptr, *w_ = nullptr, *out_ = nullptr;  // null: of each row itself
-  at::Tensor weight_;                                    // quantized
+  std::optional<RangeFactor> x_clip_, w_clip_, out_clip_;  // none: ranges are as they are
+  Buffer *x_ = nullptr, *w_ = nullptr, *out_ = nullptr;    // null: of each row itself
+  at::Tensor weight_;                                      // quantized
 };
 
 }  // namespace
 
 std::unique_ptr<MediumProduct> make_optical_medium(Build build, const LinearSpec& spec,
                                                    const OpticalParameters& parameters) {
-  if (parameters.fine()) return std::make_unique<FineProduct>(build, spec, parameters);
+  if (parameters.granular()) return std::make_unique<FineProduct>(build, spec, parameters);
   return std::make_unique<WholeProduct>(build, spec, parameters);
 }
 

@@ -1,7 +1,9 @@
 // The optical product of a linear layer with a weight that the caller gives, and with ranges of any
 // granularity. Per tensor its ranges are the buffers "<name>.x_range", "<name>.w_range" and
 // "<name>.out_range", float [2], (+inf, -inf) until they are set. Per token there is no buffer: the
-// range is the row's own. Per output channel "<name>.w_range" is [out, 2].
+// range is the row's own. Per output channel "<name>.w_range" is [out, 2]. With q_learn the
+// parameters "<name>.x_clip" [2], "<name>.w_clip" [2] or [2 out] and "<name>.out_clip" [2] are
+// logarithms of what ranges are multiplied by.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -21,6 +21,9 @@ struct OpticalParameters {
   bool noise = true;
   // Which part of a tensor has a range of its own: a whole one, the reference's, or a row of it.
   std::string q_x_per = "tensor", q_w_per = "tensor", q_out_per = "tensor";
+  // Ranges times what is learned, and whose gradient the products have: "dense", "operands".
+  bool q_learn = false;
+  std::string gradient = "dense";
   // The reference's defects: those of one of its two programs, or each by its own switch.
   std::string compat = "none";
   bool compat_shared_noise = false;   // one number for every element of every call
@@ -29,6 +32,9 @@ struct OpticalParameters {
       false;  // QK's range taken from scaled scores, used on unscaled ones
 
   bool fine() const { return q_x_per != "tensor" || q_w_per != "tensor" || q_out_per != "tensor"; }
+  bool by_operands() const { return q_learn || gradient == "operands"; }
+  // Whether its products are the plain expressions of granular_product.h.
+  bool granular() const { return fine() || by_operands(); }
   bool shared_noise() const { return compat != "none" || compat_shared_noise; }
   bool clipped_range() const { return compat == "mase-pretrain" || compat_clipped_range; }
   bool scaled_qk_range() const { return compat != "none" || compat_scaled_qk_range; }
