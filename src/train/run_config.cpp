@@ -105,9 +105,10 @@ void describe_train(Fields& fields, RunConfig& c) {
              "number of processes up to it gives the same bits; 0: off",
              or_zero);
   fields.add({"train.recompute", kNothing}, c.train.recompute,
-             "keep all activations for the backward pass, or of each decoder layer its input alone "
-             "and compute it again: less memory, the same bits, a third more time",
-             {"none", "layer"});
+             "what the backward pass computes again instead of finding it in memory, to the same "
+             "bits: nothing; what is cheap, as norms and activation functions; or each decoder "
+             "layer from its input, which takes a third more time",
+             {"none", "cheap", "layer"});
   fields.add({"train.shard", kOutcome}, c.train.shard,
              "what several processes divide among them instead of each keeping all of it: nothing, "
              "or the optimizer's moments and its work",

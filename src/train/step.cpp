@@ -17,6 +17,7 @@
 #include "distributed/world.h"
 #include "model/backward/layer_gradients.h"
 #include "model/backward/recompute.h"
+#include "model/frozen_values.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "train/repair/teacher.h"
 #include "train/schedule.h"
@@ -193,6 +194,7 @@ void TrainStep::set_ranges(int64_t step, int64_t first_sequence) {
 void TrainStep::share_state() {
   ParameterArena& arena = model_.arena();
   world_.broadcast_(arena.master());
+  world_.broadcast_(frozen_values(arena));
   for (const at::Tensor& flat : {state_.exp_avg, state_.exp_avg_sq}) {
     if (flat.defined() && !sum_->sharded()) world_.broadcast_(flat);
   }

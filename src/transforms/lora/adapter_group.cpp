@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/random.h"
+#include "model/backward/remake.h"
 #include "ops/dense/activation/dropout.h"
 
 namespace refract {
@@ -169,15 +170,21 @@ void AdapterGroup::refresh_spread(const ForwardContext& context) {
 at::Tensor AdapterGroup::add(const ForwardContext& context, const at::Tensor& y,
                              const at::Tensor& x, bool in_place) {
   refresh_spread(context);
-  at::Tensor input = x;
-  if (context.training && settings_.dropout > 0) {
-    input = dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
-                    static_cast<int64_t>(stream_id("lora:" + members_[0].name)),
-                    element_clock(context, x));
-  }
   const bool writable = in_place && !y.is_view() && y.is_contiguous();
-  return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
-                         settings_.scale(), /*beside=*/true, writable);
+  const auto apply = [&](const at::Tensor& input) {
+    return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_, splits_,
+                           settings_.scale(), /*beside=*/true, writable);
+  };
+  if (!context.training || settings_.dropout == 0) return apply(x);
+  const auto drop = [p = settings_.dropout, seed = static_cast<int64_t>(context.seed),
+                     stream = static_cast<int64_t>(stream_id("lora:" + members_[0].name)),
+                     clock = element_clock(context, x)](const at::Tensor& input) {
+    return dropout(input, p, seed, stream, clock);
+  };
+  const at::Tensor dropped = drop(x);
+  at::Tensor out = apply(dropped);
+  free_until_backward(dropped, out, [drop, x = x.detach()] { return drop(x); });
+  return out;
 }
 
 at::Tensor AdapterGroup::merge(const ForwardContext& context, const at::Tensor& weight) {
@@ -208,7 +215,10 @@ void AdapterGroup::initialize(size_t member, uint64_t seed) {
 }
 
 at::Tensor AdapterGroup::delta(size_t member) const {
-  return at::matmul(arena_.value(b_[member]), arena_.value(a_[member])).mul(settings_.scale());
+  // Either may be frozen (train.only), and so kept in the compute type.
+  const at::ScalarType wide = arena_.master().scalar_type();
+  return at::matmul(arena_.value(b_[member]).to(wide), arena_.value(a_[member]).to(wide))
+      .mul(settings_.scale());
 }
 
 int64_t AdapterGroup::multiplications(size_t member) const {
