@@ -305,12 +305,6 @@ void check_run_config(const RunConfig& c) {
         "dense model's folder",
         c.distill.weight);
   }
-  if (c.optimizer.name == "muon" && c.train.shard != "none") {
-    fail_usage(
-        "optimizer.name = \"muon\" moves whole matrices, which train.shard = \"{}\" cuts; leave "
-        "train.shard out",
-        c.train.shard);
-  }
   if (c.optimizer.nesterov && c.optimizer.momentum == 0)
     fail_usage("optimizer.nesterov needs an optimizer.momentum above 0");
   if (c.model.init_scheme != "normal" && c.init.from != "random") {
