@@ -30,7 +30,7 @@ constexpr double kLibraryWorkspace = 32.0 * 1024 * 1024;
 // of each kind per row.
 int64_t scratch_of(const at::RecordFunction& op) {
   if (std::strcmp(op.name(), "refract::linear_cross_entropy_forward") != 0) return 0;
-  const at::Tensor x = op.inputs()[0].toTensor(), weight = op.inputs()[1].toTensor();
+  const at::Tensor &x = op.inputs()[0].toTensor(), &weight = op.inputs()[1].toTensor();
   const int64_t rows = x.numel() / x.size(-1), width = (weight.size(0) + 7) / 8 * 8;
   const int64_t row_bytes = width * static_cast<int64_t>(x.element_size());
   const int64_t chunk = cross_entropy::chunk_rows(rows, row_bytes, cross_entropy::kChunkBytes);
