@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/frozen_values.h"
 
 namespace refract {
 namespace {
@@ -30,20 +31,18 @@ at::Tensor blend(std::span<const Weights> corners, std::span<const double> coeff
 }  // namespace
 
 Weights weights_of(Decoder& model) {
-  Weights weights{model.arena().master().clone(), {}};
+  Weights weights{all_values(model.arena()), {}};
   for (const BufferStore::Buffer& buffer : model.buffers().all())
     weights.buffers.push_back(buffer.tensor.clone());
   return weights;
 }
 
 void set_weights(Decoder& model, const Weights& weights) {
-  const at::Tensor& master = model.arena().master();
-  if (master.sizes() != weights.parameters.sizes() ||
+  if (model.arena().compute().sizes() != weights.parameters.sizes() ||
       model.buffers().all().size() != weights.buffers.size()) {
     throw std::logic_error("these are the weights of another model");
   }
-  at::Tensor(master).copy_(weights.parameters);
-  model.arena().refresh_compute();
+  set_all_values(model.arena(), weights.parameters);
   size_t i = 0;
   for (BufferStore::Buffer& buffer : model.buffers().all())
     buffer.tensor.copy_(weights.buffers[i++]);

@@ -10,7 +10,7 @@
 namespace refract {
 
 struct Weights {
-  at::Tensor parameters;            // the arena's master values, flat, padding included (zeros)
+  at::Tensor parameters;            // the arena's values, flat, padding included (zeros)
   std::vector<at::Tensor> buffers;  // in the order of the model's store
 };
 

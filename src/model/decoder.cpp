@@ -19,6 +19,7 @@
 #include "core/random.h"
 #include "model/backward/layer_gradients.h"
 #include "model/backward/recompute.h"
+#include "model/backward/remake.h"
 #include "model/dense.h"
 #include "model/rope.h"
 #include "ops/dense/activation/dropout.h"
@@ -70,6 +71,11 @@ at::Tensor normalized(const at::Tensor& x, const Norm& by) {
 std::tuple<at::Tensor, at::Tensor> add_and_normalize(const at::Tensor& stream,
                                                      const at::Tensor& branch, const Norm& by) {
   return add_norm(branch, stream, by.weight_leaf, maybe(by.bias_leaf), by.eps, by.rms);
+}
+
+// Autograd keeps the sum for the norm's own gradient. `by` must outlive the backward pass.
+void can_normalize_again(const at::Tensor& normed, const at::Tensor& sum, const Norm& by) {
+  if (frees_cheap()) can_remake(normed, [sum = sum.detach(), &by] { return normalized(sum, by); });
 }
 
 at::Tensor dropped(const ForwardContext& context, const at::Tensor& x, double probability,
@@ -212,7 +218,9 @@ at::Tensor DecoderLayer::over_documents(const ForwardContext& context, const at:
 at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tensor& x,
                                    const Positions& place) {
   check_window(context, x.size(1));
-  at::Tensor qkv = with_parted_channels(with_normalized_heads(qkv_->forward(context, x)));
+  const at::Tensor projected = qkv_->forward(context, x);
+  free_until_backward(x, projected);
+  at::Tensor qkv = with_parted_channels(with_normalized_heads(projected));
   if (plan_.rotated_heads > 0) {
     const at::Tensor rows = place.per_token ? qkv.view({x.size(0) * x.size(1), -1}) : qkv;
     qkv = rope(rows, place.cos, place.sin, place.offset, plan_.rotated_heads,
@@ -225,7 +233,11 @@ at::Tensor DecoderLayer::attention(const ForwardContext& context, const at::Tens
 }
 
 at::Tensor DecoderLayer::mlp(const ForwardContext& context, const at::Tensor& x) {
-  return down_->forward(context, up_->forward(context, x));
+  const at::Tensor wide = up_->forward(context, x);
+  free_until_backward(x, wide);
+  const at::Tensor out = down_->forward(context, wide);
+  free_until_backward(wide, out);
+  return out;
 }
 
 // Each half hands on its branch unadded, see add_and_normalize().
@@ -238,14 +250,17 @@ std::pair<at::Tensor, at::Tensor> DecoderLayer::forward(const ForwardContext& co
   } else {
     normed = normalized(stream, input_norm_);
   }
+  can_normalize_again(normed, stream, input_norm_);
   branch =
       dropped(context, attention(context, normed, positions), plan_.dropout, plan_.attention.name);
   if (plan_.parallel) {
     const at::Tensor second = normalized(stream, post_attention_norm_);
+    can_normalize_again(second, stream, post_attention_norm_);
     branch = at::add(branch, dropped(context, mlp(context, second), plan_.dropout, plan_.mlp));
     return {stream, branch};
   }
   std::tie(normed, stream) = add_and_normalize(stream, branch, post_attention_norm_);
+  can_normalize_again(normed, stream, post_attention_norm_);
   return {stream, dropped(context, mlp(context, normed), plan_.dropout, plan_.mlp)};
 }
 

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "core/random.h"
+#include "model/attention/attention_shapes.h"
 #include "model/attention_mask.h"
+#include "model/backward/remake.h"
 #include "ops/dense/activation/dropout.h"
 #include "ops/dense/attention/attention.h"
 #include "ops/dense/attention/decode_attention.h"
@@ -121,11 +123,16 @@ at::Tensor SdpaAttention::attend(const ForwardContext& context, const at::Tensor
         at::matmul(q, repeat_heads(k, spec_.num_heads).transpose(2, 3)).mul(spec_.scale);
     const at::Tensor probabilities = at::softmax(
         scores.masked_fill(kept.logical_not(), -std::numeric_limits<double>::infinity()), -1);
-    const at::Tensor dropped =
-        dropout(probabilities, spec_.dropout, static_cast<int64_t>(context.seed),
-                static_cast<int64_t>(stream_id(spec_.name + ".dropout")),
-                element_clock(context, probabilities));
+    const auto drop = [p = spec_.dropout, seed = static_cast<int64_t>(context.seed),
+                       stream = static_cast<int64_t>(stream_id(spec_.name + ".dropout")),
+                       clock = element_clock(context, probabilities)](const at::Tensor& x) {
+      return dropout(x, p, seed, stream, clock);
+    };
+    const at::Tensor dropped = drop(probabilities);
     out = at::matmul(dropped, repeat_heads(v, spec_.num_heads));
+    free_until_backward(dropped, out, [drop, x = probabilities.detach()] { return drop(x); });
+  } else if (q.is_meta()) {
+    out = attention_shapes(q, k, v);
   } else {
     const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
     // Of CUDA's kernels that take a mask the one that stores no scores wants a key for each query.

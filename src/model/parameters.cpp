@@ -165,9 +165,11 @@ void ParameterArena::allocate(at::Device device, at::ScalarType master_dtype,
     throw std::logic_error("the parameter arena is allocated already; layers hold its leaves");
   place();
   const auto options = at::TensorOptions().device(device);
-  master_ = at::zeros({size_}, options.dtype(master_dtype));
-  compute_ =
-      master_dtype == compute_dtype ? master_ : at::zeros({size_}, options.dtype(compute_dtype));
+  compute_ = at::zeros({size_}, options.dtype(compute_dtype));
+  // What never changes needs no wider values: they would only be rounded again.
+  master_ = master_dtype == compute_dtype
+                ? compute_
+                : at::zeros({trainable_size_}, options.dtype(master_dtype));
   grads_ = at::zeros({trainable_size_}, options.dtype(compute_dtype));
 }
 
@@ -238,10 +240,11 @@ void ParameterArena::drop_guides() {
   std::erase_if(leaves_, [&](const auto& entry) { return going.contains(entry.second.first); });
   guides_.clear();
   if (!allocated()) return;
-  const int64_t removed = trainable_size_ - core_size_, frozen = size_ - trainable_size_;
+  const int64_t removed = trainable_size_ - core_size_;
   // Every region ends at a multiple of the alignment, so what follows only moves.
   const auto cut = [&](const at::Tensor& flat) {
-    return at::cat({flat.narrow(0, 0, core_size_), flat.narrow(0, trainable_size_, frozen)});
+    return at::cat({flat.narrow(0, 0, core_size_),
+                    flat.narrow(0, trainable_size_, flat.numel() - trainable_size_)});
   };
   const bool same = compute_.is_same(master_);
   master_ = cut(master_);
@@ -256,7 +259,7 @@ void ParameterArena::drop_guides() {
 }
 
 void ParameterArena::refresh_compute() {
-  if (!compute_.is_same(master_)) compute_.copy_(master_);
+  if (!compute_.is_same(master_)) compute_.narrow(0, 0, trainable_size_).copy_(master_);
 }
 
 at::Tensor ParameterArena::view(const at::Tensor& flat, const Parameter* parameter) const {
@@ -323,7 +326,8 @@ void ParameterArena::point(Leaf& leaf) {
 
 at::Tensor ParameterArena::value(const Parameter* parameter) const {
   if (parameter->borrowed) throw std::logic_error("not in this arena: " + parameter->name);
-  return view(master_, parameter).narrow(0, 0, parameter->shape[0]);
+  const at::Tensor& flat = parameter->trainable ? master_ : compute_;
+  return view(flat, parameter).narrow(0, 0, parameter->shape[0]);
 }
 
 at::Tensor ParameterArena::gradient(const Parameter* parameter) const {

@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "core/error.h"
+#include "model/backward/remake.h"
 #include "model/dense.h"
 #include "ops/dense/activation/activation.h"
 
@@ -15,7 +16,9 @@ at::Tensor element_clock(const ForwardContext& context, const at::Tensor& x) {
   return at::stack({context.clock.select(0, 0), context.clock.select(0, 1).mul(per_sequence)});
 }
 
-at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation) {
+namespace {
+
+at::Tensor activated(const at::Tensor& y, const at::Tensor& bias, Activation activation) {
   const std::optional<at::Tensor> maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
   switch (activation) {
     case Activation::kNone:
@@ -28,6 +31,20 @@ at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activatio
       return swiglu(y, maybe_bias);
   }
   throw std::logic_error("unknown activation");
+}
+
+at::Tensor without_graph(const at::Tensor& t) { return t.defined() ? t.detach() : t; }
+
+}  // namespace
+
+at::Tensor apply_epilogue(const at::Tensor& y, const at::Tensor& bias, Activation activation) {
+  at::Tensor out = activated(y, bias, activation);
+  if (activation != Activation::kNone && frees_cheap()) {
+    can_remake(out, [y = without_graph(y), bias = without_graph(bias), activation] {
+      return activated(y, bias, activation);
+    });
+  }
+  return out;
 }
 
 ComposedProjections::ComposedProjections(Build build, const ProjectionSpec& spec,

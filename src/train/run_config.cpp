@@ -105,9 +105,10 @@ void describe_train(Fields& fields, RunConfig& c) {
              "number of processes up to it gives the same bits; 0: off",
              or_zero);
   fields.add({"train.recompute", kNothing}, c.train.recompute,
-             "keep all activations for the backward pass, or of each decoder layer its input alone "
-             "and compute it again: less memory, the same bits, a third more time",
-             {"none", "layer"});
+             "what the backward pass computes again instead of finding it in memory, to the same "
+             "bits: nothing; what is cheap, as norms and activation functions; or each decoder "
+             "layer from its input, which takes a third more time",
+             {"none", "cheap", "layer"});
   fields.add({"train.shard", kOutcome}, c.train.shard,
              "what several processes divide among them instead of each keeping all of it: nothing, "
              "or the optimizer's moments and its work",
@@ -303,12 +304,6 @@ void check_run_config(const RunConfig& c) {
         "distill.weight = {} needs a model to learn from: set distill.teacher, or init.from to a "
         "dense model's folder",
         c.distill.weight);
-  }
-  if (c.optimizer.name == "muon" && c.train.shard != "none") {
-    fail_usage(
-        "optimizer.name = \"muon\" moves whole matrices, which train.shard = \"{}\" cuts; leave "
-        "train.shard out",
-        c.train.shard);
   }
   if (c.optimizer.nesterov && c.optimizer.momentum == 0)
     fail_usage("optimizer.nesterov needs an optimizer.momentum above 0");

@@ -17,6 +17,7 @@
 #include "distributed/world.h"
 #include "model/backward/layer_gradients.h"
 #include "model/backward/recompute.h"
+#include "model/frozen_values.h"
 #include "ops/dense/optimizer/optimizer.h"
 #include "train/repair/teacher.h"
 #include "train/schedule.h"
@@ -24,6 +25,7 @@
 #include "train/together/gradient_sum.h"
 #include "train/together/layer_parts.h"
 #include "train/together/range_pool.h"
+#include "train/update/sliced_update.h"
 
 namespace refract {
 namespace {
@@ -193,6 +195,7 @@ void TrainStep::set_ranges(int64_t step, int64_t first_sequence) {
 void TrainStep::share_state() {
   ParameterArena& arena = model_.arena();
   world_.broadcast_(arena.master());
+  world_.broadcast_(frozen_values(arena));
   for (const at::Tensor& flat : {state_.exp_avg, state_.exp_avg_sq}) {
     if (flat.defined() && !sum_->sharded()) world_.broadcast_(flat);
   }
@@ -333,9 +336,10 @@ int64_t TrainStep::place_in_state(const Range& part) const {
 
 void TrainStep::optimize(const at::Tensor& grads, const Range& part) {
   ParameterArena& arena = model_.arena();
-  update_weights(arena, config_.optimizer,
-                 {own(part), place_in_state(part), grads, state_, floats_, control_});
-  if (!sum_->sharded()) return;
+  const UpdateInputs in{own(part), place_in_state(part), grads, state_, floats_, control_};
+  if (!sum_->sharded()) return update_weights(arena, config_.optimizer, in);
+  update_slice(arena, config_.optimizer, in, part,
+               [this](const at::Tensor& flat) { sum_->gather(flat); });
   const at::Tensor weights = arena.master().narrow(0, part.begin, part.size());
   sum_->gather(weights);
   if (!arena.compute().is_same(arena.master()))

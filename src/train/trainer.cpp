@@ -15,8 +15,10 @@
 #include "distributed/world.h"
 #include "formats/checkpoint.h"
 #include "formats/start_token.h"
+#include "model/frozen_values.h"
 #include "train/batch_count.h"
 #include "train/memory.h"
+#include "train/repair/train_only.h"
 #include "train/schedule.h"
 #include "train/signals.h"
 #include "transforms/model_builder.h"
@@ -25,10 +27,14 @@ namespace refract {
 namespace {
 
 // No copy is made of them, and a NaN or an infinity anywhere shows in one of the two.
-bool weights_are_finite(const ParameterArena& arena) {
-  if (arena.master().numel() == 0) return true;
-  const auto [least, most] = at::aminmax(arena.master());
+bool are_finite(const at::Tensor& values) {
+  if (values.numel() == 0) return true;
+  const auto [least, most] = at::aminmax(values);
   return std::isfinite(least.item<double>()) && std::isfinite(most.item<double>());
+}
+
+bool weights_are_finite(const ParameterArena& arena) {
+  return are_finite(arena.master()) && are_finite(frozen_values(arena));
 }
 
 double seconds_now() {
@@ -60,7 +66,8 @@ Trainer::Trainer(RunConfig config, Decoder& model, Dataset data, int64_t steps, 
   auto copy = build_model(config_.model, config_.transform, "train.save",
                           config_.self_guided.mode != "none")
                   .decoder;
-  copy->allocate(at::kCPU, at::kFloat);
+  train_only(*copy, config_.only, "train.save");  // so that its arena is laid out alike
+  copy->allocate(at::kCPU, model_.arena().compute().scalar_type());
   background_ = std::make_unique<BackgroundSave>(std::move(copy));
 }
 

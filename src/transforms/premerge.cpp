@@ -133,7 +133,8 @@ int64_t PremergedProjections::bytes() const {
 }
 
 void PremergedProjections::refresh() {
-  const uint32_t version = build_.arena.master()._version();
+  // Both count up: of what is trained, and of what is frozen in the compute type.
+  const uint32_t version = build_.arena.master()._version() + build_.arena.compute()._version();
   if ((weight_.defined() || !has_merged_) && version == version_) return;
   version_ = version;
   const at::ScalarType dtype = build_.arena.compute().scalar_type();

@@ -4,18 +4,16 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/Allocator.h>
-#include <c10/util/ThreadLocalDebugInfo.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "model/backward/remake.h"
 #include "support/errors.h"
+#include "support/memory_meter.h"
 #include "support/small_models.h"
 #include "support/training.h"
 
@@ -45,9 +43,11 @@ Outcome outcome_of(const ModelConfig& config, Recompute what) {
 TEST(Recompute, GivesTheSameBitsForEverySetting) {
   for (const auto& [name, config] : testing::every_setting()) {
     const Outcome kept = outcome_of(config, Recompute::kNone);
-    const Outcome again = outcome_of(config, Recompute::kLayer);
-    EXPECT_TRUE(at::equal(kept.loss, again.loss)) << name;
-    EXPECT_TRUE(at::equal(kept.grads, again.grads)) << name;
+    for (const Recompute what : {Recompute::kCheap, Recompute::kLayer}) {
+      const Outcome again = outcome_of(config, what);
+      EXPECT_TRUE(at::equal(kept.loss, again.loss)) << name;
+      EXPECT_TRUE(at::equal(kept.grads, again.grads)) << name;
+    }
     EXPECT_GT(kept.grads.abs().sum().item<double>(), 0) << name;
   }
 }
@@ -63,22 +63,6 @@ TEST(Recompute, AScopeEndsWithItsBlock) {
   }
   EXPECT_EQ(RecomputeScope::current(), Recompute::kNone);
 }
-
-// The bytes of this thread's tensors.
-class Meter : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void* /*ptr*/, int64_t size, size_t /*allocated*/, size_t /*reserved*/,
-                         c10::Device /*device*/) override {
-    live_ += size;
-    most_ = std::max(most_, live_);
-  }
-  bool memoryProfilingEnabled() const override { return true; }
-  int64_t live() const { return live_; }
-  int64_t most() const { return most_; }
-
- private:
-  int64_t live_ = 0, most_ = 0;
-};
 
 struct Bytes {
   int64_t kept = 0;  // between the forward and the backward pass
@@ -97,8 +81,7 @@ Bytes bytes_of(int64_t layers, Recompute what) {
   context.training = true;
   context.clock = at::zeros({2}, at::kLong);
   const RecomputeScope scope(what);
-  const auto meter = std::make_shared<Meter>();
-  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
+  const testing::MeterScope meter;
   Bytes bytes;
   const at::Tensor loss =
       model->loss(context, tokens.narrow(1, 0, 64), tokens.narrow(1, 1, 64)).sum;
@@ -117,6 +100,15 @@ TEST(Recompute, KeepsTheInputsOfALayerAlone) {
   EXPECT_GT(bytes_of(8, Recompute::kNone).kept - bytes_of(4, Recompute::kNone).kept, 3 * kept);
   // In the backward pass one layer at a time is there in full.
   EXPECT_LT(bytes_of(8, Recompute::kLayer).most, bytes_of(8, Recompute::kNone).most / 2);
+}
+
+// Of a layer of GPT-2 that is what two norms and the activation function give to products.
+TEST(Recompute, CheapKeepsNoNormsAndActivations) {
+  const int64_t tokens = 8 * 64,
+                freed = tokens * (64 + 64 + 256) * static_cast<int64_t>(sizeof(float));
+  const Bytes none = bytes_of(4, Recompute::kNone), cheap = bytes_of(4, Recompute::kCheap);
+  EXPECT_EQ(none.kept - cheap.kept, 4 * freed);
+  EXPECT_LT(cheap.most, none.most - 2 * freed);  // one layer at a time has it back
 }
 
 // Weights, moments and ranges after a run.
@@ -158,7 +150,13 @@ TEST(Recompute, ARunUnderAnyRulesEndsInTheSameBits) {
       {"spiking", rule(kAll, R"("kind": "spiking", "levels": 16)")},
       {"merged lora in flips",
        rule(kLinear, R"("kind": "lora", "r": 4, "over": "bit_flip", "adapter": "merged")")},
-      {"low rank", rule(kLinear, R"("kind": "low_rank", "rank": 8)")}};
+      {"low rank", rule(kLinear, R"("kind": "low_rank", "rank": 8)")},
+      {"split", rule(kLinear, R"("kind": "conditioned", "method": "split", "over": "mx")")},
+      {"per token",
+       rule(kLinear, R"("kind": "conditioned", "method": "per_token", "over": "bit_flip")")},
+      {"lora over flips",
+       rule(kLinear, R"("kind": "lora", "r": 4, "dropout": 0.2, "over": "bit_flip")")},
+      {"block shuffle", rule(kLinear, R"("kind": "block_shuffle", "blocks": 2)")}};
   for (const auto& [name, transform] : rules) {
     for (const int64_t micro_batch : {0, 2}) {
       RunConfig config = tiny_config("recompute");
@@ -170,10 +168,12 @@ TEST(Recompute, ARunUnderAnyRulesEndsInTheSameBits) {
       config.train.micro_batch = micro_batch;
       config.train.precision = micro_batch > 0 ? "bf16" : "fp32";
       const std::vector<at::Tensor> kept = state_after(config, "none");
-      const std::vector<at::Tensor> again = state_after(config, "layer");
-      ASSERT_EQ(kept.size(), again.size());
-      for (size_t i = 0; i < kept.size(); ++i)
-        EXPECT_TRUE(at::equal(kept[i], again[i])) << name << ", micro-batch " << micro_batch;
+      for (const char* what : {"cheap", "layer"}) {
+        const std::vector<at::Tensor> again = state_after(config, what);
+        ASSERT_EQ(kept.size(), again.size());
+        for (size_t i = 0; i < kept.size(); ++i)
+          EXPECT_TRUE(at::equal(kept[i], again[i])) << name << ", " << what << micro_batch;
+      }
     }
   }
 }
@@ -187,6 +187,50 @@ TEST(Recompute, AGuidedRunEndsInTheSameBits) {
   config.train.steps = 6;
   const std::vector<at::Tensor> kept = state_after(config, "none");
   EXPECT_TRUE(at::equal(kept[0], state_after(config, "layer")[0]));
+  EXPECT_TRUE(at::equal(kept[0], state_after(config, "cheap")[0]));
+}
+
+// Stopped half way and gone on with another setting.
+TEST(Recompute, AResumedRunMayChangeIt) {
+  RunConfig config = tiny_config("recompute_resumed");
+  config.model.dropout = 0.1;
+  config.train.steps = 6;
+  const std::vector<at::Tensor> whole = state_after(config, "none");
+  config.train.recompute = "cheap";
+  config.checkpoint.permanent = {3};
+  std::filesystem::remove_all(config.run.dir);
+  TinyRun(config).trainer->run();
+  std::filesystem::remove_all(Checkpoints(config.run.dir).path(6));
+  TinyRun resumed(config);
+  ASSERT_EQ(resumed.trainer->resume(), 3);
+  resumed.trainer->run();
+  EXPECT_TRUE(at::equal(whole[0], resumed.model->arena().master()));
+}
+
+// What was freed last comes back first: the second value is made from the first.
+TEST(Recompute, WhatWasFreedComesBackInOrder) {
+  const RecomputeScope scope(Recompute::kCheap);
+  const at::Tensor weight = at::zeros({3}).add_(2).requires_grad_(true),
+                   start = at::zeros({3}).add_(5);
+  const at::Tensor first = start.add(1), second = first.mul(3);
+  const at::Tensor result = second.mul(weight);
+  free_until_backward(second, result, [x = first.detach()] { return x.mul(3); });
+  free_until_backward(first, result, [start] { return start.add(1); });
+  EXPECT_EQ(first.storage().nbytes() + second.storage().nbytes(), 0U);
+  result.sum().backward();
+  EXPECT_TRUE(at::equal(weight.grad(), at::zeros({3}).add_(18)));
+}
+
+TEST(Recompute, NothingIsFreedWithoutTheSettingOrAGradient) {
+  const at::Tensor value = at::zeros({3}).add_(1),
+                   weight = at::zeros({3}).add_(2).requires_grad_(true);
+  const auto never = [] { return at::Tensor(); };
+  free_until_backward(value, value.mul(weight), never);
+  const RecomputeScope scope(Recompute::kCheap);
+  free_until_backward(value, value.mul(2), never);
+  const at::NoGradGuard no_grad;
+  free_until_backward(value, value.mul(weight), never);
+  EXPECT_EQ(value.sum().item<double>(), 3);
 }
 
 // What a layer computes from inputs without a gradient: its leaves still get theirs.

@@ -103,7 +103,6 @@ TEST(RunConfig, RefusesSchedulesAndStartsThatSayNothing) {
   refused({"schedule.kind=multistep", "schedule.milestones=[0]"});
   refused({"schedule.warmup_from=2"});
   refused({"optimizer.name=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"});
-  refused({"optimizer.name=muon", "train.shard=optimizer"});
   refused({"init.from=some/model", "init.scheme=torchtitan"});
   EXPECT_EQ(make_run_config(overrides_tree({"init.scheme=torchtitan"}), "t").model.init_scheme,
             "torchtitan");

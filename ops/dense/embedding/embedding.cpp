@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
 
@@ -130,14 +131,27 @@ at::Tensor embed_autograd(const EmbedInputs& in) {
   return recorded<Embed>(embed, in, in.wte, in.wpe);
 }
 
+at::Tensor embed_meta(const EmbedInputs& in) {
+  embedding::check(in);
+  return at::empty_symint({in.tokens.sym_size(0), in.tokens.sym_size(1), in.wte.sym_size(1)},
+                          in.wte.options());
+}
+
+at::Tensor embed_backward_meta(const EmbedBackwardInputs& in) {
+  embedding::check_backward(in);
+  return at::empty_symint({in.rows, in.grad.sym_size(-1)}, in.grad.options());
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(refract, m) {
   define(m, embed, "(Tensor tokens, Tensor wte, Tensor? wpe=None, int position_offset=0) -> Tensor")
       .composite<composite::embed>()
-      .autograd<embed_autograd>();
+      .autograd<embed_autograd>()
+      .meta<embed_meta>();
   define(m, embed_backward, "(Tensor grad, Tensor tokens, int rows) -> Tensor")
-      .composite<composite::embed_backward>();
+      .composite<composite::embed_backward>()
+      .meta<embed_backward_meta>();
   define(m, embed_positions_backward, "(Tensor grad, int positions, int position_offset) -> Tensor")
       .composite<composite::embed_positions_backward>();
 }

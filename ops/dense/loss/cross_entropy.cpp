@@ -190,6 +190,11 @@ CrossEntropyForward forward_meta(const CrossEntropyForwardInputs& in) {
           in.need_dweight ? at::empty_symint(in.weight.sym_sizes(), wide) : at::empty({0}, wide)};
 }
 
+at::Tensor scale_cast_meta(const ScaleCastInputs& in) {
+  check_floating("scale_cast", "x", in.x);
+  return at::empty_symint(in.x.sym_sizes(), in.x.options().dtype(in.dtype));
+}
+
 at::Tensor scale_cast_checked(const ScaleCastInputs& in) {
   check_floating("scale_cast", "x", in.x);
   TORCH_CHECK(in.scale.numel() == 1,
@@ -211,7 +216,8 @@ TORCH_LIBRARY_FRAGMENT(refract, m) {
       .composite<composite::linear_cross_entropy_forward>()
       .meta<forward_meta>();
   define(m, scale_cast, "(Tensor x, Tensor scale, ScalarType dtype) -> Tensor")
-      .composite<scale_cast_checked>();
+      .composite<scale_cast_checked>()
+      .meta<scale_cast_meta>();
 }
 
 }  // namespace refract

@@ -55,6 +55,10 @@ at::Tensor scale_cast(const ScaleCastInputs& in);
 
 namespace cross_entropy {
 
+// What a chunk of logits may hold on CUDA. Every chunk reads and writes dweight once (in fp32), so
+// few large chunks are fast.
+inline constexpr int64_t kChunkBytes = int64_t{512} << 20;
+
 // Rows per chunk, a multiple of 128 that divides n evenly, so that rows * row_bytes <= limit_bytes.
 int64_t chunk_rows(int64_t n, int64_t row_bytes, int64_t limit_bytes);
 

@@ -15,10 +15,6 @@
 namespace refract {
 namespace {
 
-// Every chunk reads and writes dweight once (in fp32), so few large chunks are fast; this bounds
-// what they hold.
-constexpr int64_t kChunkBytes = int64_t{512} << 20;
-
 // dweight (fp32) += dlogits^T x, the sum kept in fp32 by the GEMM itself.
 void add_dweight(at::Tensor& dweight, const at::Tensor& dlogits, const at::Tensor& x, bool first) {
   const at::Tensor transposed = dlogits.t();
@@ -47,8 +43,9 @@ CrossEntropyForward forward_cuda(const CrossEntropyForwardInputs& in) {
   const int64_t n = x.size(0), padded = weight.size(0);
   const int64_t stride = (padded + 7) / 8 * 8;  // rows of logits start at 16-byte boundaries
   const int64_t chunk_rows =
-      in.chunk_rows > 0 ? in.chunk_rows
-                        : cross_entropy::chunk_rows(n, stride * x.element_size(), kChunkBytes);
+      in.chunk_rows > 0
+          ? in.chunk_rows
+          : cross_entropy::chunk_rows(n, stride * x.element_size(), cross_entropy::kChunkBytes);
   const at::Tensor buffer = at::empty({std::min(n, chunk_rows), stride}, x.options());
   const at::Tensor row_loss = at::empty({n}, fp32);
   const at::Tensor row_correct = at::empty({n}, fp32.dtype(at::kInt));

@@ -66,7 +66,9 @@ at::Tensor clock_of(const OpticalAttentionSettings& settings, const at::Tensor& 
 
 bool has_hopper_shape(const at::Tensor& q, const OpticalAttentionSettings& settings) {
   const bool half = q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf;
-  if (!q.is_cuda() || !half || q.sym_size(3) != 64 || settings.levels > 256) return false;
+  // Where there are no numbers, as where there are most.
+  if (!(q.is_cuda() || q.is_meta()) || !half || q.sym_size(3) != 64 || settings.levels > 256)
+    return false;
   if (settings.call_noise.has_value()) return false;
   const CudaRuntime* cuda = cuda_runtime();
   return cuda == nullptr || cuda->has_hopper_kernels();

@@ -117,7 +117,9 @@ OpticalOperand encode_meta(const OpticalEncodeInputs& in) {
     return {at::empty({0}, options), at::empty({0}, options), used,
             at::empty({members, 1, 2}, options)};
   }
-  const bool cuda = in.x.device().is_cuda();
+  // Half types without numbers stand for a GPU's.
+  const bool cuda = in.x.device().is_cuda() ||
+                    (in.x.device().is_meta() && at::isReducedFloatingType(in.x.scalar_type()));
   return {at::empty_symint(in.x.sym_sizes(), options.dtype(cuda ? at::kHalf : at::kFloat)),
           at::empty_symint({optical_op::rows_of(in.x)}, options), used,
           at::empty({members, cuda ? optical_op::kEncodeParts : 1, 2}, options)};

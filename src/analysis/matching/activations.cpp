@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "model/dense.h"
+#include "model/frozen_values.h"
 
 namespace refract {
 namespace {
@@ -54,7 +55,7 @@ struct Recorded {
     copy.allocate(at::kCPU, at::kFloat);
     if (copy.arena().layout() != model.arena().layout())
       fail("activations can be matched for dense models only");
-    at::Tensor(copy.arena().master()).copy_(model.arena().master());
+    set_all_values(copy.arena(), all_values(model.arena()));
     copy.isolate_documents(model.document_token());
   }
   Inputs inputs;

@@ -138,7 +138,8 @@ class RecomputedNode : public torch::autograd::Node {
 }  // namespace
 
 Recompute recompute_of(const std::string& name) {
-  return name == "layer" ? Recompute::kLayer : Recompute::kNone;
+  if (name == "layer") return Recompute::kLayer;
+  return name == "cheap" ? Recompute::kCheap : Recompute::kNone;
 }
 
 RecomputeScope::RecomputeScope(Recompute what) : before_(std::exchange(now(), what)) {}

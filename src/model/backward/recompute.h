@@ -10,11 +10,12 @@
 
 namespace refract {
 
-// kLayer: of each decoder layer only its inputs; the backward pass computes the layer once more,
-// with the same noise, dropout and ranges, and so the same bits.
-enum class Recompute { kNone, kLayer };
+// kCheap: not what is cheap to compute again, see remake.h. kLayer: of each decoder layer only its
+// inputs; the backward pass computes the layer once more. Noise, dropout and ranges are those of
+// the first time, and so are the bits.
+enum class Recompute { kNone, kCheap, kLayer };
 
-// "none" or "layer", as train.recompute says it.
+// "none", "cheap" or "layer", as train.recompute says it.
 Recompute recompute_of(const std::string& name);
 
 // Of the training calls of this thread while it lives; kNone outside of any.

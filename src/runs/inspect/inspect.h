@@ -6,6 +6,7 @@
 
 #include "analysis/energy/model_energy.h"
 #include "analysis/flops.h"
+#include "runs/inspect/memory_plan.h"
 #include "runs/run_cost.h"
 #include "train/run_config.h"
 #include "transforms/model_builder.h"
@@ -19,13 +20,9 @@ struct Inspection {
   // Per token, at data.context: forward; forward and backward; what the guides add to that.
   Flops forward, training, guides;
   RunCost cost;  // of the run; all 0 where the settings name no steps
-  // In each of so many processes: weights, gradients and moments, at the beginning of the run.
-  // Activations come on top.
+  // The memory of each of so many processes.
   int64_t processes = 1;
-  double state_bytes = 0;
-  // Of the activations, the inputs of layers that train.recompute = "layer" keeps; 0 without it.
-  // What one layer computes comes on top.
-  double layer_input_bytes = 0;
+  MemoryPlan memory;
   // The merged matrices that generate and eval would keep beside the factors on this machine.
   double premerge_bytes = 0;
   std::vector<ModuleEnergy> energy;  // of inference, per token at data.context

@@ -26,6 +26,52 @@ json forward_json(const Flops& forward) {
           {"total", forward.total()}};
 }
 
+json memory_json(const MemoryPlan& memory) {
+  json parts = {{"weights", memory.weights},
+                {"gradients", memory.gradients},
+                {"moments", memory.moments},
+                {"gradient_sums", memory.sums},
+                {"exchange_buffers", memory.exchange},
+                {"library_workspaces", memory.libraries},
+                {"activations_kept", nullptr},
+                {"activations", nullptr},
+                {"peak", nullptr}};
+  if (memory.call) {
+    parts["activations_kept"] = memory.call->kept;
+    parts["activations"] = memory.call->most;
+    parts["peak"] = *memory.peak();
+  }
+  return parts;
+}
+
+Table memory_table(const Inspection& found) {
+  const MemoryPlan& memory = found.memory;
+  const std::string each =
+      found.processes > 1 ? fmt::format(" of each of {} processes", found.processes) : "";
+  Table table({{"memory of a step" + each}, {"", Align::kRight}});
+  const auto add = [&](const std::string& part, double bytes) {
+    if (bytes > 0) table.add_row({part, format_bytes(bytes)});
+  };
+  add(fmt::format("weights ({})", found.config.train.precision), memory.weights);
+  add("gradients", memory.gradients);
+  add("moments", memory.moments);
+  add("sums of gradients", memory.sums);
+  add("exchange buffers", memory.exchange);
+  if (!memory.call) {
+    table.add_row({"activations", "not known for these rules"});
+    table.add_row({"all but activations", format_bytes(memory.state())});
+    return table;
+  }
+  add(fmt::format("activations at the peak, train.recompute = \"{}\"",
+                  found.config.train.recompute),
+      memory.call->most);
+  add("  of these kept for the backward pass", memory.call->kept);
+  add("workspaces of libraries", memory.libraries);
+  table.add_rule();
+  table.add_row({"peak", format_bytes(*memory.peak())});
+  return table;
+}
+
 json transforms_json(const TransformedModel& model) {
   json rows = json::array();
   if (model.rules.empty()) return rows;
@@ -60,8 +106,8 @@ json inspection_json(const Inspection& found) {
             {"ffn", cost.flops.ffn},
             {"head", cost.flops.head}}},
           {"processes", found.processes},
-          {"state_bytes", found.state_bytes},
-          {"layer_input_bytes", found.layer_input_bytes},
+          {"state_bytes", found.memory.state()},
+          {"memory", memory_json(found.memory)},
           {"premerge_bytes", found.premerge_bytes},
           {"energy", energy_json(found.energy, found.config.data.context)},
           {"transforms", transforms_json(found.model)}};
@@ -94,13 +140,7 @@ std::string inspection_text(const Inspection& found) {
   else if (found.config.train.minutes > 0)
     line("the run         as many steps as fit into {} minutes\n",
          format_number(found.config.train.minutes));
-  line("state           {} for weights, gradients and moments ({}){}; activations come on top\n",
-       format_bytes(found.state_bytes), found.config.train.precision,
-       found.processes > 1 ? fmt::format(" in each of {} processes", found.processes) : "");
-  if (found.layer_input_bytes > 0) {
-    line("layer inputs    {} are kept (train.recompute); one layer's activations come on top\n",
-         format_bytes(found.layer_input_bytes));
-  }
+  line("\n{}\n", memory_table(found).str());
   if (found.premerge_bytes > 0) {
     line("pre-merged      {} for merged matrices beside the factors, in inference\n",
          format_bytes(found.premerge_bytes));

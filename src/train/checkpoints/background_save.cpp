@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/frozen_values.h"
+
 namespace refract {
 namespace {
 
@@ -28,6 +30,7 @@ void BackgroundSave::start(int64_t step, Decoder& model, const OptimizerState& s
   const at::NoGradGuard no_grad;
   if (!model.arena().has_guides()) copy_->arena().drop_guides();
   copy_->arena().master().copy_(model.arena().master());
+  frozen_values(copy_->arena()).copy_(frozen_values(model.arena()));
   for (size_t i = 0; i < model.buffers().all().size(); ++i)
     copy_->buffers().all()[i].tensor.copy_(model.buffers().all()[i].tensor);
   copy_to_host(state_.exp_avg, state.exp_avg);

@@ -62,6 +62,11 @@ void check_parameters(const Decoder& teacher, const CheckpointReader& reader) {
   }
 }
 
+// Whether a student's frozen weight is what a teacher of its own would compute with.
+bool equals(const at::Tensor& frozen, const at::Tensor& wanted) {
+  return at::equal(frozen.cpu(), wanted.to(frozen.scalar_type()));
+}
+
 at::Tensor head_leaf(Decoder& model) {
   return model.arena().leaf(model.arena().find(head_of(model.plan()).name));
 }
@@ -83,7 +88,7 @@ Teacher::Teacher(Decoder& student, const fs::path& folder, int64_t context) : fo
     fingerprint.add(wanted);
     const Parameter* own = student.arena().find(p.name);
     if (own && !own->trainable && own->shape == p.shape && own->padded_rows == p.padded_rows &&
-        at::equal(student.arena().value(own).cpu(), wanted.to(at::kFloat)))
+        equals(student.arena().value(own), wanted))
       shared.insert(p.name);
     reader.release(p.name);
   }

@@ -63,12 +63,14 @@ at::Tensor InputRange::learned(const ForwardContext& context, const at::Tensor& 
     std::vector<at::Tensor> deviations;
     for (int64_t t = 0; t < grid.tiles(); ++t)
       deviations.push_back(x.narrow(1, grid.first(t), grid.count(t)).std());
-    const at::Tensor seen = at::stack(deviations).mul_(kDeviations).to(master.scalar_type());
-    const at::Tensor count = batches_->tensor.to(master.scalar_type());
-    const at::Tensor mean = master.mul(count).add_(seen).div_(count.add(1));
+    // A frozen range is kept in the compute type, in which a mean of many would not be one.
+    const at::ScalarType wide = master.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const at::Tensor seen = at::stack(deviations).mul_(kDeviations).to(wide);
+    const at::Tensor count = batches_->tensor.to(wide), before = master.to(wide);
+    const at::Tensor mean = before.mul(count).add_(seen).div_(count.add(1));
     const at::Tensor sets =
         count.lt(static_cast<double>(parameters_.x_init)).logical_and(seen.gt(0));
-    master.copy_(at::where(sets, mean, master));
+    master.copy_(at::where(sets, mean, before));
     if (leaf.data_ptr() != master.data_ptr()) leaf.copy_(master);
     batches_->tensor.add_(sets.any().to(at::kFloat));
   }

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <utility>
 
+#include "model/backward/remake.h"
 #include "transforms/media/medium_kind.h"
 #include "transforms/media/observer.h"
 
@@ -22,6 +24,16 @@ int64_t random_bits(double p) {
   return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(-std::log2(p))), 1, 24);
 }
 
+// What this call makes of an operand, as often as it is asked.
+auto flipping(const ForwardContext& context, const Flipping& f, uint64_t stream, at::Tensor clock) {
+  const auto zero_out = f.zero_out_t > 0 ? std::optional(f.zero_out_t) : std::nullopt;
+  return [exponent = random_bits(f.p_exp), fraction = random_bits(f.p_frac), zero_out,
+          seed = static_cast<int64_t>(context.seed), stream = static_cast<int64_t>(stream),
+          clock = std::move(clock)](const at::Tensor& x) {
+    return refract::bit_flip(x, exponent, fraction, zero_out, seed, stream, clock);
+  };
+}
+
 // Dense while an observer is set (transforms/media/observer.h).
 class FlippedProduct : public MediumProduct {
  public:
@@ -32,9 +44,15 @@ class FlippedProduct : public MediumProduct {
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& first,
                       const at::Tensor& second) override {
     if (medium_observer()) return dense_product(first, second);
-    return dense_product(
-        flip(context, first, first_, site_.first_stream, activation_clock(context, first)),
-        flip(context, second, second_, site_.second_stream, second_clock(context, second)));
+    const auto first_again =
+        flipping(context, first_, site_.first_stream, activation_clock(context, first));
+    const auto second_again =
+        flipping(context, second_, site_.second_stream, second_clock(context, second));
+    const at::Tensor a = first_again(first), b = second_again(second);
+    at::Tensor y = dense_product(a, b);
+    free_until_backward(a, y, [first_again, x = first.detach()] { return first_again(x); });
+    free_until_backward(b, y, [second_again, x = second.detach()] { return second_again(x); });
+    return y;
   }
 
  private:
@@ -43,14 +61,6 @@ class FlippedProduct : public MediumProduct {
     if (!site_.weight) return activation_clock(context, second);
     const at::Tensor clock = weight_clock(context, second);
     return persistent_ ? clock.mul(0) : clock;
-  }
-
-  static at::Tensor flip(const ForwardContext& context, const at::Tensor& x, const Flipping& f,
-                         uint64_t stream, const at::Tensor& clock) {
-    const auto zero_out = f.zero_out_t > 0 ? std::optional(f.zero_out_t) : std::nullopt;
-    return refract::bit_flip(x, random_bits(f.p_exp), random_bits(f.p_frac), zero_out,
-                             static_cast<int64_t>(context.seed), static_cast<int64_t>(stream),
-                             clock);
   }
 
   Flipping first_, second_;

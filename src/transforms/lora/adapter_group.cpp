@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "core/random.h"
+#include "model/backward/remake.h"
 #include "ops/dense/activation/dropout.h"
 #include "ops/dense/linear/linear.h"
 
@@ -202,15 +203,21 @@ void AdapterGroup::refresh_spread(const ForwardContext& context) {
 at::Tensor AdapterGroup::add(const ForwardContext& context, const at::Tensor& y,
                              const at::Tensor& x, bool in_place) {
   refresh_spread(context);
-  at::Tensor input = x;
-  if (drops(context)) {
-    input = dropout(x, settings_.dropout, static_cast<int64_t>(context.seed),
-                    static_cast<int64_t>(stream_id("lora:" + members_[0].name)),
-                    element_clock(context, x));
-  }
-  return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_,
-                         std::nullopt, splits_, settings_.scale(), /*beside=*/true,
-                         in_place && may_write(y));
+  const bool writable = in_place && may_write(y);
+  const auto apply = [&](const at::Tensor& input) {
+    return Adapters::apply(y, input, arena_.joint_leaf(a_), arena_.joint_leaf(b_), spread_,
+                           std::nullopt, splits_, settings_.scale(), /*beside=*/true, writable);
+  };
+  if (!drops(context)) return apply(x);
+  const auto drop = [p = settings_.dropout, seed = static_cast<int64_t>(context.seed),
+                     stream = static_cast<int64_t>(stream_id("lora:" + members_[0].name)),
+                     clock = element_clock(context, x)](const at::Tensor& input) {
+    return dropout(input, p, seed, stream, clock);
+  };
+  const at::Tensor dropped = drop(x);
+  at::Tensor out = apply(dropped);
+  free_until_backward(dropped, out, [drop, x = x.detach()] { return drop(x); });
+  return out;
 }
 
 at::Tensor AdapterGroup::add_to_unrecorded(const ForwardContext& context, const at::Tensor& y,
@@ -249,7 +256,10 @@ void AdapterGroup::initialize(size_t member, uint64_t seed) {
 }
 
 at::Tensor AdapterGroup::delta(size_t member) const {
-  return at::matmul(arena_.value(b_[member]), arena_.value(a_[member])).mul(settings_.scale());
+  // Either may be frozen (train.only), and so kept in the compute type.
+  const at::ScalarType wide = arena_.master().scalar_type();
+  return at::matmul(arena_.value(b_[member]).to(wide), arena_.value(a_[member]).to(wide))
+      .mul(settings_.scale());
 }
 
 int64_t AdapterGroup::multiplications(size_t member) const {

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <utility>
 
+#include "model/backward/remake.h"
 #include "transforms/media/hadamard.h"
 #include "transforms/media/learned_turn.h"
 #include "transforms/media/observer.h"
@@ -78,7 +79,10 @@ class Smooth : public MediumProduct {
     const at::Tensor s = of_x.pow(alpha_).div(of_w.pow(1 - alpha_));
     const at::Tensor used =
         at::where(of_x.gt(0).logical_and(of_w.gt(0)), s, at::ones({}, s.options()));
-    return medium_->multiply(with_new_weight(context, largest_), x.div(used), weight.mul(used));
+    const at::Tensor scaled = x.div(used);
+    at::Tensor y = medium_->multiply(with_new_weight(context, largest_), scaled, weight.mul(used));
+    free_until_backward(scaled, y, [x = x.detach(), used] { return x.div(used); });
+    return y;
   }
   int64_t extra_multiplications() const override {
     return width_ + medium_->extra_multiplications();
@@ -180,8 +184,10 @@ class Split : public MediumProduct {
     const at::Tensor largest = largest_.of(context, x);
     const at::Tensor digital = std::get<1>(at::topk(largest, count_));
     const at::Tensor kept = at::ones(largest.sizes(), x.options()).index_fill(0, digital, 0);
+    const at::Tensor analog = x.mul(kept);
     const at::Tensor y =
-        medium_->multiply(with_new_weight(context, largest_), x.mul(kept), weight.mul(kept));
+        medium_->multiply(with_new_weight(context, largest_), analog, weight.mul(kept));
+    free_until_backward(analog, y, [x = x.detach(), kept] { return x.mul(kept); });
     return y.add(at::linear(x.index_select(-1, digital), weight.index_select(1, digital)));
   }
   int64_t extra_multiplications() const override {
@@ -209,8 +215,10 @@ class Scaled : public MediumProduct {
   at::Tensor multiply(const ForwardContext& context, const at::Tensor& x,
                       const at::Tensor& weight) override {
     if (tokens_) {
-      const at::Tensor s = largest_of_rows(x);
-      return medium_->multiply(context, x.div(s), weight).mul(s);
+      const at::Tensor s = largest_of_rows(x), scaled = x.div(s);
+      const at::Tensor y = medium_->multiply(context, scaled, weight);
+      free_until_backward(scaled, y, [x = x.detach(), s] { return x.div(s); });
+      return y.mul(s);
     }
     const at::Tensor s = largest_of_rows(weight);
     return medium_->multiply(context, x, weight.div(s)).mul(s.squeeze(-1));

@@ -47,7 +47,8 @@ at::Tensor BlockFactor::forward(const ForwardContext& context, const at::Tensor&
 
 at::Tensor BlockFactor::value() const {
   if (plain()) {
-    const at::Tensor value = arena_.value(weight_);
+    // One factor may be frozen, and so kept in the compute type, and the other trained.
+    const at::Tensor value = arena_.value(weight_).to(arena_.master().scalar_type());
     return shape_.blocks == 1 ? value.unsqueeze(0) : value;
   }
   std::vector<at::Tensor> blocks;

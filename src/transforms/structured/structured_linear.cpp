@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/log.h"
+#include "model/backward/remake.h"
 #include "model/dense.h"
 #include "ops/dense/linear/linear.h"
 #include "ops/dense/linear/linear_gelu.h"
@@ -156,9 +157,21 @@ class StructuredProjections : public Projections {
     const at::Tensor rows = y.flatten(0, -2).t();
     const auto bias = bias_ ? std::optional(arena_.leaf(bias_)) : std::nullopt;
     if (activation_ == Activation::kGelu || activation_ == Activation::kGeluTanh) {
-      return row_bias_gelu(rows, bias, activation_ == Activation::kGeluTanh).t().view(y.sizes());
+      return row_gelu(rows, bias).t().view(y.sizes());
     }
     return apply_epilogue(transposed_copy(rows, bias).view(y.sizes()), {}, activation_);
+  }
+
+  at::Tensor row_gelu(const at::Tensor& rows, const std::optional<at::Tensor>& bias) const {
+    const bool tanh_form = activation_ == Activation::kGeluTanh;
+    at::Tensor out = row_bias_gelu(rows, bias, tanh_form);
+    if (frees_cheap()) {
+      const auto own = bias ? std::optional(bias->detach()) : std::nullopt;
+      can_remake(out, [rows = rows.detach(), own, tanh_form] {
+        return row_bias_gelu(rows, own, tanh_form);
+      });
+    }
+    return out;
   }
 
   std::unique_ptr<StructuredLinear> layer_;

@@ -24,7 +24,7 @@ TEST(Inspect, AFolderIsCountedWithoutARun) {
   EXPECT_EQ(found.training.total(), 3 * found.forward.total());
   EXPECT_EQ(found.guides.total(), 0);
   EXPECT_EQ(found.cost.run.steps, 0);
-  EXPECT_EQ(found.state_bytes, 16.0 * kParameters);  // weights, gradients, two moments
+  EXPECT_EQ(found.memory.state(), 16.0 * kParameters);  // weights, gradients, two moments
   EXPECT_EQ(found.premerge_bytes, 0);
 }
 
@@ -44,7 +44,7 @@ device = "cpu"
   EXPECT_EQ(found.cost.run.steps, 5);
   EXPECT_EQ(found.cost.flops.total(), 5 * 2 * 6 * found.training.total());
   // Masters, bf16 weights and gradients, two moments.
-  EXPECT_EQ(found.state_bytes, (4.0 + 2 + 2 + 8) * kParameters);
+  EXPECT_EQ(found.memory.state(), (4.0 + 2 + 2 + 8) * kParameters);
 }
 
 TEST(Inspect, MemoryOfEachOfSeveralProcesses) {
@@ -58,7 +58,7 @@ batch = 8
 device = "cpu"
 )");
   const auto bytes = [&](const std::vector<std::string>& settings, int64_t processes) {
-    return inspect_source(path, settings, processes).state_bytes / kParameters;
+    return inspect_source(path, settings, processes).memory.state() / kParameters;
   };
   EXPECT_EQ(bytes({}, 4), 16);
   EXPECT_EQ(bytes({"train.shard=optimizer"}, 1), 16);
@@ -70,10 +70,12 @@ device = "cpu"
   // Of 8 groups in one process three sums wait; of 4 in each of two processes two.
   EXPECT_EQ(bytes({"train.reduction_groups=8"}, 1), 16 + 3 * 4);
   EXPECT_EQ(bytes({"train.reduction_groups=8"}, 2), 16 + 2 * 4 + 8);
-  EXPECT_EQ(inspect_source(path, {}).layer_input_bytes, 0);
-  // 2 layers with 3 inputs, 4 sequences of 6 tokens, 8 channels of fp32.
-  EXPECT_EQ(inspect_source(path, {"train.recompute=layer"}, 2).layer_input_bytes,
-            3 * 4 * 6 * 8 * 4);
+  // 2 layers with 3 inputs, 4 sequences of 6 tokens, 8 channels of fp32; the loss's gradient of the
+  // states and of the embedding, and less than that.
+  const double inputs = 3 * 4 * 6 * 8 * 4, loss = 4 * 4 * 6 * 8 + 4 * 257 * 8;
+  const double kept = inspect_source(path, {"train.recompute=layer"}, 2).memory.call->kept;
+  EXPECT_GT(kept, inputs + loss);
+  EXPECT_LT(kept, inputs + 2 * loss);
 }
 
 TEST(Inspect, MergedMatricesAreCountedForInference) {

@@ -63,7 +63,7 @@ TEST(BackgroundSave, WritesTheBytesOfASaveThatIsWaitedFor) {
     RunConfig config = tiny_config("background");
     config.checkpoint.every = 3;
     config.transform = transform;
-    config.train.precision = guided ? "bf16" : "fp32";
+    config.train.precision = transform.empty() ? "fp32" : "bf16";
     config.optimizer.name = guided ? "sgd" : "adamw";
     if (guided) config.self_guided.mode = "fixedstep";
     config.self_guided.ratio = 0.5;  // the guides go in the middle of the run
@@ -73,6 +73,17 @@ TEST(BackgroundSave, WritesTheBytesOfASaveThatIsWaitedFor) {
     for (const auto& [name, bytes] : waited)
       EXPECT_TRUE(behind.contains(name) && behind.at(name) == bytes) << name << " " << transform;
   }
+}
+
+// What is frozen lies in another place of the arena, and in bf16 has no masters.
+TEST(BackgroundSave, WritesWhatIsFrozen) {
+  RunConfig config = tiny_config("background_part");
+  config.checkpoint.every = 3;
+  config.train.precision = "bf16";
+  config.only = R"(model\.layers\.1\..*)";
+  const Files waited = files_after(config, "sync"), behind = files_after(config, "async");
+  EXPECT_GE(waited.size(), 4U * 3U);
+  EXPECT_EQ(waited, behind);
 }
 
 TEST(BackgroundSave, KeepsWhatItWritesFromTheStepsThatFollow) {

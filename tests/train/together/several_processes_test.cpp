@@ -138,6 +138,25 @@ TEST_P(SameBits, WithDividedMoments) {
   expect_equal(one, divided, "divided among 2, 1, 4");
 }
 
+// Slices cut muon's matrices, and the guides'.
+TEST(SeveralProcesses, MuonWithDividedMoments) {
+  if (!can_run_several()) GTEST_SKIP() << "no Gloo, or AddressSanitizer";
+  for (RunConfig config : {dense(), dropout_in_half_precision(), self_guided()}) {
+    config.train.steps = 30;
+    config.optimizer.name = "muon";
+    config.optimizer.momentum = 0.95;
+    config.optimizer.nesterov = true;
+    const Files one = checkpoint_after(config, {{1000, 1}});
+    config.train.shard = "optimizer";
+    const std::vector<Parts> all = {{{1000, 2}}, {{1000, 4}}, {{10, 4}, {20, 1}, {1000, 2}}};
+    for (const Parts& parts : all) {
+      Files divided = checkpoint_after(config, parts);
+      divided["config.toml"] = one.at("config.toml");
+      expect_equal(one, divided, config.run.dir);
+    }
+  }
+}
+
 TEST(SeveralProcesses, AProcessKeepsItsSliceOfTheMoments) {
   if (!can_run_several()) GTEST_SKIP() << "no Gloo, or AddressSanitizer";
   RunConfig config = tiny_config("slices");
