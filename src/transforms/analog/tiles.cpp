@@ -13,8 +13,8 @@
 
 #include <algorithm>
 
-#include "ops/analog/tile.h"
 #include "ops/numeric/normal_noise.h"
+#include "ops/numeric/tiles/tile.h"
 
 namespace refract {
 namespace {

@@ -1,11 +1,11 @@
 // analog_inputs and analog_collect_ on CUDA tensors.
 #include <ATen/ops/empty_like.h>
 
-#include "ops/analog/tile.h"
-#include "ops/analog/tile_kernel.h"
 #include "ops/common/define.h"
 #include "ops/common/dispatch.h"
 #include "ops/common/launch.h"
+#include "ops/numeric/tiles/tile.h"
+#include "ops/numeric/tiles/tile_kernel.h"
 
 namespace refract {
 namespace {

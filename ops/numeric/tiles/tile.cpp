@@ -1,5 +1,5 @@
 // Schemas, checks and composite forms of analog_inputs and analog_collect_.
-#include "ops/analog/tile.h"
+#include "ops/numeric/tiles/tile.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>

@@ -6,7 +6,7 @@
 // opcheck: analog_collect_(plain(3, 4), plain(3, 4), plain(4), plain(3, 1), plain(4), None)
 // opcheck: analog_collect_(plain(3, 4), plain(3, 4), None, plain(1), plain(4), torch.tensor([1,
 // 2]), 0.1, 8, 10.0, 1, 2)
-#include "ops/analog/tile.h"
+#include "ops/numeric/tiles/tile.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/tensor.h>

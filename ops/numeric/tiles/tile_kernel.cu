@@ -1,6 +1,6 @@
-#include "ops/analog/tile_kernel.h"
 #include "ops/device/normal.cuh"
 #include "ops/device/vector.cuh"
+#include "ops/numeric/tiles/tile_kernel.h"
 
 namespace refract {
 namespace {
