@@ -4,8 +4,8 @@
 // opcheck: analog_inputs(plain(3, 10), plain(3, 3).abs() + 1, 4, 8)
 // opcheck: analog_inputs(plain(3, 10), plain(3).abs() + 1, 4, 0)
 // opcheck: analog_collect_(plain(3, 4), plain(3, 4), plain(4), plain(3, 1), plain(4), None)
-// opcheck: analog_collect_(plain(3, 4), plain(3, 4), None, plain(1), plain(4), torch.tensor([1,
-// 2]), 0.1, 8, 10.0, 1, 2)
+// opcheck: analog_collect_(plain(3, 4), plain(3, 4), None, plain(1), plain(4),
+//   torch.tensor([1, 2]), 0.1, 8, 10.0, 1, 2)
 #include "ops/numeric/tiles/tile.h"
 
 #include <ATen/TensorOperators.h>
