@@ -28,14 +28,14 @@ using testing::expect_same;
 using testing::normal;
 using testing::OneLayer;
 
-std::string turned(const json& medium, json more = json::object()) {
+std::string turned(const json& medium, const json& more = json::object()) {
   json table = {
       {"kind", "conditioned"}, {"method", "hadamard"}, {"learned", true}, {"over", medium}};
   table.update(more);
   return table.dump();
 }
 
-json optical(json more = json::object()) {
+json optical(const json& more = json::object()) {
   json table = {{"kind", "optical"}, {"noise", false}, {"q_lut_min", 0}, {"gradient", "operands"}};
   table.update(more);
   return table;

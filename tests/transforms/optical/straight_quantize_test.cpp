@@ -24,7 +24,7 @@ using testing::expect_same;
 using testing::normal;
 using testing::OneLayer;
 
-at::Tensor numbers(std::vector<double> values) { return at::tensor(values, at::kDouble); }
+at::Tensor numbers(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
 
 // Of `loss` with one element of `of` moved.
 double slope(const at::Tensor& of, int64_t element, double step,
@@ -90,7 +90,7 @@ TEST(StraightQuantize, AFactorMovesTheEndsFromZero) {
   expect_same(scaled_range(numbers({-3, -1}), factor), numbers({-2, -1}));
 }
 
-std::string learned(json more) {
+std::string learned(const json& more) {
   json table = {{"kind", "optical"}, {"noise", false}, {"q_lut_min", 0}, {"q_learn", true}};
   table.update(more);
   return table.dump();
