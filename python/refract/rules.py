@@ -28,6 +28,8 @@ class Optical:
     q_x_per: str = "tensor"
     q_w_per: str = "tensor"
     q_out_per: str = "tensor"
+    q_learn: bool = False
+    gradient: str = "dense"
     noise: bool = True
     compat: str = "none"
     compat_shared_noise: bool = False
@@ -37,6 +39,8 @@ class Optical:
     def __post_init__(self):
         if (self.q_x_per, self.q_w_per, self.q_out_per) != ("tensor",) * 3:
             raise ValueError("q_x_per, q_w_per and q_out_per are the program's alone; leave them at tensor here")
+        if self.q_learn or self.gradient != "dense":
+            raise ValueError("q_learn and gradient are the program's alone; leave them out here")
         if self.compat not in ("none", "mase-finetune", "mase-pretrain"):
             raise ValueError(f"compat = {self.compat!r} is not one of none, mase-finetune, mase-pretrain")
 

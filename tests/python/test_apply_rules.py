@@ -473,6 +473,13 @@ def test_what_gpt2_fuses_takes_one_rule():
             package.apply_rules(make_gpt2(), [{"match": ".*_proj", "kind": kind}])
 
 
+@pytest.mark.parametrize("setting", [{"q_x_per": "token"}, {"q_w_per": "channel"}, {"q_learn": True}, {"gradient": "operands"}])
+def test_what_only_the_program_does_is_refused_by_name(setting):
+    (key,) = setting
+    with pytest.raises(package.RuleError, match=f"{key}.* the program's alone"):
+        package.apply_rules(make_gpt2(), [{"match": ".*_proj", "kind": "optical", **setting}])
+
+
 def test_parameters_are_those_of_the_program(refract):
     """Python's kinds have the program's parameters with the same defaults."""
     from refract.rules import KINDS
