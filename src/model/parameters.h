@@ -85,8 +85,9 @@ class ParameterArena {
   // leaves the model below it alone. Before allocate().
   void freeze_all_but_adapters();
 
-  // Allocates the buffers. Values are kept in `master_dtype`; the forward pass reads
-  // `compute_dtype`. A frozen parameter has no gradient and no optimizer state.
+  // Allocates the buffers. Values are kept in `master_dtype`, those of frozen parameters in
+  // `compute_dtype` alone; the forward pass reads `compute_dtype`. A frozen parameter has no
+  // gradient and no optimizer state.
   void allocate(at::Device device, at::ScalarType master_dtype, at::ScalarType compute_dtype);
   // For a model that stands beside another and never changes. The leaves of its parameters of these
   // names are views of `other`'s, which has them frozen in the same shapes; they have no value()
@@ -116,8 +117,8 @@ class ParameterArena {
   at::Tensor joint_leaf(std::span<Parameter* const> parameters);
   bool adjacent(std::span<Parameter* const> parameters) const;
 
-  // Views without padding rows, for checkpoints and tests: master values and compute-dtype
-  // gradients.
+  // Views without padding rows, for checkpoints and tests: master values, or those of a frozen
+  // parameter in the compute type, and compute-dtype gradients.
   at::Tensor value(const Parameter* parameter) const;
   at::Tensor gradient(const Parameter* parameter) const;
 

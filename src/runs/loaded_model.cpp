@@ -7,8 +7,10 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "data/dataset.h"
 #include "data/tokens.h"
+#include "formats/checkpoint.h"
 #include "formats/load_weights.h"
 #include "formats/model_path.h"
 #include "runs/device.h"
@@ -39,14 +41,25 @@ std::shared_ptr<TokenStream> own_validation(const LoadedModel& loaded, const std
   return data.validation;
 }
 
-// A run's checkpoint says in its settings what it was trained on.
+}  // namespace
+
 bool has_own_corpus(const std::filesystem::path& folder,
                     const std::vector<std::string>& overrides) {
   return std::filesystem::exists(folder / "config.toml") ||
          sets_key(overrides_tree(overrides), "data.path");
 }
 
-}  // namespace
+void copy_settings(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const std::filesystem::path settings = from / "config.toml";
+  if (std::filesystem::exists(settings))
+    write_file_atomically(to / "config.toml", read_file(settings, "the settings"));
+}
+
+void save_as_loaded(const LoadedModel& loaded, Decoder& model, const std::filesystem::path& out) {
+  save_model(model, out, {.carried = loaded.carried});
+  if (loaded.tokenizer) loaded.tokenizer->save(out);
+  copy_settings(loaded.folder, out);
+}
 
 LoadedModel load_model(const std::string& specification,
                        const std::vector<std::string>& overrides) {

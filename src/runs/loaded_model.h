@@ -29,6 +29,17 @@ struct LoadedModel {
 // From a run, a checkpoint, a Hugging Face folder or a Hub id in the cache.
 LoadedModel load_model(const std::string& specification, const std::vector<std::string>& overrides);
 
+// Whether a model says what it was trained on: a checkpoint does in the settings beside it. The
+// default corpus is right for runs that were trained on it, and for nothing else.
+bool has_own_corpus(const std::filesystem::path& folder, const std::vector<std::string>& overrides);
+
+// Copies the settings of a model's run, config.toml, where its folder has them.
+void copy_settings(const std::filesystem::path& from, const std::filesystem::path& to);
+
+// Writes `model` into the folder `out`, with what lies beside the model that was loaded: tokenizer,
+// side files, settings.
+void save_as_loaded(const LoadedModel& loaded, Decoder& model, const std::filesystem::path& out);
+
 // What a model is evaluated on. Errors name the options of `refract eval`.
 struct EvaluationRequest {
   std::vector<std::string> corpus;  // paths as data.path takes them; empty: the run's own

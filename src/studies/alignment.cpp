@@ -7,12 +7,10 @@
 
 #include "core/choices.h"
 #include "core/error.h"
-#include "core/files.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/system/new_folder.h"
 #include "data/dataset.h"
-#include "formats/checkpoint.h"
 #include "model/dense.h"
 #include "report/table.h"
 #include "runs/device.h"
@@ -59,11 +57,7 @@ std::unique_ptr<Decoder> take_weights(LoadedModel& model, const ModelConfig& con
 }
 
 void save_aligned(const LoadedModel& model, NewFolder& folder) {
-  const fs::path& out = folder.path();
-  save_model(*model.model, out, {.carried = model.carried});
-  if (model.tokenizer) model.tokenizer->save(out);
-  if (const fs::path settings = model.folder / "config.toml"; fs::exists(settings))
-    write_file_atomically(out / "config.toml", read_file(settings, "the settings"));
+  save_as_loaded(model, *model.model, folder.path());
   folder.commit();
 }
 

@@ -132,4 +132,13 @@ bool Matcher::contains(std::string_view text) {
   return next(ignored);
 }
 
+std::string pattern_of_name(std::string_view name) {
+  std::string pattern;
+  for (const char c : name) {
+    if (c == '.') pattern += '\\';
+    pattern += c;
+  }
+  return pattern;
+}
+
 }  // namespace refract

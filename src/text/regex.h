@@ -52,4 +52,7 @@ class Matcher {
   std::unique_ptr<State> state_;
 };
 
+// The pattern of a dotted name, whose dots are no wildcards.
+std::string pattern_of_name(std::string_view name);
+
 }  // namespace refract

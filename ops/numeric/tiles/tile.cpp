@@ -19,6 +19,13 @@ double analog_op::steps_of(int64_t bits) {
   return bits > 0 ? std::ldexp(1, static_cast<int>(bits) - 1) - 1 : 1;
 }
 
+at::Tensor analog_op::in_steps(const at::Tensor& x, const at::Tensor& r, int64_t bits) {
+  const double n = steps_of(bits);
+  at::Tensor u = x.mul(r.reciprocal().mul_(n));
+  if (bits > 0) u.round_();
+  return u.clamp_(-n, n);
+}
+
 void analog_op::check(const AnalogInputs& in) {
   const char* op = "analog_inputs";
   check_floating(op, "x", in.x);
@@ -57,11 +64,8 @@ void analog_op::check(const AnalogCollectInputs& in) {
 
 at::Tensor composite::analog_inputs(const AnalogInputs& in) {
   analog_op::check(in);
-  const double n = analog_op::steps_of(in.bits);
   const at::Tensor r = at::repeat_interleave(in.r, in.tile_rows, -1).narrow(-1, 0, in.x.size(1));
-  at::Tensor u = in.x.to(in.r.scalar_type()).mul(r.reciprocal().mul_(n));
-  if (in.bits > 0) u.round_();
-  return u.clamp_(-n, n).to(in.x.scalar_type());
+  return analog_op::in_steps(in.x.to(in.r.scalar_type()), r, in.bits).to(in.x.scalar_type());
 }
 
 void composite::analog_collect_(const AnalogCollectInputs& in) {

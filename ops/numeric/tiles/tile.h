@@ -47,6 +47,9 @@ void analog_collect_(const AnalogCollectInputs& in);
 namespace analog_op {
 // n of that many bits; 1 for 0.
 double steps_of(int64_t bits);
+// x n / r as AnalogInputs says it, in whole numbers but for 0 bits. x and r broadcast; float or
+// double.
+at::Tensor in_steps(const at::Tensor& x, const at::Tensor& r, int64_t bits);
 // Raise unless the inputs fit together.
 void check(const AnalogInputs& in);
 void check(const AnalogCollectInputs& in);

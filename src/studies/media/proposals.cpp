@@ -8,6 +8,7 @@
 
 #include "core/progress.h"
 #include "core/toml.h"
+#include "text/regex.h"
 
 namespace refract {
 namespace {
@@ -16,22 +17,13 @@ using nlohmann::json;
 
 constexpr int64_t kLossesInTurn = 36;  // that a choice module by module may measure
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '.') out += '\\';
-    out += c;
-  }
-  return out;
-}
-
 // The chosen modules by a rule of kind "none" before the others.
 std::string rules_toml(const std::vector<std::string>& digital, const Rules& rules) {
   json all = json::array();
   std::string match;
   for (const std::string& name : digital) {
     if (!match.empty()) match += '|';
-    match += escaped(name);
+    match += pattern_of_name(name);
   }
   if (!digital.empty()) all.push_back({{"match", match}, {"kind", "none"}});
   for (const json& rule : json::parse(rules.to_json())) all.push_back(rule);

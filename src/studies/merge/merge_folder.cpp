@@ -12,6 +12,7 @@
 #include "formats/checkpoint.h"
 #include "formats/model_path.h"
 #include "formats/safetensors_write.h"
+#include "runs/loaded_model.h"
 #include "runs/model_folder.h"
 #include "runs/same_model.h"
 
@@ -60,8 +61,7 @@ void write_rest(const fs::path& from, const fs::path& to, std::optional<at::Scal
   if (!carried.generation.empty())
     write_file_atomically(to / "generation_config.json", carried.generation);
   if (const auto tokenizer = folder_tokenizer(from)) tokenizer->save(to);
-  if (const fs::path settings = from / "config.toml"; fs::exists(settings))
-    write_file_atomically(to / "config.toml", read_file(settings, "the settings"));
+  copy_settings(from, to);
   nlohmann::json tree =
       parse_json(read_file(from / "config.json", "the model's configuration"), "config.json");
   for (const char* key : {"torch_dtype", "dtype"}) {

@@ -8,11 +8,9 @@
 #include "analysis/weights.h"
 #include "core/choices.h"
 #include "core/error.h"
-#include "core/files.h"
 #include "core/progress.h"
 #include "core/system/new_folder.h"
 #include "data/dataset.h"
-#include "formats/checkpoint.h"
 #include "runs/loaded_model.h"
 #include "runs/same_model.h"
 #include "studies/connectivity/connectivity_config.h"
@@ -50,7 +48,6 @@ class Universe {
   Corners corners() const;
   std::vector<std::vector<double>> barriers(const Corners& corners, const std::string& label);
   Evaluation loss_at(const Weights& weights);
-  static void save_one(LoadedModel& as, Decoder& model, const fs::path& out);
 
   const UniverseStudy& study_;
   std::vector<LoadedModel> models_;
@@ -146,17 +143,10 @@ UniverseResult Universe::measure() {
   return result;
 }
 
-void Universe::save_one(LoadedModel& as, Decoder& model, const fs::path& out) {
-  save_model(model, out, {.carried = as.carried});
-  if (as.tokenizer) as.tokenizer->save(out);
-  if (const fs::path settings = as.folder / "config.toml"; fs::exists(settings))
-    write_file_atomically(out / "config.toml", read_file(settings, "the settings"));
-}
-
 void Universe::save(const fs::path& out) {
   for (size_t i = 0; i < models_.size(); ++i)
-    save_one(models_[i], *models_[i].model, out / ("aligned-" + std::to_string(i + 1)));
-  save_one(mean_, *mean_.model, out / "barycentre");
+    save_as_loaded(models_[i], *models_[i].model, out / ("aligned-" + std::to_string(i + 1)));
+  save_as_loaded(mean_, *mean_.model, out / "barycentre");
 }
 
 }  // namespace

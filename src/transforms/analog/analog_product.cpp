@@ -19,6 +19,7 @@
 #include "core/random.h"
 #include "model/dense.h"
 #include "ops/numeric/normal_noise.h"
+#include "ops/numeric/tiles/tile.h"
 #include "transforms/analog/chip.h"
 #include "transforms/analog/devices.h"
 #include "transforms/analog/input_range.h"
@@ -122,7 +123,9 @@ class AnalogProduct : public MediumProduct {
     made.largest = made.out = grid_.largest_weights(w, p_.w_scale);
     if (p_.w_bits > 0) {
       const at::Tensor largest = grid_.for_weights(made.largest);
-      w = converted_inputs(w, largest, p_.w_bits).div_(input_steps(p_.w_bits)).mul_(largest);
+      w = analog_op::in_steps(w, largest, p_.w_bits)
+              .div_(analog_op::steps_of(p_.w_bits))
+              .mul_(largest);
     }
     if (context.training) {
       w = in_training(context, w, made.largest);
@@ -201,8 +204,8 @@ class AnalogProduct : public MediumProduct {
 
   at::Tensor converted(const at::Tensor& rows, const at::Tensor& r) const {
     const at::Tensor limits = grid_.for_inputs(r);
-    return converted_inputs(in_wide_type(rows), limits, p_.x_bits)
-        .mul_(limits.div(input_steps(p_.x_bits)))
+    return analog_op::in_steps(in_wide_type(rows), limits, p_.x_bits)
+        .mul_(limits.div(analog_op::steps_of(p_.x_bits)))
         .to(rows.scalar_type());
   }
 
@@ -270,8 +273,8 @@ class AnalogProduct : public MediumProduct {
       const at::Tensor own = ends.abs().amax(-1, true);
       r = r.where(set.logical_not(), own);
     }
-    const double n = input_steps(p_.x_bits);
-    return converted_inputs(values, r, p_.x_bits).mul_(r.div(n));
+    const double n = analog_op::steps_of(p_.x_bits);
+    return analog_op::in_steps(values, r, p_.x_bits).mul_(r.div(n));
   }
 
   AnalogParameters p_;

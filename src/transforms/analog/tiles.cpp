@@ -51,12 +51,12 @@ class TileOutput {
         u_(u),
         weight_(in.weight_NK.narrow(1, in.grid.first(tile), in.grid.count(tile))),
         inverse_(in.w_range_TN.select(0, tile).reciprocal()),
-        steps_(input_steps(in.parameters.x_bits)) {}
+        steps_(analog_op::steps_of(in.parameters.x_bits)) {}
 
   // Adds it to y, with what it is multiplied by.
   void add_to(const at::Tensor& y) {
     z_ = tile_sum(u_, weight_);
-    at::Tensor scale = steps_ == 1 ? inverse_ : inverse_.div(steps_);
+    at::Tensor scale = inverse_of(steps_);
     AnalogConverter rest{p_.out_noise, p_.adc_bits, p_.out_bound, in_.noise.seed,
                          static_cast<int64_t>(in_.noise.out.at(static_cast<size_t>(tile_)))};
     if (p_.ir_drop > 0 || p_.read_noise > 0 || p_.adc_range == "vector") {
@@ -76,8 +76,9 @@ class TileOutput {
   }
 
  private:
+  at::Tensor inverse_of(double steps) const { return steps == 1 ? inverse_ : inverse_.div(steps); }
   at::Tensor normalized(const at::Tensor& z, double steps) const {
-    return z.mul_(steps == 1 ? inverse_ : inverse_.div(steps));
+    return z.mul_(inverse_of(steps));
   }
 
   at::Tensor noise(int64_t stream) const {
@@ -166,15 +167,6 @@ at::Tensor TileGrid::for_inputs(const at::Tensor& of_tiles) const {
 
 at::Tensor TileGrid::for_weights(const at::Tensor& of_tiles_TN) const {
   return repeated(of_tiles_TN.t(), rows_, inputs_);
-}
-
-double input_steps(int64_t bits) { return analog_op::steps_of(bits); }
-
-at::Tensor converted_inputs(const at::Tensor& x, const at::Tensor& r, int64_t bits) {
-  const double n = input_steps(bits);
-  at::Tensor u = x.mul(r.reciprocal().mul_(n));
-  if (bits > 0) u.round_();
-  return u.clamp_(-n, n);
 }
 
 void add_tiled_product(const TiledProduct& in, const at::Tensor& y_MN) {

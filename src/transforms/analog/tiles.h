@@ -73,13 +73,7 @@ struct TiledProduct {
   const TileNoise& noise;
 };
 
-// Adds the product to y [M, N], which is contiguous and float, or double where the
-// operands are.
+// Adds the product to y [M, N], which is contiguous and float, or double where the operands are.
 void add_tiled_product(const TiledProduct& in, const at::Tensor& y_MN);
-
-// u n in whole numbers, or u where bits is 0; x and r broadcast. float or double.
-at::Tensor converted_inputs(const at::Tensor& x, const at::Tensor& r, int64_t bits);
-// n of that many bits; 1 for 0.
-double input_steps(int64_t bits);
 
 }  // namespace refract

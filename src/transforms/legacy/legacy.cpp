@@ -123,12 +123,6 @@ std::string torchtitan_name(std::string name) {
   return name;
 }
 
-std::string escaped(std::string_view name) {
-  std::string out;
-  for (char c : name) out += c == '.' ? std::string("\\.") : std::string(1, c);
-  return out;
-}
-
 std::string alternatives(const std::vector<std::string>& texts) {
   return texts.size() == 1 ? texts[0] : fmt::format("({})", fmt::join(texts, "|"));
 }
@@ -183,7 +177,7 @@ class YamlRules {
 
  private:
   Regex compile(const LegacyEntry& entry) const {
-    const std::string text = file_.use_regex ? entry.pattern : escaped(entry.pattern);
+    const std::string text = file_.use_regex ? entry.pattern : pattern_of_name(entry.pattern);
     try {
       return Regex("\\A(?:" + text + ")\\z");
     } catch (const Error& error) {
@@ -229,7 +223,7 @@ class YamlRules {
     for (const std::string& module : modules_) {
       if (!matches(i, module) && matches(i, torchtitan_name(module))) return exactly(chosen);
     }
-    return file_.use_regex ? file_.entries[i].pattern : escaped(file_.entries[i].pattern);
+    return file_.use_regex ? file_.entries[i].pattern : pattern_of_name(file_.entries[i].pattern);
   }
 
   // An expression that matches these modules and no other.
@@ -240,7 +234,7 @@ class YamlRules {
       layers_of[rest].push_back(layer);
     }
     std::map<std::vector<std::string>, std::vector<std::string>> rests_of;
-    for (const auto& [rest, layers] : layers_of) rests_of[layers].push_back(escaped(rest));
+    for (const auto& [rest, layers] : layers_of) rests_of[layers].push_back(pattern_of_name(rest));
     std::vector<std::string> parts;
     for (const auto& [layers, rests] : rests_of) {
       const bool every = layers.size() == layers_.size();

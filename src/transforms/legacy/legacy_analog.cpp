@@ -9,6 +9,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/untrusted.h"
+#include "text/regex.h"
 #include "transforms/legacy/legacy_yaml.h"
 
 namespace refract {
@@ -136,12 +137,6 @@ json tile_rule(const json& config, const std::string& where) {
   return rule;
 }
 
-std::string escaped_name(const std::string& name) {
-  std::string out;
-  for (const char c : name) out += c == '.' ? std::string("\\.") : std::string(1, c);
-  return out;
-}
-
 json bench_rules(const json& tree, const std::string& file) {
   const json& by = tree.at("by");
   if (by != "type" && by != "name") fail_usage("{}: by takes \"type\" or \"name\"", file);
@@ -151,7 +146,7 @@ json bench_rules(const json& tree, const std::string& file) {
     if (!entry.is_object() || !entry.contains("config"))
       fail_usage("{}: '{}' holds no map `config`", file, shown(name));
     json rule = tile_rule(entry["config"], fmt::format("{}: {}", file, shown(name)));
-    rule["match"] = by == "type" ? kLinear : escaped_name(name);
+    rule["match"] = by == "type" ? kLinear : pattern_of_name(name);
     rules.push_back(std::move(rule));
   }
   if (rules.empty()) fail_usage("{}: it says nothing of linear layers", file);
